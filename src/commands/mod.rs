@@ -1,0 +1,107 @@
+//! The command line: what each command needs, and what it prints. The answer goes to stdout, everything else to stderr.
+
+mod demo;
+mod doctor;
+mod operate;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use countersign::config::{ENVIRONMENT, Log, Settings};
+
+/// A second factor beside any login: TOTP, passkeys, SMS codes and recovery codes, and the step-up session that they earn.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, after_help = after_help())]
+pub struct Arguments {
+    /// Settings in TOML; the environment wins over it
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run engine, demo application and test inbox on http://localhost:8080; needs no settings
+    Demo(demo::Demo),
+    /// Run the engine
+    Serve(serve::Serve),
+    /// Bring the database's schema up to date
+    Migrate,
+    /// Relying parties: the applications that call the engine
+    #[command(subcommand)]
+    Rp(operate::Rp),
+    /// API keys of relying parties
+    #[command(subcommand)]
+    Key(operate::Key),
+    /// The key that opens the key ring
+    #[command(subcommand)]
+    MasterKey(operate::MasterKey),
+    /// Users, for support
+    #[command(subcommand)]
+    User(operate::User),
+    /// Check the settings, the database and the keys
+    Doctor(doctor::Doctor),
+}
+
+/// Runs one command.
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let file = arguments.config;
+    match arguments.command {
+        Command::MasterKey(command) => operate::master_key(&command),
+        Command::Demo(command) => command.run().await,
+        Command::Serve(command) => command.run(read(file)?).await,
+        Command::Migrate => {
+            let settings = read(file)?;
+            start_log(&settings.log()?)?;
+            countersign::migrate(&settings.storage()?).await?;
+            say("The schema is up to date.");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Rp(command) => command.run(&read(file)?).await,
+        Command::Key(command) => command.run(&read(file)?).await,
+        Command::User(command) => command.run(&read(file)?).await,
+        Command::Doctor(command) => command.run(file).await,
+    }
+}
+
+fn read(file: Option<PathBuf>) -> anyhow::Result<Settings> {
+    Ok(Settings::read(file.as_deref(), std::env::vars())?)
+}
+
+/// Logs go to stderr.
+fn start_log(log: &Log) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
+        .context("COUNTERSIGN_LOG: expected as info or countersign=debug,info")?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.json {
+        true => builder.json().flatten_event(true).init(),
+        false => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+    }
+    Ok(())
+}
+
+/// The answer of a command.
+#[expect(clippy::print_stdout, reason = "stdout carries the answer")]
+pub fn answer(text: &str) {
+    println!("{text}");
+}
+
+/// A word to the person at the terminal.
+#[expect(clippy::print_stderr, reason = "stderr carries everything but the answer")]
+pub fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+fn after_help() -> String {
+    let mut text = String::from("Settings, from the environment or by the same name in the file:\n");
+    for setting in ENVIRONMENT {
+        let also = if setting.secret { " (or _FILE, _COMMAND)" } else { "" };
+        text.push_str(&format!("  {}{also}\n      {}\n", setting.env, setting.about));
+    }
+    text.push_str("\nStart with: countersign demo");
+    text
+}

@@ -1,0 +1,250 @@
+//! Operations beside a running engine: relying parties, API keys, users, the master key.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Subcommand;
+use countersign::config::Settings;
+use countersign::model::{RelyingParty, Scope};
+use countersign::{NewParty, Operator};
+use serde_json::{Value, json};
+
+use super::{answer, start_log};
+
+#[derive(Subcommand)]
+pub enum MasterKey {
+    /// Print a new master key: base64url of 32 random bytes
+    Generate,
+}
+
+pub fn master_key(command: &MasterKey) -> anyhow::Result<ExitCode> {
+    let MasterKey::Generate = command;
+    answer(&countersign::new_master_key());
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Subcommand)]
+pub enum Rp {
+    /// Make a relying party
+    Create {
+        /// What people read on pages, in authenticator apps and in texts
+        #[arg(long)]
+        name: String,
+        /// WebAuthn RP ID: a domain, as example.com or localhost
+        #[arg(long, value_name = "HOST")]
+        rp_id: String,
+        /// Origin of its pages, as https://example.com
+        #[arg(long, value_name = "URL", required = true, num_args = 1..)]
+        origin: Vec<String>,
+        /// Address to which hosted pages may return, compared exactly
+        #[arg(long, value_name = "URL", num_args = 1..)]
+        return_url: Vec<String>,
+        /// For trials: its keys begin with sk_test_
+        #[arg(long)]
+        test: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List relying parties
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Rp {
+    pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let operator = open(settings).await?;
+        match self {
+            Rp::Create { name, rp_id, origin, return_url, test, json } => {
+                let new = NewParty { name, host: rp_id, origins: origin, return_urls: return_url, test };
+                let rp = operator.create_relying_party(new).await?;
+                answer(&if json { party(&rp).to_string() } else { rp.id.to_string() });
+            }
+            Rp::List { json } => {
+                let all = operator.relying_parties().await?;
+                let line = |rp: &RelyingParty| {
+                    format!("{}  {}  {}  {}  {}", rp.id, rp.mode.as_str(), rp.name, rp.host, rp.origins.join(" "))
+                };
+                print_all(json, all.iter().map(|rp| (party(rp), line(rp))));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn party(rp: &RelyingParty) -> Value {
+    json!({
+        "id": rp.id, "name": rp.name, "rp_id": rp.host, "mode": rp.mode.as_str(), "origins": rp.origins,
+        "return_urls": rp.return_urls, "created_at": rp.created_at.rfc3339(),
+    })
+}
+
+#[derive(Subcommand)]
+pub enum Key {
+    /// Make an API key; its secret is printed once
+    Create {
+        /// Name or id of the relying party
+        #[arg(long, value_name = "NAME")]
+        rp: String,
+        /// What it may do: factors:write, challenges, sessions, users:read, events:read, admin; all but admin if unset
+        #[arg(long, value_name = "SCOPE", num_args = 1.., value_delimiter = ',')]
+        scope: Vec<String>,
+        /// When it ends, as 90d or 12h; never if unset
+        #[arg(long, value_name = "DURATION")]
+        expires_in: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List API keys, never their secrets
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End an API key, on running engines at once
+    Revoke {
+        /// Its id
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+}
+
+impl Key {
+    pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let operator = open(settings).await?;
+        match self {
+            Key::Create { rp, scope, expires_in, json } => {
+                let scopes = scope.iter().map(|s| Scope::parse(s).with_context(|| format!("--scope: {s} is no scope")));
+                let scopes = scopes.collect::<anyhow::Result<Vec<_>>>()?;
+                let lifetime = expires_in.as_deref().map(seconds).transpose()?;
+                let rp = operator.relying_party(&rp).await?;
+                let new = operator.create_key(&rp, scopes, lifetime).await?;
+                let object = json!({
+                    "id": new.key.id, "secret": new.secret, "rp": rp.id, "scopes": new.key.scopes,
+                    "expires_at": new.key.expires_at.map(|t| t.rfc3339()),
+                });
+                answer(&if json { object.to_string() } else { new.secret });
+            }
+            Key::List { json } => {
+                let all = operator.keys().await?;
+                print_all(json, all.iter().map(|key| {
+                    let end = key.revoked_at.or(key.expires_at).map(|t| t.rfc3339());
+                    let state = if key.revoked_at.is_some() { "revoked" } else { "live" };
+                    let scopes: Vec<_> = key.scopes.iter().map(|s| s.as_str()).collect();
+                    let object = json!({
+                        "id": key.id, "rp": key.rp_id, "hint": key.hint, "scopes": key.scopes, "created_at": key.created_at.rfc3339(),
+                        "expires_at": key.expires_at.map(|t| t.rfc3339()), "revoked_at": key.revoked_at.map(|t| t.rfc3339()),
+                    });
+                    let line = format!("{}  {}  {}  {state}  {}  {}", key.id, key.rp_id, key.hint, scopes.join(","), end.unwrap_or_else(|| "-".to_owned()));
+                    (object, line)
+                }));
+            }
+            Key::Revoke { id } => operator.revoke_key(&id).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[derive(Subcommand)]
+pub enum User {
+    /// Show a user's factors, recovery codes and pauses; never a secret
+    Show {
+        /// Name or id of the relying party
+        #[arg(long, value_name = "NAME")]
+        rp: String,
+        /// The relying party's name for the person
+        user: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End every pause of a user
+    Unlock {
+        /// Name or id of the relying party
+        #[arg(long, value_name = "NAME")]
+        rp: String,
+        /// The relying party's name for the person
+        user: String,
+    },
+}
+
+impl User {
+    pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let operator = open(settings).await?;
+        match self {
+            User::Show { rp, user, json } => {
+                let rp = operator.relying_party(&rp).await?;
+                let state = operator.show_user(&rp, &user).await?;
+                let factors: Vec<_> = state.factors.iter().map(|f| json!({
+                    "id": f.id, "type": f.kind, "name": f.name, "status": if f.is_active() { "active" } else { "pending" },
+                    "created_at": f.created_at.rfc3339(), "last_used_at": f.last_used_at.map(|t| t.rfc3339()),
+                })).collect();
+                let object = json!({
+                    "user_id": user,
+                    "display_name": state.user.and_then(|u| u.display_name),
+                    "factors": factors,
+                    "recovery_codes": {
+                        "total": state.recovery.total, "remaining": state.recovery.remaining, "status": state.recovery.status.as_str(),
+                    },
+                    "paused": state.paused.iter().map(|(kind, until)| json!({"method": kind, "until": until.rfc3339()})).collect::<Vec<_>>(),
+                });
+                if json {
+                    answer(&object.to_string());
+                    return Ok(ExitCode::SUCCESS);
+                }
+                for f in &state.factors {
+                    let used = f.last_used_at.map_or_else(|| "never used".to_owned(), |t| format!("last used {t}"));
+                    let pending = if f.is_active() { "" } else { " (pending)" };
+                    answer(&format!("{}  {}  {}{pending}  {used}", f.id, f.kind.as_str(), f.name));
+                }
+                answer(&format!(
+                    "recovery codes: {} of {} left ({})",
+                    state.recovery.remaining,
+                    state.recovery.total,
+                    state.recovery.status.as_str()
+                ));
+                for (kind, until) in &state.paused {
+                    answer(&format!("paused: {} until {until}", kind.as_str()));
+                }
+            }
+            User::Unlock { rp, user } => {
+                let rp = operator.relying_party(&rp).await?;
+                let unlocked = operator.unlock_user(&rp, &user).await?;
+                let names: Vec<_> = unlocked.iter().map(|k| k.as_str()).collect();
+                answer(&if names.is_empty() {
+                    "Nothing was counted against this user.".to_owned()
+                } else {
+                    format!("Unlocked: {}", names.join(", "))
+                });
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn open(settings: &Settings) -> anyhow::Result<Operator> {
+    start_log(&settings.log()?)?;
+    Ok(countersign::operator(&settings.storage()?).await?)
+}
+
+/// A JSON array, or a line each.
+fn print_all(as_json: bool, all: impl Iterator<Item = (Value, String)>) {
+    let (objects, lines): (Vec<_>, Vec<_>) = all.unzip();
+    if as_json {
+        answer(&Value::Array(objects).to_string());
+    } else {
+        lines.iter().for_each(|line| answer(line));
+    }
+}
+
+fn seconds(text: &str) -> anyhow::Result<i64> {
+    let duration: Duration =
+        humantime::parse_duration(text).map_err(|_| anyhow::anyhow!("--expires-in: expected as 90d or 12h"))?;
+    let seconds = i64::try_from(duration.as_secs()).ok().filter(|s| (1..=3_153_600_000).contains(s));
+    seconds.context("--expires-in: expected from one second to a hundred years")
+}

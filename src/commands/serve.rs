@@ -1,0 +1,40 @@
+//! `countersign serve`: the engine, until it is told to end.
+
+use std::process::ExitCode;
+
+use countersign::Parts;
+use countersign::config::Settings;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{say, start_log};
+
+/// Run the engine.
+#[derive(clap::Args)]
+pub struct Serve {
+    /// Bring a PostgreSQL schema up to date first (SQLite always is)
+    #[arg(long)]
+    migrate: bool,
+}
+
+impl Serve {
+    pub async fn run(self, settings: Settings) -> anyhow::Result<ExitCode> {
+        start_log(&settings.log()?)?;
+        let config = settings.serve()?;
+        let running = countersign::run(&config, Parts { migrate: self.migrate, ..Parts::new(&config) }).await?;
+        say(&format!("countersign serves {} on {}", config.issuer(), running.address));
+        told_to_end().await?;
+        say("countersign ends");
+        running.stop().await;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// SIGTERM or Ctrl-C.
+pub async fn told_to_end() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+    }
+    Ok(())
+}

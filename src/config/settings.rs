@@ -1,0 +1,293 @@
+//! What the settings mean: text becomes addresses, numbers and sections, or an error that names the setting.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::table::{env_of, error, from_environment, from_file, missing};
+use super::{Config, ConfigError, Database, LocalProvider, Log, Secret, Sms, Storage, Twilio};
+
+/// Settings by their place in the file, as text.
+#[derive(Debug)]
+pub struct Settings(BTreeMap<&'static str, Zeroizing<String>>);
+
+impl Settings {
+    /// Reads the file, if one is named, then the environment over it.
+    pub fn read(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Settings, ConfigError> {
+        let mut values = match file {
+            Some(path) => from_file(path)?,
+            None => BTreeMap::new(),
+        };
+        for (name, value) in environment.filter(|(name, _)| name.starts_with("COUNTERSIGN_")) {
+            if name.starts_with("COUNTERSIGN_TEST_") {
+                continue;
+            }
+            let (setting, value) = from_environment(&name, value)?;
+            values.insert(setting.file, value);
+        }
+        Ok(Settings(values))
+    }
+
+    /// Sets what neither file nor environment said.
+    pub fn or_default(mut self, file: &'static str, value: &str) -> Settings {
+        self.0.entry(file).or_insert_with(|| Zeroizing::new(value.to_owned()));
+        self
+    }
+
+    /// What the database commands need.
+    pub fn storage(&self) -> Result<Storage, ConfigError> {
+        let url = self.required("database_url")?;
+        let database =
+            match (url.strip_prefix("sqlite:"), url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+                (Some(path), _) if !path.trim_start_matches('/').is_empty() => {
+                    Database::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
+                }
+                (None, true) if Url::parse(url).is_ok() => Database::Postgres(url.to_owned()),
+                _ => return Err(error(env_of("database_url"), "expected sqlite:PATH or postgres://USER@HOST/NAME")),
+            };
+        let pool = self.number("pool")?.unwrap_or(16);
+        let pool = u32::try_from(pool).ok().filter(|n| (1..=1000).contains(n));
+        Ok(Storage { database, pool: pool.ok_or_else(|| error(env_of("pool"), "expected a number from 1 to 1000"))? })
+    }
+
+    /// How to log; needs nothing.
+    pub fn log(&self) -> Result<Log, ConfigError> {
+        let json = match self.optional("log_format") {
+            None | Some("text") => false,
+            Some("json") => true,
+            Some(_) => return Err(error(env_of("log_format"), "expected text or json")),
+        };
+        Ok(Log { filter: self.optional("log").unwrap_or("info").to_owned(), json })
+    }
+
+    /// The master key alone.
+    pub fn master_key(&self) -> Result<Secret, ConfigError> {
+        Ok(Secret(Zeroizing::new(self.required("master_key")?.to_owned())))
+    }
+
+    /// Everything that `serve` needs.
+    pub fn serve(&self) -> Result<Config, ConfigError> {
+        let listen: SocketAddr = match self.optional("listen") {
+            None => SocketAddr::from(([127, 0, 0, 1], 8080)),
+            Some(text) => {
+                text.parse().map_err(|_| error(env_of("listen"), "expected ADDRESS:PORT, as 127.0.0.1:8080"))?
+            }
+        };
+        let public_url = self.public_url()?;
+        let development = self.development()?;
+        if development && !listen.ip().is_loopback() {
+            return Err(error(env_of("development"), "needs a loopback address in COUNTERSIGN_LISTEN"));
+        }
+        let clock_file = self.optional("clock_file").map(PathBuf::from);
+        if clock_file.is_some() && !development {
+            return Err(error(env_of("clock_file"), "needs COUNTERSIGN_DEVELOPMENT=true"));
+        }
+        Ok(Config {
+            listen,
+            public_url,
+            storage: self.storage()?,
+            master_key: self.master_key()?,
+            sms: self.sms(development)?,
+            trusted_proxies: self.trusted_proxies()?,
+            development,
+            clock_file,
+        })
+    }
+
+    fn public_url(&self) -> Result<Url, ConfigError> {
+        let name = env_of("public_url");
+        let url = self.url("public_url")?.ok_or_else(|| missing(name))?;
+        let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
+            || url.host_str().is_some_and(|h| h.ends_with(".localhost"));
+        if url.scheme() == "http" && !local {
+            return Err(error(name, "must be https, except on localhost: passkeys and cookies need it"));
+        }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+            return Err(error(name, "expected scheme, host and port only, as https://mfa.example.com"));
+        }
+        Ok(url)
+    }
+
+    fn trusted_proxies(&self) -> Result<Vec<ipnet::IpNet>, ConfigError> {
+        let network = |text: &str| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(Into::into));
+        self.optional("trusted_proxies")
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim)
+            .filter(|t| !t.is_empty())
+            .map(|t| {
+                network(t).ok_or_else(|| {
+                    error(env_of("trusted_proxies"), "expected addresses or networks, as 10.0.0.0/8,192.0.2.1")
+                })
+            })
+            .collect()
+    }
+
+    fn development(&self) -> Result<bool, ConfigError> {
+        match self.optional("development") {
+            None | Some("false" | "0" | "") => Ok(false),
+            Some("true" | "1") => Ok(true),
+            Some(_) => Err(error(env_of("development"), "expected true or false")),
+        }
+    }
+
+    fn sms(&self, development: bool) -> Result<Sms, ConfigError> {
+        let local = match self.optional("sms.provider") {
+            None => None,
+            Some("console") => Some(LocalProvider::Console),
+            Some("inbox") => Some(LocalProvider::Inbox),
+            Some(_) => return Err(error(env_of("sms.provider"), "expected console or inbox")),
+        };
+        if local.is_some() && !development {
+            return Err(error(env_of("sms.provider"), "console and inbox need COUNTERSIGN_DEVELOPMENT=true"));
+        }
+        let countries = self.optional("sms.countries").map(|text| {
+            text.split(',').map(|c| c.trim().to_ascii_uppercase()).filter(|c| !c.is_empty()).collect::<Vec<_>>()
+        });
+        if countries
+            .as_ref()
+            .is_some_and(|c| c.iter().any(|c| c.len() != 2 || !c.bytes().all(|b| b.is_ascii_uppercase())))
+        {
+            return Err(error(env_of("sms.countries"), "expected two-letter country codes, as DE,FR"));
+        }
+        Ok(Sms {
+            local,
+            http_url: self.url("sms.http_url")?,
+            twilio: self.twilio()?,
+            countries,
+            country_day: self.number("sms.country_day")?,
+            relying_party_day: self.number("sms.relying_party_day")?,
+        })
+    }
+
+    fn twilio(&self) -> Result<Option<Twilio>, ConfigError> {
+        let parts = ["sms.twilio.account_sid", "sms.twilio.auth_token", "sms.twilio.from"];
+        if parts.iter().all(|p| self.optional(p).is_none()) {
+            return Ok(None);
+        }
+        let url = match self.url("sms.twilio.url")? {
+            Some(url) => url,
+            None => Url::parse("https://api.twilio.com").expect("a constant address"),
+        };
+        Ok(Some(Twilio {
+            account_sid: self.required(parts[0])?.to_owned(),
+            auth_token: Secret(Zeroizing::new(self.required(parts[1])?.to_owned())),
+            from: self.required(parts[2])?.to_owned(),
+            url,
+        }))
+    }
+
+    fn optional(&self, file: &str) -> Option<&str> {
+        self.0.get(file).map(|v| v.as_str())
+    }
+
+    fn required(&self, file: &str) -> Result<&str, ConfigError> {
+        self.optional(file).filter(|v| !v.is_empty()).ok_or_else(|| missing(env_of(file)))
+    }
+
+    fn number(&self, file: &str) -> Result<Option<i64>, ConfigError> {
+        let read = |text: &str| text.parse().ok().filter(|n| *n >= 0);
+        self.optional(file).map(|t| read(t).ok_or_else(|| error(env_of(file), "expected a whole number"))).transpose()
+    }
+
+    fn url(&self, file: &str) -> Result<Option<Url>, ConfigError> {
+        let read =
+            |text: &str| Url::parse(text).ok().filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
+        self.optional(file)
+            .map(|t| read(t).ok_or_else(|| error(env_of(file), "expected an http or https address")))
+            .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ENVIRONMENT;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+        Settings::read(None, pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())))
+    }
+
+    const BASE: [(&str, &str); 3] = [
+        ("COUNTERSIGN_DATABASE_URL", "sqlite:data.db"),
+        ("COUNTERSIGN_PUBLIC_URL", "https://mfa.example.com"),
+        ("COUNTERSIGN_MASTER_KEY", "k"),
+    ];
+
+    fn with(extra: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        read(&[&BASE[..], extra].concat())?.serve()
+    }
+
+    #[test]
+    fn environment_alone_is_enough() {
+        let config = with(&[]).expect("complete");
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.storage.database, Database::Sqlite("data.db".into()));
+        assert_eq!(config.issuer(), "https://mfa.example.com");
+    }
+
+    #[test]
+    fn what_is_missing_or_malformed_is_named() {
+        for left_out in 0..BASE.len() {
+            let mut rest = BASE.to_vec();
+            let (name, _) = rest.remove(left_out);
+            let error = read(&rest).and_then(|s| s.serve()).expect_err(name);
+            assert_eq!(error.name, name);
+        }
+        for (name, value) in [
+            ("COUNTERSIGN_LISTEN", "8080"),
+            ("COUNTERSIGN_DATABASE_URL", "mysql://x"),
+            ("COUNTERSIGN_DATABASE_URL", "sqlite:"),
+            ("COUNTERSIGN_PUBLIC_URL", "http://mfa.example.com"),
+            ("COUNTERSIGN_PUBLIC_URL", "https://mfa.example.com/path"),
+            ("COUNTERSIGN_POOL", "0"),
+            ("COUNTERSIGN_POOL", "many"),
+            ("COUNTERSIGN_DEVELOPMENT", "perhaps"),
+            ("COUNTERSIGN_CLOCK_FILE", "offset"),
+            ("COUNTERSIGN_TRUSTED_PROXIES", "10.0.0.0/8, everybody"),
+            ("COUNTERSIGN_SMS_PROVIDER", "inbox"),
+            ("COUNTERSIGN_SMS_HTTP_URL", "ftp://x"),
+            ("COUNTERSIGN_SMS_COUNTRIES", "Germany"),
+            ("COUNTERSIGN_TYPO", "1"),
+            ("COUNTERSIGN_LISTEN_FILE", "x"),
+        ] {
+            let error = with(&[(name, value)]).expect_err(name);
+            assert_eq!(error.name, name, "{error}");
+        }
+    }
+
+    #[test]
+    fn development_stays_on_loopback() {
+        assert!(with(&[("COUNTERSIGN_DEVELOPMENT", "true")]).is_ok());
+        let open = with(&[("COUNTERSIGN_DEVELOPMENT", "true"), ("COUNTERSIGN_LISTEN", "0.0.0.0:80")]);
+        assert_eq!(open.expect_err("open to all").name, "COUNTERSIGN_DEVELOPMENT");
+    }
+
+    #[test]
+    fn a_half_configured_gateway_is_an_error() {
+        let error = with(&[("COUNTERSIGN_SMS_TWILIO_ACCOUNT_SID", "AC1")]).expect_err("no token");
+        assert_eq!(error.name, "COUNTERSIGN_SMS_TWILIO_AUTH_TOKEN");
+    }
+
+    #[test]
+    fn secrets_do_not_show_themselves() {
+        let config =
+            with(&[("COUNTERSIGN_MASTER_KEY", "canary"), ("COUNTERSIGN_DATABASE_URL", "postgres://u:canary@h/n")]);
+        assert!(!format!("{:?}", config.expect("complete")).contains("canary"));
+    }
+
+    #[test]
+    fn every_name_is_used_once() {
+        let mut names: Vec<_> = ENVIRONMENT.iter().flat_map(|s| [s.env, s.file]).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}

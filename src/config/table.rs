@@ -1,0 +1,179 @@
+//! The table of settings: each one's place in the file and its name in the environment, and how both are read into text.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+/// A setting's place in the file and its name in the environment.
+pub struct Setting {
+    /// `section.name`, or `name` at the top.
+    pub file: &'static str,
+    /// The environment variable.
+    pub env: &'static str,
+    /// Whether `NAME_FILE` may name a file that holds the value, and `NAME_COMMAND` a command that prints it.
+    pub secret: bool,
+    /// One line for people.
+    pub about: &'static str,
+}
+
+const fn setting(file: &'static str, env: &'static str, secret: bool, about: &'static str) -> Setting {
+    Setting { file, env, secret, about }
+}
+
+/// Every setting. The README's table and the example file are checked against it.
+pub const ENVIRONMENT: &[Setting] = &[
+    setting("listen", "COUNTERSIGN_LISTEN", false, "address and port to listen on; 127.0.0.1:8080 if unset"),
+    setting("database_url", "COUNTERSIGN_DATABASE_URL", false, "sqlite:PATH or postgres://…"),
+    setting(
+        "public_url",
+        "COUNTERSIGN_PUBLIC_URL",
+        false,
+        "the address by which browsers reach this engine; issuer of its JWTs",
+    ),
+    setting(
+        "master_key",
+        "COUNTERSIGN_MASTER_KEY",
+        true,
+        "32 bytes in base64url, from countersign master-key generate",
+    ),
+    setting("log", "COUNTERSIGN_LOG", false, "what is logged, as info or countersign=debug,info"),
+    setting("log_format", "COUNTERSIGN_LOG_FORMAT", false, "text or json"),
+    setting("pool", "COUNTERSIGN_POOL", false, "database connections of this node; 16 if unset"),
+    setting(
+        "trusted_proxies",
+        "COUNTERSIGN_TRUSTED_PROXIES",
+        false,
+        "proxies whose X-Forwarded-For counts, as 10.0.0.0/8,192.0.2.1; none if unset",
+    ),
+    setting(
+        "development",
+        "COUNTERSIGN_DEVELOPMENT",
+        false,
+        "true: test inbox, console provider, movable clock; loopback only",
+    ),
+    setting(
+        "clock_file",
+        "COUNTERSIGN_CLOCK_FILE",
+        false,
+        "file with an offset in seconds to the machine's clock; development only",
+    ),
+    setting(
+        "sms.provider",
+        "COUNTERSIGN_SMS_PROVIDER",
+        false,
+        "console or inbox, instead of a gateway; development only",
+    ),
+    setting("sms.http_url", "COUNTERSIGN_SMS_HTTP_URL", false, "generic gateway: each text is POSTed there as JSON"),
+    setting(
+        "sms.countries",
+        "COUNTERSIGN_SMS_COUNTRIES",
+        false,
+        "countries that may be texted, as DE,FR; all if unset",
+    ),
+    setting("sms.country_day", "COUNTERSIGN_SMS_COUNTRY_DAY", false, "texts to one country a day; 2000 if unset"),
+    setting(
+        "sms.relying_party_day",
+        "COUNTERSIGN_SMS_RELYING_PARTY_DAY",
+        false,
+        "texts of one relying party a day; 10000 if unset",
+    ),
+    setting("sms.twilio.account_sid", "COUNTERSIGN_SMS_TWILIO_ACCOUNT_SID", false, "Twilio account"),
+    setting("sms.twilio.auth_token", "COUNTERSIGN_SMS_TWILIO_AUTH_TOKEN", true, "its token"),
+    setting("sms.twilio.from", "COUNTERSIGN_SMS_TWILIO_FROM", false, "sending number, or a messaging service as MG…"),
+    setting("sms.twilio.url", "COUNTERSIGN_SMS_TWILIO_URL", false, "another address of Twilio's API, for trials"),
+];
+
+/// A setting that is missing or does not read.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {why}")]
+pub struct ConfigError {
+    /// The setting, by its name in the environment, or the file.
+    pub name: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+pub(super) fn error(name: &str, why: impl Into<String>) -> ConfigError {
+    ConfigError { name: name.to_owned(), why: why.into() }
+}
+
+pub(super) fn missing(name: &str) -> ConfigError {
+    error(name, "is not set")
+}
+
+pub(super) fn env_of(file: &str) -> &'static str {
+    ENVIRONMENT.iter().find(|s| s.file == file).map(|s| s.env).expect("every setting stands in the table")
+}
+
+pub(super) fn from_environment(
+    name: &str,
+    value: String,
+) -> Result<(&'static Setting, Zeroizing<String>), ConfigError> {
+    if let Some(setting) = ENVIRONMENT.iter().find(|s| s.env == name) {
+        return Ok((setting, Zeroizing::new(value)));
+    }
+    let secret_of =
+        |suffix| name.strip_suffix(suffix).and_then(|n| ENVIRONMENT.iter().find(|s| s.secret && s.env == n));
+    let (setting, content) = if let Some(setting) = secret_of("_FILE") {
+        let content = std::fs::read_to_string(&value).map_err(|e| error(name, format!("cannot read {value}: {e}")))?;
+        (setting, Zeroizing::new(content))
+    } else if let Some(setting) = secret_of("_COMMAND") {
+        (setting, output_of(name, &value)?)
+    } else {
+        return Err(error(name, "is not a setting; see countersign serve --help"));
+    };
+    Ok((setting, Zeroizing::new(content.trim().to_owned())))
+}
+
+/// What a command prints: so any secret manager can hand over a secret.
+fn output_of(name: &str, command: &str) -> Result<Zeroizing<String>, ConfigError> {
+    let output = std::process::Command::new("sh")
+        .args(["-c", command])
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .map_err(|e| error(name, format!("cannot run it: {e}")))?;
+    if !output.status.success() {
+        return Err(error(name, format!("the command ended with {}", output.status)));
+    }
+    String::from_utf8(output.stdout).map(Zeroizing::new).map_err(|_| error(name, "the command printed no text"))
+}
+
+pub(super) fn from_file(path: &Path) -> Result<BTreeMap<&'static str, Zeroizing<String>>, ConfigError> {
+    let name = path.display().to_string();
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|e| error(&name, format!("cannot read it: {e}")))?);
+    let table = toml::Table::deserialize(toml::de::Deserializer::parse(&text).map_err(|e| error(&name, e.message()))?)
+        .map_err(|e| error(&name, e.message()))?;
+    let mut values = BTreeMap::new();
+    flatten(&name, "", &table, &mut values)?;
+    Ok(values)
+}
+
+fn flatten(
+    name: &str,
+    above: &str,
+    table: &toml::Table,
+    values: &mut BTreeMap<&'static str, Zeroizing<String>>,
+) -> Result<(), ConfigError> {
+    for (key, value) in table {
+        let place = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
+        let text = match value {
+            toml::Value::Table(inner) => {
+                flatten(name, &place, inner, values)?;
+                continue;
+            }
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(n) => n.to_string(),
+            toml::Value::Boolean(b) => b.to_string(),
+            toml::Value::Array(list) => {
+                list.iter().map(|v| v.as_str().unwrap_or_default()).collect::<Vec<_>>().join(",")
+            }
+            _ => return Err(error(name, format!("{place} has a type that no setting has"))),
+        };
+        let setting = ENVIRONMENT.iter().find(|s| s.file == place);
+        let setting = setting.ok_or_else(|| error(name, format!("{place} is not a setting")))?;
+        values.insert(setting.file, Zeroizing::new(text));
+    }
+    Ok(())
+}

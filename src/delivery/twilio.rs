@@ -1,0 +1,34 @@
+//! Twilio's Messages API: a form, answered with 201.
+
+use super::{Provider, ProviderError, Refused, client, judge};
+use crate::config;
+use crate::model::Message;
+
+/// One Twilio account.
+pub struct Twilio {
+    settings: config::Twilio,
+    client: reqwest::Client,
+}
+
+impl Twilio {
+    pub fn new(settings: config::Twilio) -> Result<Twilio, ProviderError> {
+        Ok(Twilio { client: client("twilio", &settings.url)?, settings })
+    }
+}
+
+#[async_trait::async_trait]
+impl Provider for Twilio {
+    fn name(&self) -> &'static str {
+        "twilio"
+    }
+
+    async fn send(&self, message: &Message) -> Result<(), Refused> {
+        let settings = &self.settings;
+        let path = format!("/2010-04-01/Accounts/{}/Messages.json", settings.account_sid);
+        let url = settings.url.join(&path).map_err(|_| Refused::Rejected)?;
+        let sender = if settings.from.starts_with("MG") { "MessagingServiceSid" } else { "From" };
+        let form = [("To", message.to.as_str()), (sender, &settings.from), ("Body", &message.text)];
+        let request = self.client.post(url).basic_auth(&settings.account_sid, Some(settings.auth_token.0.as_str()));
+        judge(request.form(&form).send().await)
+    }
+}

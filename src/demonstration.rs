@@ -1,0 +1,145 @@
+//! The demo put together: an engine in a data folder of its own, and the demo application as its relying party.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use axum::extract::Request;
+use axum::http::header::HOST;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Redirect, Response};
+use tokio::net::TcpListener;
+use zeroize::Zeroizing;
+
+use crate::config::{Config, Database, LocalProvider, Secret, Sms, Storage};
+use crate::engine::{NewParty, OperatorError, StartError};
+use crate::{Around, Parts, Running, demo, new_master_key, operator, run};
+
+/// What the demo is told.
+pub struct DemoOptions {
+    /// Loopback address of engine and application.
+    pub listen: SocketAddr,
+    /// Folder of database and master key.
+    pub data: PathBuf,
+    /// A second loopback address of the application: another origin.
+    pub second: Option<SocketAddr>,
+}
+
+/// Why the demo does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// An address is open to other machines.
+    #[error("the demo listens on loopback only, not on {0}")]
+    NotLoopback(SocketAddr),
+    /// The data folder.
+    #[error("{0}: {1}")]
+    Data(PathBuf, std::io::Error),
+    /// The engine.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The relying party.
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+}
+
+/// The demo's relying party.
+const NAME: &str = "Harbour Bank (demo)";
+
+/// Starts engine and demo application.
+pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
+    for address in std::iter::once(options.listen).chain(options.second) {
+        if !address.ip().is_loopback() {
+            return Err(DemoError::NotLoopback(address));
+        }
+    }
+    let listener = bind(options.listen).await?;
+    let second = match options.second {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let (port, address) = local(&listener)?;
+    let origin = format!("http://localhost:{port}");
+    let mut origins = vec![origin.clone()];
+    if let Some(second) = &second {
+        origins.push(format!("http://localhost:{}", local(second)?.0));
+    }
+
+    let config = Config {
+        listen: address,
+        public_url: url::Url::parse(&origin).expect("a constant form with a port number"),
+        storage: Storage { database: Database::Sqlite(options.data.join("countersign.db")), pool: 16 },
+        master_key: master_key(&options.data)?,
+        sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
+        trusted_proxies: Vec::new(),
+        development: true,
+        clock_file: None,
+    };
+    let new = NewParty {
+        name: NAME.to_owned(),
+        host: "localhost".to_owned(),
+        return_urls: origins
+            .iter()
+            .flat_map(|o| demo::RETURN_PATHS.iter().map(move |path| format!("{o}{path}")))
+            .collect(),
+        origins: origins.clone(),
+        test: true,
+    };
+    let key = operator(&config.storage).await?.renew_demo(new).await?;
+    let application = |origin: &str| {
+        demo::router(demo::Settings {
+            engine: config.issuer(),
+            engine_address: address,
+            api_key: key.secret.clone(),
+            origin: origin.to_owned(),
+        })
+    };
+    let here = application(&origin);
+    let around: Around = Box::new(move |engine| {
+        here.fallback_service(engine)
+            .layer(middleware::from_fn(move |request, next| named_localhost(port, request, next)))
+    });
+    let other = second.map(|listener| (listener, application(&origins[1])));
+    let parts = Parts { around: Some(around), listener: Some(listener), ..Parts::new(&config) };
+    let running = run(&config, parts).await?;
+    if let Some((listener, router)) = other {
+        tokio::spawn(crate::http::serve(listener, router, std::future::pending()));
+    }
+    Ok(running)
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|e| StartError::Listen(address, e))
+}
+
+fn local(listener: &TcpListener) -> Result<(u16, SocketAddr), StartError> {
+    let address = listener.local_addr().map_err(|e| StartError::Listen(SocketAddr::from(([127, 0, 0, 1], 0)), e))?;
+    Ok((address.port(), address))
+}
+
+/// Passkeys know `localhost` and no address: browsers that come by another name are sent there.
+async fn named_localhost(port: u16, request: Request, next: Next) -> Response {
+    let host = request.headers().get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
+    if host == format!("localhost:{port}") {
+        return next.run(request).await;
+    }
+    let rest = request.uri().path_and_query().map_or("/", |p| p.as_str());
+    Redirect::temporary(&format!("http://localhost:{port}{rest}")).into_response()
+}
+
+/// The master key in the data folder, made on first use; only its owner may read it.
+fn master_key(folder: &Path) -> Result<Secret, DemoError> {
+    let named = |path: &Path| {
+        let path = path.to_owned();
+        move |error| DemoError::Data(path, error)
+    };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(named(folder))?;
+    let path = folder.join("master.key");
+    if !path.exists() {
+        let mut file =
+            std::fs::File::options().create_new(true).write(true).mode(0o600).open(&path).map_err(named(&path))?;
+        writeln!(file, "{}", new_master_key().as_str()).map_err(named(&path))?;
+    }
+    let text = std::fs::read_to_string(&path).map_err(named(&path))?;
+    Ok(Secret(Zeroizing::new(text.trim().to_owned())))
+}

@@ -1,0 +1,346 @@
+//! Opening a challenge, preparing a response to it, calling it off.
+
+use zeroize::Zeroizing;
+
+use super::verification::{EXCHANGE_LIFE, is_open};
+use super::{Answered, Caller, Engine, Error, Given, Issued, prompt_row};
+use crate::methods::{Shown, webauthn};
+use crate::model::{
+    Challenge, ChallengeStatus, Details, Factor, Id, Kind, MethodKind, Moment, Prompt, Terms, Timestamp,
+};
+use crate::policy::requirement;
+use crate::store;
+use crate::token::ClientToken;
+use crate::vault::token_hash;
+
+/// How long a challenge is open, in seconds.
+pub const LIFE: i64 = 600;
+/// How many answers it takes.
+pub const ATTEMPTS: i64 = 5;
+
+/// A challenge that a caller wants.
+pub struct NewChallenge {
+    /// Of whom the proof is asked.
+    pub user_id: String,
+    /// For what.
+    pub terms: Terms,
+    /// An earlier session that may let it through.
+    pub session_token: Option<String>,
+    /// The answer, where the caller has it already.
+    pub answer: Option<Given>,
+}
+
+/// One way to answer.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The method.
+    pub kind: MethodKind,
+    /// The factor; recovery codes are none.
+    pub factor_id: Option<Id>,
+    /// The person's name for it.
+    pub name: String,
+    /// What helps to recognise it.
+    pub hint: Option<String>,
+    /// The end of the method's pause.
+    pub paused_until: Option<Timestamp>,
+    /// When it was last used.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// What became of the wish.
+pub enum Created {
+    /// It is open.
+    Pending {
+        /// The challenge.
+        challenge: Box<Challenge>,
+        /// How it may be answered.
+        offers: Vec<Offer>,
+        /// The secret of its page's address.
+        link_token: Zeroizing<String>,
+        /// For calls from a browser.
+        client_token: String,
+    },
+    /// It was answered at once.
+    Approved {
+        /// The challenge.
+        challenge: Box<Challenge>,
+        /// The session.
+        issued: Box<Issued>,
+        /// `fresh_session` or `answer`.
+        reason: &'static str,
+    },
+    /// The user has nothing that would do.
+    EnrolmentRequired {
+        /// Methods of which one would.
+        missing: Vec<MethodKind>,
+    },
+}
+
+impl Engine {
+    /// Opens a challenge, or lets it through on an earlier session, or judges the answer that came with it.
+    pub async fn create_challenge(&self, caller: &Caller, new: NewChallenge) -> Result<Created, Answered> {
+        let at = self.moment();
+        let NewChallenge { user_id, terms, session_token, answer } = new;
+        check_return(caller, &terms)?;
+        let challenge = Challenge {
+            id: Id::new(Kind::Challenge, &at),
+            rp_id: caller.rp.id.clone(),
+            user_id,
+            terms,
+            status: ChallengeStatus::Pending.as_str().to_owned(),
+            attempts_left: ATTEMPTS,
+            created_at: at.now,
+            expires_at: at.now.plus_seconds(LIFE),
+            proof: None,
+            link_hash: None,
+            link_opened_at: None,
+            browser_hash: None,
+            client_token_hash: None,
+            exchanged_at: None,
+        };
+        if let Some(token) = &session_token
+            && let Some(created) = self.let_through(&at, caller, &challenge, token).await?
+        {
+            return Ok(created);
+        }
+        let offers = self.offers(&at, caller, &challenge).await?;
+        if offers.is_empty() {
+            let missing = requirement::would_satisfy(&challenge.terms.action, &challenge.terms.require);
+            return Ok(Created::EnrolmentRequired { missing });
+        }
+        if let Some(given) = answer {
+            let verdict = self.verify_at_once(&at, caller, &challenge, &given).await?;
+            let issued = verdict.issued.expect("a server's verification issues a session");
+            return Ok(Created::Approved {
+                challenge: Box::new(verdict.challenge),
+                issued: Box::new(issued),
+                reason: "answer",
+            });
+        }
+        let link_token = Zeroizing::new(at.token());
+        let client_token = ClientToken { id: challenge.id.clone(), secret: Zeroizing::new(at.token()) };
+        let challenge = Challenge {
+            link_hash: Some(token_hash(&link_token)),
+            client_token_hash: Some(token_hash(&client_token.secret)),
+            ..challenge
+        };
+        self.save_challenge(&at, caller, &challenge).await?;
+        Ok(Created::Pending { challenge: Box::new(challenge), offers, link_token, client_token: client_token.text() })
+    }
+
+    pub(super) async fn save_challenge(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        challenge: &Challenge,
+    ) -> Result<(), Error> {
+        let mut event = self.event(at, caller, "challenge.created", Some(&challenge.user_id));
+        event.challenge_id = Some(challenge.id.clone());
+        event.client = event.client.or_else(|| Some(challenge.terms.client.clone()));
+        Ok(self.store.create_challenge(&store::NewChallenge { challenge: challenge.clone(), event }).await?)
+    }
+
+    /// Approves on an earlier session, where that is the same user's, strong and young enough, and nothing needs to be seen.
+    async fn let_through(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        challenge: &Challenge,
+        token: &str,
+    ) -> Result<Option<Created>, Error> {
+        let terms = &challenge.terms;
+        let Some(session) = self.session_of_token(at, caller, token).await? else { return Ok(None) };
+        let same_user = session.user_id == challenge.user_id && terms.display.details.is_empty();
+        let fresh =
+            requirement::is_fresh(&session.grant, &terms.action, terms.binding.as_deref(), &terms.require, at.now);
+        if !same_user || !fresh {
+            return Ok(None);
+        }
+        let mut approved = challenge.clone();
+        approved.status = ChallengeStatus::Approved.as_str().to_owned();
+        let issued = self.inherited_session(at, &approved, &session);
+        let mut event = self.event(at, caller, "session.inherited", Some(&challenge.user_id));
+        event.challenge_id = Some(challenge.id.clone());
+        event.session_id = Some(issued.new.session.id.clone());
+        match self.store.inherit_session(&session.id, &approved, &issued.new, &event).await {
+            Ok(()) => {}
+            Err(store::Error::Conflict(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Some(Created::Approved {
+            challenge: Box::new(approved),
+            issued: Box::new(self.issue(issued)?),
+            reason: "fresh_session",
+        }))
+    }
+
+    /// How a challenge may be answered, strongest first.
+    pub async fn offers(&self, at: &Moment<'_>, caller: &Caller, challenge: &Challenge) -> Result<Vec<Offer>, Error> {
+        let (rp, user_id, terms) = (&caller.rp.id, &challenge.user_id, &challenge.terms);
+        let factors = self.store.factors(rp, user_id, at.now).await?;
+        let paused = self.paused(at, rp, user_id).await?;
+        let mut offers = Vec::new();
+        for kind in MethodKind::ALL.into_iter().filter(|k| requirement::admits(&terms.action, &terms.require, *k)) {
+            let paused_until = paused.iter().find(|(k, _)| *k == kind).map(|(_, until)| *until);
+            if kind == MethodKind::RecoveryCode {
+                let set = self.store.recovery_set(rp, user_id).await?;
+                offers.extend(set.filter(|s| !s.unused.is_empty()).map(|set| Offer {
+                    kind,
+                    factor_id: None,
+                    name: "Recovery code".to_owned(),
+                    hint: Some(format!("{} left", set.unused.len())),
+                    paused_until,
+                    last_used_at: None,
+                }));
+                continue;
+            }
+            offers.extend(factors.iter().filter(|f| f.kind == kind && f.is_active()).map(|f| Offer {
+                kind,
+                factor_id: Some(f.id.clone()),
+                name: f.name.clone(),
+                hint: hint(f),
+                paused_until,
+                last_used_at: f.last_used_at,
+            }));
+        }
+        Ok(offers)
+    }
+
+    /// A challenge of this relying party.
+    pub async fn challenge_of(&self, caller: &Caller, id: &Id) -> Result<Challenge, Error> {
+        self.store.challenge(id).await?.filter(|c| c.rp_id == caller.rp.id).ok_or(Error::NotFound)
+    }
+
+    /// A challenge by its id alone, and its relying party; for browsers, which prove themselves by a token.
+    pub async fn any_challenge(&self, id: &Id) -> Result<Option<Challenge>, Error> {
+        Ok(self.store.challenge(id).await?)
+    }
+
+    /// Asks for a response: a ceremony's options, or a text that is sent.
+    pub async fn prepare(
+        &self,
+        caller: &Caller,
+        id: &Id,
+        kind: MethodKind,
+        factor_id: Option<&Id>,
+    ) -> Result<(Shown, Option<Prompt>), Answered> {
+        let challenge = self.challenge_of(caller, id).await?;
+        let left = challenge.attempts_left;
+        let prepared = self.prepare_open(caller, challenge, kind, factor_id).await;
+        prepared.map_err(|error| Answered { error, attempts_left: Some(left) })
+    }
+
+    async fn prepare_open(
+        &self,
+        caller: &Caller,
+        challenge: Challenge,
+        kind: MethodKind,
+        factor_id: Option<&Id>,
+    ) -> Result<(Shown, Option<Prompt>), Error> {
+        let at = self.moment();
+        let (rp, user_id) = (&caller.rp.id, &challenge.user_id);
+        is_open(&challenge, at.now)?;
+        if !requirement::admits(&challenge.terms.action, &challenge.terms.require, kind) {
+            return Err(Error::MethodNotAllowed);
+        }
+        let factors = self.store.factors(rp, user_id, at.now).await?;
+        let suits = |f: &Factor| f.kind == kind && f.is_active() && factor_id.is_none_or(|id| *id == f.id);
+        let mut held: Vec<_> = factors.into_iter().filter(suits).filter_map(|f| self.open(rp, f)).collect();
+        if held.is_empty() {
+            return Err(Error::MethodNotAllowed);
+        }
+        if kind == MethodKind::Sms {
+            // Without a choice, the phone that was used last.
+            held.sort_by_key(|h| std::cmp::Reverse(h.factor.last_used_at));
+            held.truncate(1);
+        }
+        let user = self.user_or_new(&at, rp, user_id).await?;
+        let parties = self.parties(&caller.rp, user, purpose(&challenge.terms));
+        let begun = self.methods.of(kind).begin_challenge(&at, &*self.vault, &parties, &challenge.id, &held);
+        let begun = begun.map_err(|refusal| match refusal {
+            crate::methods::Refusal::NotAllowed => Error::MethodNotAllowed,
+            other => Error::Refused(other),
+        })?;
+        if begun.text.is_some() {
+            let factor = held.swap_remove(0).factor;
+            return self.send(&at, caller, user_id, &challenge.id, &factor, begun).await.map(|(s, p)| (s, Some(p)));
+        }
+        let state = begun.state.as_ref().ok_or(Error::MethodNotAllowed)?;
+        let prompt_id = Id::new(Kind::Prompt, &at);
+        let prompt = Prompt {
+            sealed: self.vault.seal(&at, prompt_row(rp, user_id, &prompt_id), state),
+            id: prompt_id,
+            owner_id: challenge.id.clone(),
+            method: kind,
+            factor_id: None,
+            sends: 0,
+            sent_at: at.now,
+            expires_at: at.now.plus_seconds(webauthn::CEREMONY).min(challenge.expires_at),
+        };
+        self.store.replace_prompt(rp, user_id, &prompt).await?;
+        Ok((begun.shown, Some(prompt)))
+    }
+
+    /// Calls a challenge off.
+    pub async fn cancel(&self, caller: &Caller, id: &Id) -> Result<Challenge, Error> {
+        let at = self.moment();
+        let challenge = self.challenge_of(caller, id).await?;
+        is_open(&challenge, at.now)?;
+        let mut event = self.event(&at, caller, "challenge.cancelled", Some(&challenge.user_id));
+        event.challenge_id = Some(challenge.id.clone());
+        match self.store.cancel_challenge(&challenge, &event).await {
+            Ok(()) => Ok(Challenge { status: ChallengeStatus::Cancelled.as_str().to_owned(), ..challenge }),
+            Err(store::Error::Conflict(_)) => Err(Error::Clash(super::Clash::ChallengeNotPending)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A new one-time code for the browser that answered; `None` once it was exchanged.
+    pub async fn return_code(&self, challenge: &Challenge) -> Result<Option<String>, Error> {
+        let at = self.moment();
+        let code = at.token();
+        let end = at.now.plus_seconds(EXCHANGE_LIFE);
+        match self.store.set_exchange_code(challenge, &token_hash(&code), end).await {
+            Ok(()) => Ok(Some(code)),
+            Err(store::Error::Conflict(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A return address is registered, exactly, and comes with the guards of whoever opens the challenge.
+fn check_return(caller: &Caller, terms: &Terms) -> Result<(), Error> {
+    let Some(url) = &terms.return_url else { return Ok(()) };
+    if !caller.rp.return_urls.contains(url) {
+        return Err(Error::ReturnUrlNotAllowed);
+    }
+    if terms.state.is_none() {
+        return Err(Error::Invalid { param: "state", why: "a return_url needs the state of the browser that starts" });
+    }
+    if terms.code_challenge.is_none() {
+        return Err(Error::Invalid { param: "code_challenge", why: "a return_url needs an S256 code_challenge" });
+    }
+    Ok(())
+}
+
+/// What helps to recognise a factor.
+fn hint(factor: &Factor) -> Option<String> {
+    match &factor.details {
+        Details::Totp => None,
+        Details::Webauthn(details) => details.provider_name.clone(),
+        Details::Sms(details) => Some(details.phone_masked.clone()),
+    }
+}
+
+/// What the person is about to do, in words that follow "to".
+pub fn purpose(terms: &Terms) -> String {
+    match &terms.display.label {
+        Some(label) => {
+            let mut letters = label.trim().chars();
+            letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+        }
+        None if terms.action == requirement::LOGIN => "sign in".to_owned(),
+        None if terms.action.starts_with(requirement::FACTOR_ACTIONS) => "change your sign-in methods".to_owned(),
+        None => "continue".to_owned(),
+    }
+}

@@ -1,0 +1,349 @@
+//! From a wish to an active factor: pending first, active only once a first proof stands.
+
+use zeroize::Zeroizing;
+
+use super::limits::change;
+use super::portal::Manage;
+use super::verification::reason;
+use super::{Caller, Clash, Engine, Error, Gone, factor_row, prompt_row};
+use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
+use crate::model::{Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, Timestamp, User};
+use crate::policy::requirement;
+use crate::policy::throttle::Side;
+use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, NewFactor, Settlement};
+
+/// How long a pending factor lives, in seconds.
+pub const LIFE: i64 = 900;
+/// Pending phones of a user at once (api.md, 7).
+const PENDING_PHONES: usize = 3;
+/// Pending factors of a user at once, of any kind.
+const PENDING: usize = 10;
+/// Active factors of a user, by kind.
+const ACTIVE: usize = 20;
+/// How often a proof is judged anew because somebody else moved the throttle on.
+const ROUNDS: usize = 64;
+
+/// What a person wants to enrol.
+pub struct Begin {
+    /// Whose factor it will be.
+    pub user_id: String,
+    /// What.
+    pub wish: Wish,
+    /// Its name; a free one is found where there is none.
+    pub name: Option<String>,
+}
+
+/// An enrolment that has begun.
+pub struct Started {
+    /// The pending factor.
+    pub factor: Factor,
+    /// What is shown once.
+    pub shown: Shown,
+    /// Of a phone: the code that was sent.
+    pub prompt: Option<Prompt>,
+}
+
+impl Engine {
+    /// Starts the enrolment of a new factor; an active one is never touched.
+    pub async fn begin_enrolment(&self, caller: &Caller, begin: Begin) -> Result<Started, Error> {
+        let at = self.moment();
+        self.may_manage(&at, caller, &begin.user_id, Manage::Add).await?;
+        let (rp, user_id, kind) = (&caller.rp.id, &begin.user_id, begin.wish.kind());
+        let user = self.named_user(&at, rp, user_id).await?;
+        let factors = self.store.factors(rp, user_id, at.now).await?;
+        check_counts(&factors, kind, at.now)?;
+        if let Wish::Sms(number) = &begin.wish
+            && self.holds_number(rp, &factors, number)
+        {
+            return Err(Error::Clash(Clash::FactorDuplicate));
+        }
+        let held: Vec<_> =
+            factors.into_iter().filter(|f| f.kind == kind && f.is_active()).filter_map(|f| self.open(rp, f)).collect();
+        let id = Id::new(Kind::Factor, &at);
+        let parties = self.parties(&caller.rp, user, format!("add your phone to {}", caller.rp.name));
+        let begun = self.methods.of(kind).begin_enrolment(&at, &*self.vault, &parties, &id, &begin.wish, &held)?;
+
+        let secret = begun.secret.clone().unwrap_or_default();
+        let mut factor = Factor {
+            user_id: user_id.clone(),
+            kind,
+            name: begin.name.clone().unwrap_or_else(|| kind.default_name().to_owned()),
+            details: begun.details.clone(),
+            created_at: at.now,
+            activated_at: None,
+            expires_at: at.now.plus_seconds(LIFE),
+            last_used_at: None,
+            last_step: 0,
+            version: 1,
+            sealed: self.vault.seal(&at, factor_row(rp, user_id, &id), &secret),
+            credential_id: None,
+            id,
+        };
+        factor.name = self.create_pending(&at, caller, &factor, begin.name.is_none()).await?;
+
+        if begun.text.is_some() {
+            let owner = factor.id.clone();
+            return match self.send(&at, caller, user_id, &owner, &factor, begun).await {
+                Ok((shown, prompt)) => Ok(Started { factor, shown, prompt: Some(prompt) }),
+                Err(error) => {
+                    // Nothing was sent: nothing remains.
+                    self.drop_pending(&at, caller, &factor).await?;
+                    Err(error)
+                }
+            };
+        }
+        if let Some(state) = &begun.state {
+            let prompt_id = Id::new(Kind::Prompt, &at);
+            let prompt = Prompt {
+                sealed: self.vault.seal(&at, prompt_row(rp, user_id, &prompt_id), state),
+                id: prompt_id,
+                owner_id: factor.id.clone(),
+                method: kind,
+                factor_id: None,
+                sends: 0,
+                sent_at: at.now,
+                expires_at: at.now.plus_seconds(webauthn::CEREMONY),
+            };
+            self.store.replace_prompt(rp, user_id, &prompt).await?;
+        }
+        Ok(Started { factor, shown: begun.shown, prompt: None })
+    }
+
+    /// Sends another code for a pending phone; the earlier one dies.
+    pub async fn resend(&self, caller: &Caller, user_id: &str, id: &Id) -> Result<Started, Error> {
+        let at = self.moment();
+        self.may_manage(&at, caller, user_id, Manage::Add).await?;
+        let factor = self.pending(&at, caller, user_id, id).await?;
+        if factor.kind != MethodKind::Sms {
+            return Err(Error::MethodNotAllowed);
+        }
+        let user = self.user_or_new(&at, &caller.rp.id, user_id).await?;
+        let parties = self.parties(&caller.rp, user, format!("add your phone to {}", caller.rp.name));
+        let held = self.open(&caller.rp.id, factor.clone()).ok_or(Error::NotFound)?;
+        let begun = self.methods.of(MethodKind::Sms).begin_challenge(&at, &*self.vault, &parties, id, &[held])?;
+        let (shown, prompt) = self.send(&at, caller, user_id, id, &factor, begun).await?;
+        Ok(Started { factor, shown, prompt: Some(prompt) })
+    }
+
+    /// What a pending authenticator app was shown, once more: for the page on which it began.
+    pub async fn show_again(&self, caller: &Caller, user_id: &str, id: &Id) -> Result<Option<Started>, Error> {
+        let at = self.moment();
+        let factor = match self.pending(&at, caller, user_id, id).await {
+            Ok(factor) if factor.kind == MethodKind::Totp => factor,
+            Ok(_) | Err(Error::Clash(_) | Error::Gone(_) | Error::NotFound) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let user = self.user_or_new(&at, &caller.rp.id, user_id).await?;
+        let parties = self.parties(&caller.rp, user, String::new());
+        let held = self.open(&caller.rp.id, factor.clone());
+        Ok(held.map(|h| Started { shown: totp::set_up(&parties, &h.secret), factor, prompt: None }))
+    }
+
+    /// Judges the first proof of a pending factor.
+    pub async fn activate(&self, caller: &Caller, user_id: &str, id: &Id, answer: &Answer) -> Result<Factor, Error> {
+        let at = self.moment();
+        for _ in 0..ROUNDS {
+            match self.activate_once(&at, caller, user_id, id, answer).await {
+                Err(Error::Store(store::Error::Conflict(Contest::Throttle | Contest::Prompt | Contest::Factor))) => {}
+                settled => return settled,
+            }
+        }
+        Err(Error::Busy(1))
+    }
+
+    async fn activate_once(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        user_id: &str,
+        id: &Id,
+        answer: &Answer,
+    ) -> Result<Factor, Error> {
+        let rp = &caller.rp.id;
+        let right_of = self.may_manage(at, caller, user_id, Manage::Add).await?;
+        let mut factor = self.pending(at, caller, user_id, id).await?;
+        let method = self.methods.of(factor.kind);
+        method.check_form(answer)?;
+        let throttle = self.throttle(rp, user_id, factor.kind).await?;
+        if let Some(until) = throttle.as_ref().and_then(|t| t.paused(at.now)) {
+            return Err(Error::Paused(until.seconds_after(at.now)));
+        }
+        let prompt = self.store.prompt(rp, user_id, id, factor.kind).await?.filter(|p| at.now < p.expires_at);
+        let user = self.user_or_new(at, rp, user_id).await?;
+        let state = prompt.as_ref().and_then(|p| self.vault.open(prompt_row(rp, user_id, &p.id), &p.sealed).ok());
+        let exam = Exam {
+            now: at.now,
+            parties: self.parties(&caller.rp, user, String::new()),
+            owner: id.clone(),
+            held: vec![self.open(rp, factor.clone()).ok_or(Error::NotFound)?],
+            state,
+            recovery: None,
+            answer: answer.clone(),
+            keyed: self.vault.clone(),
+        };
+        let mut event = self.event(at, caller, "factor.added", Some(user_id));
+        event.method = Some(factor.kind);
+        event.factor_id = Some(id.clone());
+        let burnt = prompt.as_ref().map(|p| (p.owner_id.clone(), p.method, p.id.clone()));
+        let mut settlement = Settlement {
+            rp_id: rp.clone(),
+            user_id: user_id.to_owned(),
+            at: at.now,
+            throttle: None,
+            challenge: ChallengeChange::None,
+            prompt: None,
+            factor: None,
+            right_of: None,
+            session: None,
+            events: Vec::new(),
+        };
+        match method.finish_enrolment(&exam) {
+            Ok(enrolled) => {
+                let sealed = |secret: Zeroizing<Vec<u8>>| self.vault.seal(at, factor_row(rp, user_id, id), &secret);
+                settlement.throttle = change(factor.kind, throttle.as_ref(), |t| t.after_right(Side::Enrolment));
+                settlement.prompt = burnt;
+                settlement.right_of = right_of;
+                settlement.factor = Some(FactorChange::Activate(Activation {
+                    id: id.clone(),
+                    details: enrolled.details.clone(),
+                    sealed: enrolled.secret.map(sealed),
+                    credential_id: enrolled.credential_id.clone(),
+                    last_step: enrolled.last_step,
+                    at: at.now,
+                }));
+                settlement.events = vec![event];
+                match self.store.settle(settlement.clone()).await {
+                    Ok(_) => {}
+                    Err(store::Error::Conflict(Contest::Credential)) => {
+                        let credential = enrolled.credential_id.as_deref();
+                        return Err(self.refuse_known_credential(caller, user_id, credential, settlement).await?);
+                    }
+                    Err(store::Error::Conflict(Contest::Session)) => return Err(Error::StepUpRequired),
+                    Err(error) => return Err(error.into()),
+                }
+                factor.activated_at = Some(at.now);
+                factor.details = enrolled.details;
+                Ok(factor)
+            }
+            Err(refusal @ Refusal::Wrong(_)) => {
+                event.kind = "enrolment.failed";
+                event.outcome = Outcome::Failure;
+                event.reason = Some(reason(refusal));
+                settlement.throttle =
+                    change(factor.kind, throttle.as_ref(), |t| t.after_wrong(Side::Enrolment, at.now));
+                settlement.prompt = burnt.filter(|_| factor.kind == MethodKind::Webauthn);
+                settlement.events = vec![event];
+                self.store.settle(settlement).await?;
+                Err(refusal.into())
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// The user's own credential again is a duplicate; anybody else's looks like any other fault.
+    async fn refuse_known_credential(
+        &self,
+        caller: &Caller,
+        user_id: &str,
+        credential: Option<&str>,
+        mut settlement: Settlement,
+    ) -> Result<Error, Error> {
+        let holder = self.store.credential_holder(&caller.rp.id, credential.unwrap_or_default()).await?;
+        let own = holder.as_deref() == Some(user_id);
+        settlement.factor = None;
+        settlement.right_of = None;
+        for event in &mut settlement.events {
+            event.kind = "enrolment.failed";
+            event.outcome = Outcome::Failure;
+            event.reason = Some(if own { "factor_duplicate" } else { "credential_of_another_user" });
+        }
+        self.store.settle(settlement).await?;
+        Ok(match own {
+            true => Error::Clash(Clash::FactorDuplicate),
+            false => Error::Refused(Refusal::Wrong(Fault::Credential("credential_of_another_user"))),
+        })
+    }
+
+    /// The user's row, made on first use.
+    async fn named_user(&self, at: &Moment<'_>, rp: &Id, user_id: &str) -> Result<User, Error> {
+        if let Some(user) = self.store.user(rp, user_id).await? {
+            return Ok(user);
+        }
+        let user = self.user_or_new(at, rp, user_id).await?;
+        self.store.ensure_user(rp, &user).await?;
+        self.store.user(rp, user_id).await?.ok_or(Error::NotFound)
+    }
+
+    async fn create_pending(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        factor: &Factor,
+        free_name: bool,
+    ) -> Result<String, Error> {
+        let mut event = self.event(at, caller, "enrolment.started", Some(&factor.user_id));
+        event.method = Some(factor.kind);
+        event.factor_id = Some(factor.id.clone());
+        let new = NewFactor { factor: factor.clone(), free_name, event };
+        for _ in 0..ROUNDS {
+            match self.store.create_factor(&caller.rp.id, &new).await {
+                Ok(name) => return Ok(name),
+                Err(store::Error::Conflict(Contest::Row)) => {}
+                Err(store::Error::Conflict(_)) => return Err(Error::Clash(Clash::NameTaken)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Busy(1))
+    }
+
+    async fn drop_pending(&self, at: &Moment<'_>, caller: &Caller, factor: &Factor) -> Result<(), Error> {
+        let mut event = self.event(at, caller, "enrolment.failed", Some(&factor.user_id));
+        event.method = Some(factor.kind);
+        event.factor_id = Some(factor.id.clone());
+        event.outcome = Outcome::Failure;
+        event.reason = Some("delivery_unavailable");
+        match self.store.drop_pending_factor(&caller.rp.id, &factor.user_id, &factor.id, &event).await {
+            Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn pending(&self, at: &Moment<'_>, caller: &Caller, user_id: &str, id: &Id) -> Result<Factor, Error> {
+        let factor = self.store.factor(&caller.rp.id, user_id, id).await?.ok_or(Error::NotFound)?;
+        match (factor.is_active(), factor.is_pending(at.now)) {
+            (true, _) => Err(Error::Clash(Clash::FactorNotPending)),
+            (false, true) => Ok(factor),
+            (false, false) => Err(Error::Gone(Gone::Enrolment)),
+        }
+    }
+
+    fn holds_number(&self, rp: &Id, factors: &[Factor], number: &crate::model::Number) -> bool {
+        factors
+            .iter()
+            .filter(|f| f.kind == MethodKind::Sms && f.is_active())
+            .filter_map(|f| self.open(rp, f.clone()))
+            .any(|h| h.secret.as_slice() == number.as_str().as_bytes())
+    }
+}
+
+fn check_counts(factors: &[Factor], kind: MethodKind, now: Timestamp) -> Result<(), Error> {
+    let first_end = |of: &dyn Fn(&Factor) -> bool, most: usize| {
+        let ends: Vec<_> = factors.iter().filter(|f| !f.is_active() && of(f)).map(|f| f.expires_at).collect();
+        ends.iter().min().filter(|_| ends.len() >= most).map(|end| end.seconds_after(now))
+    };
+    if let Some(wait) = first_end(&|f| kind == MethodKind::Sms && f.kind == kind, PENDING_PHONES) {
+        return Err(Error::SendLimited(wait));
+    }
+    if let Some(wait) = first_end(&|_| true, PENDING) {
+        return Err(Error::Busy(wait));
+    }
+    if factors.iter().filter(|f| f.kind == kind && f.is_active()).count() >= ACTIVE {
+        return Err(Error::Invalid { param: "type", why: "the user has as many factors of this type as there may be" });
+    }
+    Ok(())
+}
+
+/// The action of challenges that guard factor management on our own pages.
+pub(super) fn manage_action() -> String {
+    format!("{}manage", requirement::FACTOR_ACTIONS)
+}

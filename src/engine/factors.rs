@@ -1,0 +1,57 @@
+//! Looking at factors, renaming and removing them.
+
+use super::portal::Manage;
+use super::{Caller, Clash, Engine, Error};
+use crate::model::{Factor, Id};
+use crate::store::{self, Contest};
+
+/// The longest name of a factor, in characters.
+pub const LONGEST_NAME: usize = 50;
+
+impl Engine {
+    /// A user's factors, pending and active, oldest first.
+    pub async fn factors(&self, caller: &Caller, user_id: &str) -> Result<Vec<Factor>, Error> {
+        Ok(self.store.factors(&caller.rp.id, user_id, self.moment().now).await?)
+    }
+
+    /// One factor of a user.
+    pub async fn factor(&self, caller: &Caller, user_id: &str, id: &Id) -> Result<Factor, Error> {
+        let factor = self.store.factor(&caller.rp.id, user_id, id).await?;
+        let now = self.moment().now;
+        factor.filter(|f| f.is_active() || f.is_pending(now)).ok_or(Error::NotFound)
+    }
+
+    /// Gives a factor another name.
+    pub async fn rename_factor(&self, caller: &Caller, user_id: &str, id: &Id, name: &str) -> Result<Factor, Error> {
+        let at = self.moment();
+        self.may_manage(&at, caller, user_id, Manage::Rename).await?;
+        let factor = self.factor(caller, user_id, id).await?;
+        let mut event = self.event(&at, caller, "factor.renamed", Some(user_id));
+        event.method = Some(factor.kind);
+        event.factor_id = Some(id.clone());
+        match self.store.rename_factor(&caller.rp.id, user_id, id, name, &event).await {
+            Ok(()) => Ok(Factor { name: name.to_owned(), ..factor }),
+            Err(store::Error::Conflict(Contest::Factor)) => Err(Error::NotFound),
+            Err(store::Error::Conflict(_)) => Err(Error::Clash(Clash::NameTaken)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a factor and ends the sessions that it earned. A person cannot remove the only one; the relying party's word can.
+    pub async fn remove_factor(&self, caller: &Caller, user_id: &str, id: &Id) -> Result<(), Error> {
+        let at = self.moment();
+        let right_of = self.may_manage(&at, caller, user_id, Manage::Remove).await?;
+        let factor = self.factor(caller, user_id, id).await?;
+        let mut event = self.event(&at, caller, "factor.removed", Some(user_id));
+        event.method = Some(factor.kind);
+        event.factor_id = Some(id.clone());
+        let keep_one = caller.portal.is_some() && factor.is_active();
+        match self.store.remove_factor(&caller.rp.id, user_id, id, keep_one, right_of.as_ref(), &event).await {
+            Ok(()) => Ok(()),
+            Err(store::Error::Conflict(Contest::Factor)) => Err(Error::NotFound),
+            Err(store::Error::Conflict(Contest::Session)) => Err(Error::StepUpRequired),
+            Err(store::Error::Conflict(_)) => Err(Error::Clash(Clash::LastFactor)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

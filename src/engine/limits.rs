@@ -1,0 +1,76 @@
+//! What keeps guessing and costly work in bounds: throttles between their rows and their rules, and turns for slow hashes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Engine, Error};
+use crate::model::{Id, MethodKind, Moment, Timestamp};
+use crate::policy::throttle::{self, Throttle};
+use crate::store::{self, ThrottleChange, ThrottleState};
+
+/// How long a costly verdict waits for its turn.
+const COSTLY_WAIT: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// The throttle of a method that can be guessed.
+    pub(super) async fn throttle(&self, rp: &Id, user_id: &str, kind: MethodKind) -> Result<Option<Throttle>, Error> {
+        if !throttle::applies(kind) {
+            return Ok(None);
+        }
+        let all = self.store.throttles(rp, user_id).await?;
+        Ok(Some(all.into_iter().find(|(k, _)| *k == kind).map(|(_, state)| from_row(state)).unwrap_or_default()))
+    }
+
+    /// Methods of a user whose guessing pauses now.
+    pub(super) async fn paused(
+        &self,
+        at: &Moment<'_>,
+        rp: &Id,
+        user_id: &str,
+    ) -> Result<Vec<(MethodKind, Timestamp)>, Error> {
+        let all = self.store.throttles(rp, user_id).await?;
+        Ok(all.into_iter().filter_map(|(kind, state)| Some((kind, from_row(state).paused(at.now)?))).collect())
+    }
+
+    /// Runs something costly off the threads that serve requests, a bounded number at once.
+    pub(super) async fn costly<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let turn = tokio::time::timeout(COSTLY_WAIT, Arc::clone(&self.costly).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(Error::Busy(5)) };
+        let done = tokio::task::spawn_blocking(move || {
+            let value = work();
+            drop(turn);
+            value
+        });
+        done.await.map_err(|_| Error::Store(store::Error::Unavailable("a worker thread stopped".to_owned())))
+    }
+}
+
+/// The throttle's next state, to be written on the condition that nobody else wrote it.
+pub(super) fn change(
+    method: MethodKind,
+    throttle: Option<&Throttle>,
+    next: impl FnOnce(&Throttle) -> Throttle,
+) -> Option<ThrottleChange> {
+    throttle.map(|t| ThrottleChange { method, state: to_row(next(t)) })
+}
+
+pub(super) fn from_row(row: ThrottleState) -> Throttle {
+    Throttle {
+        version: row.version,
+        wrong: row.wrong,
+        enrolment_wrong: row.enrolment_wrong,
+        paused_until: row.paused_until,
+    }
+}
+
+pub(super) fn to_row(state: Throttle) -> ThrottleState {
+    ThrottleState {
+        version: state.version,
+        wrong: state.wrong,
+        enrolment_wrong: state.enrolment_wrong,
+        paused_until: state.paused_until,
+    }
+}

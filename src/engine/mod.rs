@@ -1,0 +1,212 @@
+//! The only place that acts: it reads the clock once a request, asks methods and policy, and writes by one store verb.
+
+mod challenge;
+mod enrolment;
+mod error;
+mod factors;
+mod housekeeping;
+mod limits;
+mod operator;
+mod portal;
+mod recovery;
+mod sending;
+mod session;
+mod start;
+mod users;
+mod verification;
+
+pub use challenge::{Created, NewChallenge, Offer};
+pub use enrolment::{Begin, Started};
+pub use error::{Answered, Clash, Error, Gone};
+pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};
+pub use portal::{NewPortal, Opened, PortalView};
+pub use session::{Introspection, Issued, Question};
+pub use start::{StartError, open_store};
+pub use users::UserView;
+pub use verification::{Delivery, Given, Verdict};
+
+pub use crate::methods::{Answer, Attachment, Fault, Refusal, Shown, Wish};
+pub use crate::store::Error as StoreError;
+
+/// The action of a challenge that does not name one.
+pub const DEFAULT_ACTION: &str = crate::policy::requirement::LOGIN;
+/// Seconds of a TOTP step.
+pub const TOTP_PERIOD: i64 = crate::methods::totp::PERIOD;
+/// Digits of a TOTP code.
+pub const TOTP_DIGITS: u8 = crate::methods::totp::DIGITS;
+/// The longest name of a factor, in characters.
+pub const LONGEST_FACTOR_NAME: usize = factors::LONGEST_NAME;
+
+/// When another code may be sent for the owner of this prompt.
+pub fn resend_after(prompt: &Prompt) -> Timestamp {
+    crate::policy::sending::next_send(prompt.sends, prompt.sent_at)
+}
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+use crate::delivery::{Inbox, Outbox};
+use crate::methods::{Held, Methods, Parties, webauthn};
+use crate::model::{
+    Actor, ApiKey, Client, Event, Factor, Id, Keyed, Kind, Moment, Outcome, PortalSession, Prompt, RelyingParty, Rng,
+    Timestamp, User,
+};
+use crate::policy::sending::Caps;
+use crate::store::Store;
+use crate::token::Signer;
+use crate::vault::{Row, Vault, token_hash};
+
+/// The engine of one node. It keeps no state of its own beyond keys: any node finishes what another began.
+pub struct Engine {
+    store: Store,
+    vault: Arc<Vault>,
+    signer: Signer,
+    methods: Arc<Methods>,
+    outbox: Outbox,
+    inbox: Arc<Inbox>,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    caps: Caps,
+    /// The public URL without a trailing slash.
+    issuer: String,
+    origin: String,
+    host: String,
+    /// Costly verdicts that may run at once.
+    costly: Arc<Semaphore>,
+}
+
+/// On whose behalf a call is made.
+#[derive(Clone)]
+pub struct Caller {
+    /// The relying party; nothing of another is reachable.
+    pub rp: Arc<RelyingParty>,
+    /// On whose word.
+    pub actor: Actor,
+    /// The portal session, where a person acts through one.
+    pub portal: Option<PortalSession>,
+    /// The request.
+    pub request_id: String,
+    /// The person's browser, as far as it is known.
+    pub client: Option<Client>,
+}
+
+impl Engine {
+    /// Now and randomness for one request.
+    pub fn moment(&self) -> Moment<'_> {
+        Moment::new(self.clock.now(), &*self.rng)
+    }
+
+    /// The public URL without a trailing slash.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The engine's own origin.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The texts that were kept instead of sent.
+    pub fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    /// The public keys of step-up JWTs.
+    pub fn jwks(&self) -> serde_json::Value {
+        serde_json::to_value(self.signer.jwks()).expect("public keys are JSON")
+    }
+
+    /// Whether the database answers and its schema is this binary's.
+    pub async fn is_ready(&self) -> bool {
+        self.store.ping().await.is_ok() && self.store.is_migrated().await.unwrap_or(false)
+    }
+
+    /// The key with this secret and its relying party, if the key still opens anything.
+    pub async fn by_api_key(&self, secret: &str) -> Result<Option<(ApiKey, RelyingParty)>, Error> {
+        let found = self.store.api_key(&token_hash(secret)).await?;
+        Ok(found.filter(|(key, _)| key.is_live(self.clock.now())))
+    }
+
+    /// Whether any relying party registered this origin.
+    pub async fn knows_origin(&self, origin: &str) -> Result<bool, Error> {
+        let all = self.store.relying_parties().await?;
+        Ok(all.iter().any(|rp| rp.origins.iter().any(|o| o == origin)))
+    }
+
+    /// A value that only this engine can derive from a browser's cookie: what its forms carry against forgery.
+    pub fn form_guard(&self, cookie: &str) -> String {
+        let hash = self.vault.keyed_hash("form-guard", &[cookie.as_bytes()]);
+        hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Ends all connections, after what is under way.
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
+
+    /// Origins from which a ceremony of this relying party may come: its own, and the engine's where the RP ID covers it.
+    pub fn origins(&self, rp: &RelyingParty) -> Vec<String> {
+        let mut origins = rp.origins.clone();
+        if webauthn::below(&self.host, &rp.host) && !origins.contains(&self.origin) {
+            origins.push(self.origin.clone());
+        }
+        origins
+    }
+
+    fn parties(&self, rp: &Arc<RelyingParty>, user: User, purpose: String) -> Parties {
+        Parties { rp: Arc::clone(rp), origins: self.origins(rp), user, purpose }
+    }
+
+    /// The user as known, or as one would be who was never named: nothing tells the two apart.
+    async fn user_or_new(&self, at: &Moment<'_>, rp: &Id, user_id: &str) -> Result<User, Error> {
+        let unnamed = || User {
+            user_id: user_id.to_owned(),
+            handle: at.random(),
+            display_name: None,
+            login_hint: None,
+            locale: None,
+            created_at: at.now,
+        };
+        Ok(self.store.user(rp, user_id).await?.unwrap_or_else(unnamed))
+    }
+
+    /// Opens the sealed part of a factor. One that does not open is left out and reported: it is closed, and the others stay open.
+    fn open(&self, rp: &Id, factor: Factor) -> Option<Held> {
+        match self.vault.open(factor_row(rp, &factor.user_id, &factor.id), &factor.sealed) {
+            Ok(secret) => Some(Held { factor, secret }),
+            Err(error) => {
+                tracing::error!(rp = %rp, factor = %factor.id, %error, "a factor is closed");
+                None
+            }
+        }
+    }
+
+    fn event(&self, at: &Moment<'_>, caller: &Caller, kind: &'static str, user_id: Option<&str>) -> Event {
+        Event {
+            id: Id::new(Kind::Event, at),
+            rp_id: caller.rp.id.clone(),
+            at: at.now,
+            kind,
+            actor: caller.actor,
+            user_id: user_id.map(str::to_owned),
+            method: None,
+            factor_id: None,
+            challenge_id: None,
+            session_id: None,
+            outcome: Outcome::Success,
+            reason: None,
+            client: caller.client.clone(),
+            request_id: Some(caller.request_id.clone()),
+        }
+    }
+}
+
+fn factor_row<'a>(rp: &'a Id, user_id: &'a str, id: &'a Id) -> Row<'a> {
+    Row { table: "factors", rp: rp.as_str(), user: user_id, id: id.as_str() }
+}
+
+fn prompt_row<'a>(rp: &'a Id, user_id: &'a str, id: &'a Id) -> Row<'a> {
+    Row { table: "prompts", rp: rp.as_str(), user: user_id, id: id.as_str() }
+}

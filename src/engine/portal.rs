@@ -1,0 +1,304 @@
+//! Browsers: links that are opened once, cookies and client tokens bound to what they open, and what a person may change.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::Answered;
+use super::enrolment::manage_action;
+use super::verification::Delivery;
+use super::{Caller, Engine, Error, Given, Verdict};
+use crate::model::{
+    Challenge, ChallengeStatus, Flow, Id, Kind, MethodKind, Moment, Portal, PortalSession, RelyingParty, Requirement,
+    Terms, Timestamp,
+};
+use crate::policy::assurance;
+use crate::store;
+use crate::token::ClientToken;
+use crate::vault::{same, token_hash};
+
+/// How long a portal session lasts, in seconds.
+pub const LIFE: i64 = 1800;
+/// How long a client token of a portal session lasts, in seconds.
+pub const CLIENT_TOKEN_LIFE: i64 = 600;
+
+/// A portal session that a caller wants.
+pub struct NewPortal {
+    /// Whose factors.
+    pub user_id: String,
+    /// What for.
+    pub flow: Flow,
+    /// Where the person goes afterwards.
+    pub return_url: Option<String>,
+    /// A step-up session that spares the person a second proof.
+    pub session_token: Option<String>,
+}
+
+/// A portal session that was opened; its secrets leave once.
+pub struct PortalView {
+    /// The portal session.
+    pub portal: PortalSession,
+    /// The secret of its page's address.
+    pub link_token: Zeroizing<String>,
+    /// For calls from a browser.
+    pub client_token: String,
+}
+
+/// What a browser's cookie or client token opens.
+#[derive(Clone)]
+pub enum Opened {
+    /// One challenge.
+    Challenge(Box<Challenge>, Arc<RelyingParty>),
+    /// One portal session.
+    Portal(Box<PortalSession>, Arc<RelyingParty>),
+}
+
+/// What a person wants to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manage {
+    Add,
+    Remove,
+    Rename,
+    RecoveryCodes,
+}
+
+impl Engine {
+    /// Opens a portal session.
+    pub async fn create_portal(&self, caller: &Caller, new: NewPortal) -> Result<PortalView, Error> {
+        let at = self.moment();
+        if new.return_url.as_ref().is_some_and(|url| !caller.rp.return_urls.contains(url)) {
+            return Err(Error::ReturnUrlNotAllowed);
+        }
+        let session = match &new.session_token {
+            Some(token) => self.session_of_token(&at, caller, token).await?.filter(|s| s.user_id == new.user_id),
+            None => None,
+        };
+        let id = Id::new(Kind::Portal, &at);
+        let link_token = Zeroizing::new(at.token());
+        let client_token = ClientToken { id: id.clone(), secret: Zeroizing::new(at.token()) };
+        let portal = PortalSession {
+            id,
+            rp_id: caller.rp.id.clone(),
+            user_id: new.user_id,
+            flow: new.flow,
+            return_url: new.return_url,
+            created_at: at.now,
+            expires_at: at.now.plus_seconds(LIFE),
+            link_hash: token_hash(&link_token),
+            link_opened_at: None,
+            browser_hash: None,
+            client_token_hash: token_hash(&client_token.secret),
+            session_id: session.map(|s| s.id),
+            factor_id: None,
+        };
+        self.store.create_portal_session(&portal).await?;
+        Ok(PortalView { portal, link_token, client_token: client_token.text() })
+    }
+
+    /// What a client token opens. A challenge's stays good for reading how the challenge ended.
+    pub async fn by_client_token(&self, text: &str) -> Result<Option<Opened>, Error> {
+        let Some(token) = ClientToken::parse(text) else { return Ok(None) };
+        let hash = token_hash(&token.secret);
+        let now = self.moment().now;
+        let opened = self.opened(&token.id).await?;
+        Ok(opened.filter(|opened| match opened {
+            Opened::Challenge(c, _) => c.client_token_hash.as_ref().is_some_and(|kept| same(kept, &hash)),
+            Opened::Portal(p, _) => {
+                same(&p.client_token_hash, &hash) && now < p.created_at.plus_seconds(CLIENT_TOKEN_LIFE)
+            }
+        }))
+    }
+
+    /// What a browser's cookie opens.
+    pub async fn by_browser(&self, id: &Id, cookie: &str) -> Result<Option<Opened>, Error> {
+        let hash = token_hash(cookie);
+        let opened = self.opened(id).await?;
+        Ok(opened.filter(|opened| opened.browser_hash().is_some_and(|kept| same(kept, &hash))))
+    }
+
+    /// Whether a link's secret is right, used or not; opens nothing.
+    pub async fn is_link(&self, id: &Id, link_token: &str) -> Result<Option<Opened>, Error> {
+        let hash = token_hash(link_token);
+        let opened = self.opened(id).await?;
+        Ok(opened.filter(|opened| opened.link_hash().is_some_and(|kept| same(kept, &hash))))
+    }
+
+    /// Binds what a link names to this browser, once, and gives the secret of its cookie; `None` where another was first.
+    pub async fn open_link(&self, id: &Id, link_token: &str) -> Result<Option<Zeroizing<String>>, Error> {
+        let at = self.moment();
+        let Some(opened) = self.is_link(id, link_token).await? else { return Ok(None) };
+        let cookie = Zeroizing::new(at.token());
+        let hash = token_hash(&cookie);
+        let done = match &opened {
+            Opened::Challenge(challenge, _) => self.store.open_challenge_link(challenge, &hash, at.now).await,
+            Opened::Portal(portal, _) => self.store.open_portal_link(portal, &hash, at.now).await,
+        };
+        match done {
+            Ok(()) => Ok(Some(cookie)),
+            Err(store::Error::Conflict(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn opened(&self, id: &Id) -> Result<Option<Opened>, Error> {
+        let is_portal = Id::parse(Kind::Portal, id.as_str()).is_some();
+        if is_portal {
+            let Some(portal) = self.store.portal_session(id).await? else { return Ok(None) };
+            let rp = self.store.find_relying_party(portal.rp_id.as_str()).await?;
+            return Ok(rp.map(|rp| Opened::Portal(Box::new(portal), Arc::new(rp))));
+        }
+        let Some(challenge) = self.store.challenge(id).await? else { return Ok(None) };
+        let rp = self.store.find_relying_party(challenge.rp_id.as_str()).await?;
+        Ok(rp.map(|rp| Opened::Challenge(Box::new(challenge), Arc::new(rp))))
+    }
+
+    /// Notes the enrolment that is under way on the portal's page.
+    pub async fn set_portal_factor(&self, portal: &PortalSession, factor: &Id) -> Result<(), Error> {
+        Ok(self.store.set_portal_factor(portal, factor).await?)
+    }
+
+    /// Whether the person must prove themselves before the portal may change anything.
+    pub async fn needs_step_up(&self, caller: &Caller, user_id: &str, flow: Flow) -> Result<bool, Error> {
+        let what = match flow {
+            Flow::RecoveryCodes => Manage::RecoveryCodes,
+            Flow::Settings => Manage::Rename,
+            Flow::AddPasskey | Flow::AddAuthenticatorApp | Flow::AddPhone => Manage::Add,
+        };
+        match self.may_manage(&self.moment(), caller, user_id, what).await {
+            Ok(_) => Ok(false),
+            Err(Error::StepUpRequired) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens the challenge by which a person proves themselves to the portal, bound to the browser that asks.
+    pub async fn portal_challenge(
+        &self,
+        caller: &Caller,
+        portal: &PortalSession,
+        page: &str,
+    ) -> Result<(Challenge, Zeroizing<String>), Error> {
+        let at = self.moment();
+        let factors = self.store.factors(&caller.rp.id, &portal.user_id, at.now).await?;
+        let kinds = factors.iter().filter(|f| f.is_active()).map(|f| f.kind);
+        let highest = assurance::highest(kinds);
+        // As strong as the strongest factor, or a recovery code, whose session can do less (api.md, 4).
+        let methods: Vec<MethodKind> = MethodKind::ALL
+            .into_iter()
+            .filter(|kind| *kind == MethodKind::RecoveryCode || highest.is_none_or(|acr| assurance::best(*kind) >= acr))
+            .collect();
+        let cookie = Zeroizing::new(at.token());
+        let challenge = Challenge {
+            id: Id::new(Kind::Challenge, &at),
+            rp_id: caller.rp.id.clone(),
+            user_id: portal.user_id.clone(),
+            terms: Terms {
+                action: manage_action(),
+                require: Requirement { methods: Some(methods), ..Requirement::default() },
+                display: Default::default(),
+                single_use: false,
+                audience: Vec::new(),
+                binding: None,
+                client: caller.client.clone().unwrap_or_default(),
+                return_url: None,
+                state: None,
+                code_challenge: None,
+                portal: Some(Portal { id: portal.id.clone(), page: page.to_owned() }),
+            },
+            status: ChallengeStatus::Pending.as_str().to_owned(),
+            attempts_left: super::challenge::ATTEMPTS,
+            created_at: at.now,
+            expires_at: at.now.plus_seconds(super::challenge::LIFE).min(portal.expires_at),
+            proof: None,
+            link_hash: None,
+            link_opened_at: Some(at.now),
+            browser_hash: Some(token_hash(&cookie)),
+            client_token_hash: None,
+            exchanged_at: None,
+        };
+        self.save_challenge(&at, caller, &challenge).await?;
+        Ok((challenge, cookie))
+    }
+
+    /// Judges an answer that came through our own page.
+    pub async fn verify_on_page(
+        &self,
+        caller: &Caller,
+        challenge: &Challenge,
+        given: &Given,
+    ) -> Result<Verdict, Answered> {
+        let Some(portal) = &challenge.terms.portal else {
+            return self.verify(caller, &challenge.id, given, Delivery::Page).await;
+        };
+        let verdict = self.verify(caller, &challenge.id, given, Delivery::Session).await?;
+        let portal = self.store.portal_session(&portal.id).await?.ok_or(Error::NotFound)?;
+        if let Some(issued) = &verdict.issued {
+            self.store.set_portal_step_up(&portal, &issued.new.session.id).await?;
+        }
+        Ok(verdict)
+    }
+
+    /// Whether the caller may change the user's factors. The relying party's server may; a person needs a step-up at the
+    /// strength of the strongest factor, unless there is none yet. Gives the recovery-code session whose one right this would spend.
+    pub(super) async fn may_manage(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        user_id: &str,
+        what: Manage,
+    ) -> Result<Option<Id>, Error> {
+        let Some(portal) = &caller.portal else { return Ok(None) };
+        if portal.user_id != user_id {
+            return Err(Error::NotFound);
+        }
+        let factors = self.store.factors(&caller.rp.id, user_id, at.now).await?;
+        let Some(highest) = assurance::highest(factors.iter().filter(|f| f.is_active()).map(|f| f.kind)) else {
+            return Ok(None);
+        };
+        let session = match &portal.session_id {
+            Some(id) => self.store.session(&caller.rp.id, id).await?,
+            None => None,
+        };
+        let session = session.filter(|s| s.is_active(at.now) && s.user_id == user_id).ok_or(Error::StepUpRequired)?;
+        if !session.is_recovery() {
+            return if session.grant.acr >= highest { Ok(None) } else { Err(Error::StepUpRequired) };
+        }
+        let unspent = match what {
+            Manage::Add => session.added_at.is_none(),
+            Manage::Remove => session.removed_at.is_none(),
+            Manage::Rename | Manage::RecoveryCodes => false,
+        };
+        if unspent { Ok(Some(session.id)) } else { Err(Error::StepUpRequired) }
+    }
+}
+
+impl Opened {
+    /// The relying party.
+    pub fn rp(&self) -> &Arc<RelyingParty> {
+        match self {
+            Opened::Challenge(_, rp) | Opened::Portal(_, rp) => rp,
+        }
+    }
+
+    /// When it runs out.
+    pub fn expires_at(&self) -> Timestamp {
+        match self {
+            Opened::Challenge(c, _) => c.expires_at,
+            Opened::Portal(p, _) => p.expires_at,
+        }
+    }
+
+    fn browser_hash(&self) -> Option<&[u8]> {
+        match self {
+            Opened::Challenge(c, _) => c.browser_hash.as_deref(),
+            Opened::Portal(p, _) => p.browser_hash.as_deref(),
+        }
+    }
+
+    fn link_hash(&self) -> Option<&[u8]> {
+        match self {
+            Opened::Challenge(c, _) => c.link_hash.as_deref(),
+            Opened::Portal(p, _) => Some(&p.link_hash),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Recovery codes: made, confirmed, counted.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::portal::Manage;
+use super::{Caller, Engine, Error};
+use crate::methods::recovery_code;
+use crate::model::{Id, Keyed, Kind, RecoverySet, RecoveryStatus, RecoverySummary};
+use crate::store::{self, Contest};
+
+/// How often a set is written anew because a parallel maker was first.
+const ROUNDS: usize = 32;
+
+impl Engine {
+    /// Makes a new set, whose codes leave once. An old set dies when the new one is active.
+    pub async fn create_recovery_codes(
+        &self,
+        caller: &Caller,
+        user_id: &str,
+        require_confirmation: bool,
+    ) -> Result<(Vec<Zeroizing<String>>, RecoveryStatus), Error> {
+        let at = self.moment();
+        self.may_manage(&at, caller, user_id, Manage::RecoveryCodes).await?;
+        let factors = self.store.factors(&caller.rp.id, user_id, at.now).await?;
+        if !factors.iter().any(|f| f.is_active()) {
+            return Err(Error::Invalid { param: "user_id", why: "recovery codes need another active factor first" });
+        }
+        let codes = recovery_code::new_codes(&at);
+        let salt = at.random::<{ recovery_code::SALT }>().to_vec();
+        let unused = {
+            let (vault, codes, salt) = (Arc::clone(&self.vault), codes.clone(), salt.clone());
+            let hash = move |code: &Zeroizing<String>| recovery_code::hash(&*vault, &salt, code).map(|h| h.to_vec());
+            self.costly(move || codes.iter().map(hash).collect::<Option<Vec<_>>>()).await?
+        };
+        let unused = unused.ok_or(Error::Store(store::Error::Corrupt("key_ring")))?;
+        let set =
+            RecoverySet { id: Id::new(Kind::RecoverySet, &at), salt, pepper: self.vault.current_pepper(), unused };
+        let event = self.event(&at, caller, "recovery_codes.created", Some(user_id));
+        let confirmed = !require_confirmation;
+        for _ in 0..ROUNDS {
+            match self.store.create_recovery_set(&caller.rp.id, user_id, &set, confirmed, &event).await {
+                Ok(()) => {
+                    let status = if confirmed { RecoveryStatus::Active } else { RecoveryStatus::Unconfirmed };
+                    return Ok((codes, status));
+                }
+                Err(store::Error::Conflict(Contest::Row)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Busy(1))
+    }
+
+    /// The person has saved the codes: the new set redeems, the old one no longer.
+    pub async fn confirm_recovery_codes(&self, caller: &Caller, user_id: &str) -> Result<RecoverySummary, Error> {
+        let at = self.moment();
+        self.may_manage(&at, caller, user_id, Manage::RecoveryCodes).await?;
+        let event = self.event(&at, caller, "recovery_codes.confirmed", Some(user_id));
+        match self.store.confirm_recovery_set(&caller.rp.id, user_id, &event).await {
+            // Confirmed twice is confirmed.
+            Ok(()) | Err(store::Error::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let summary = self.recovery_summary(caller, user_id).await?;
+        if summary.status == RecoveryStatus::Active { Ok(summary) } else { Err(Error::NotFound) }
+    }
+
+    /// How many codes there are and are left.
+    pub async fn recovery_summary(&self, caller: &Caller, user_id: &str) -> Result<RecoverySummary, Error> {
+        Ok(self.store.recovery_summary(&caller.rp.id, user_id).await?)
+    }
+}

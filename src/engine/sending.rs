@@ -1,0 +1,145 @@
+//! Sending a code: budgets are drawn and the message written down before a gateway is asked, and given back where none takes it.
+
+use zeroize::Zeroizing;
+
+use super::{Caller, Engine, Error, prompt_row};
+use crate::methods::{Begun, Shown, delivered};
+use crate::model::{
+    BudgetKey, Details, Factor, Id, Keyed, Kind, Message, MethodKind, Moment, Number, Outcome, Prompt, Timestamp,
+};
+use crate::policy::sending;
+use crate::store::{self, BudgetChange, Contest, PromptChange, Reservation};
+
+/// How often a reservation is computed anew because somebody else drew on the same budgets.
+const ROUNDS: usize = 32;
+
+impl Engine {
+    /// Sends the text of a prompt that has begun, and keeps its code where a gateway has accepted it.
+    pub(super) async fn send(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        user_id: &str,
+        owner: &Id,
+        factor: &Factor,
+        begun: Begun,
+    ) -> Result<(Shown, Prompt), Error> {
+        if self.outbox.is_empty() {
+            tracing::warn!("a text was asked for, but no SMS provider is configured");
+            return Err(Error::Undelivered);
+        }
+        let (Some((to, text)), Some(state)) = (begun.text, begun.state) else { return Err(Error::MethodNotAllowed) };
+        let reservation = self.reserve(at, caller, user_id, owner, factor, &to, &state).await?;
+        let message = Message { id: reservation.message.clone(), rp_id: caller.rp.id.clone(), to, text };
+        let sent = self.outbox.send(&message).await;
+        // The gateway took its time: what follows is dated when it answered.
+        let now = self.moment().now;
+        let mut event = self.event(at, caller, "message.sent", Some(user_id));
+        event.method = Some(MethodKind::Sms);
+        event.factor_id = Some(factor.id.clone());
+        let Ok(provider) = sent else {
+            self.give_back(&reservation, now).await?;
+            event.kind = "message.failed";
+            event.outcome = Outcome::Failure;
+            self.store.record(&event).await?;
+            return Err(Error::Undelivered);
+        };
+        match self.store.accept_send(&reservation, provider, now).await {
+            // Answered with the earlier code while the new one was on its way: that answer stands.
+            Ok(()) | Err(store::Error::Conflict(Contest::Prompt)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.store.record(&event).await?;
+        Ok((begun.shown, reservation.prompt.next))
+    }
+
+    async fn reserve(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        user_id: &str,
+        owner: &Id,
+        factor: &Factor,
+        to: &Number,
+        state: &Zeroizing<Vec<u8>>,
+    ) -> Result<Reservation, Error> {
+        let rp = &caller.rp.id;
+        let number_hash = self.number_hash(rp, to);
+        let country = match &factor.details {
+            Details::Sms(details) => details.country.clone(),
+            _ => None,
+        };
+        let keys = budgets(&number_hash, country.as_deref());
+        for _ in 0..ROUNDS {
+            let before = self.store.prompt(rp, user_id, owner, MethodKind::Sms).await?;
+            let sends = before.as_ref().map_or(0, |p| p.sends);
+            let earliest = before.as_ref().map_or(at.now, |p| sending::next_send(p.sends, p.sent_at));
+            if at.now < earliest {
+                return Err(Error::SendLimited(earliest.seconds_after(at.now)));
+            }
+            let mut changes = Vec::new();
+            for key in &keys {
+                let budget = self.store.budget(rp, key).await?;
+                let drawn = sending::draw(key, &budget, &self.caps, at.now)
+                    .map_err(|until| Error::SendLimited(until.seconds_after(at.now)))?;
+                changes.push(BudgetChange { key: key.clone(), budget: drawn });
+            }
+            let prompt_id = Id::new(Kind::Prompt, at);
+            let next = Prompt {
+                sealed: self.vault.seal(at, prompt_row(rp, user_id, &prompt_id), state),
+                id: prompt_id,
+                owner_id: owner.clone(),
+                method: MethodKind::Sms,
+                factor_id: Some(factor.id.clone()),
+                sends: sends + 1,
+                sent_at: at.now,
+                expires_at: at.now.plus_seconds(delivered::LIFE),
+            };
+            let reservation = Reservation {
+                rp_id: rp.clone(),
+                user_id: user_id.to_owned(),
+                message: Id::new(Kind::Message, at),
+                number_hash: number_hash.clone(),
+                country: country.clone(),
+                at: at.now,
+                budgets: changes,
+                prompt: PromptChange { next, before },
+            };
+            match self.store.reserve_send(&reservation).await {
+                Ok(()) => return Ok(reservation),
+                Err(store::Error::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Busy(1))
+    }
+
+    /// Nothing is charged for a text that nobody took (api.md, 7).
+    async fn give_back(&self, reservation: &Reservation, now: Timestamp) -> Result<(), Error> {
+        for _ in 0..ROUNDS {
+            let mut changes = Vec::new();
+            for drawn in &reservation.budgets {
+                let budget = self.store.budget(&reservation.rp_id, &drawn.key).await?;
+                changes
+                    .push(BudgetChange { key: drawn.key.clone(), budget: sending::give_back(&budget, reservation.at) });
+            }
+            match self.store.release_send(reservation, &changes, now).await {
+                Ok(()) => return Ok(()),
+                Err(store::Error::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Busy(1))
+    }
+
+    fn number_hash(&self, rp: &Id, number: &Number) -> String {
+        let hash = self.vault.keyed_hash("phone-number", &[rp.as_str().as_bytes(), number.as_str().as_bytes()]);
+        hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+fn budgets(number_hash: &str, country: Option<&str>) -> Vec<BudgetKey> {
+    let mut keys = vec![BudgetKey::Number(number_hash.to_owned()), BudgetKey::RelyingParty];
+    keys.extend(country.map(|c| BudgetKey::Country(c.to_owned())));
+    keys
+}

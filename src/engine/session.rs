@@ -1,0 +1,249 @@
+//! Step-up sessions: issued, inherited, exchanged, introspected, ended.
+
+use zeroize::Zeroizing;
+
+use super::{Caller, Clash, Engine, Error};
+use crate::methods::{Fault, Refusal};
+use crate::model::{Challenge, ChallengeStatus, Grant, Id, Kind, Moment, Proof, Requirement, Session, Timestamp};
+use crate::policy::{assurance, requirement};
+use crate::store::{self, Contest, NewSession};
+use crate::token;
+use crate::vault::{same, token_hash};
+
+/// How long a step-up session lasts, in seconds. It does not slide.
+pub const LIFE: i64 = 600;
+
+/// A session on its way out: its token is seen once.
+pub struct Issued {
+    /// What is kept.
+    pub new: NewSession,
+    /// The opaque token.
+    pub token: Zeroizing<String>,
+    /// The JWT; `None` for single-use sessions, and until the commit.
+    pub jwt: Option<String>,
+}
+
+/// What a service asks of a token.
+pub struct Question {
+    /// Opaque token or JWT.
+    pub token: String,
+    /// The action about to be done.
+    pub action: Option<String>,
+    /// What the action demands.
+    pub require: Requirement,
+    /// Use it up, if it satisfies.
+    pub consume: bool,
+}
+
+/// What a service learns of a token.
+pub enum Introspection {
+    /// Unknown, foreign, run out, revoked or consumed.
+    Inactive,
+    /// A session, and what it lacks for the question.
+    Active {
+        /// The session.
+        session: Box<Session>,
+        /// Empty where it satisfies.
+        missing: Vec<&'static str>,
+        /// RFC 9470, where a stronger or newer proof would help.
+        www_authenticate: Option<String>,
+    },
+}
+
+impl Engine {
+    /// A session that this proof earns; nothing is written yet.
+    pub(super) fn new_session(&self, at: &Moment<'_>, challenge: &Challenge, proof: &Proof) -> Issued {
+        let terms = &challenge.terms;
+        let grant = Grant {
+            action: terms.action.clone(),
+            acr: assurance::acr(&proof.evidence),
+            amr: assurance::amr(&proof.evidence),
+            method: proof.method,
+            auth_time: proof.at,
+            single_use: terms.single_use,
+            audience: terms.audience.clone(),
+            binding: terms.binding.clone(),
+            context: token::context(&terms.display.details),
+            challenge_id: challenge.id.clone(),
+        };
+        let end = at.now.plus_seconds(LIFE);
+        self.unsaved(at, challenge, grant, proof.factor_id.clone(), end)
+    }
+
+    /// A session that inherits an earlier proof; it ends no later than the proof's age allows.
+    pub(super) fn inherited_session(&self, at: &Moment<'_>, challenge: &Challenge, from: &Session) -> Issued {
+        let terms = &challenge.terms;
+        let grant = Grant {
+            action: terms.action.clone(),
+            single_use: terms.single_use,
+            audience: terms.audience.clone(),
+            binding: terms.binding.clone(),
+            context: None,
+            challenge_id: challenge.id.clone(),
+            ..from.grant.clone()
+        };
+        let age = terms.require.max_age.unwrap_or(requirement::DEFAULT_MAX_AGE);
+        let end = at.now.plus_seconds(LIFE).min(grant.auth_time.plus_seconds(age));
+        self.unsaved(at, challenge, grant, from.factor_id.clone(), end)
+    }
+
+    fn unsaved(
+        &self,
+        at: &Moment<'_>,
+        challenge: &Challenge,
+        grant: Grant,
+        factor_id: Option<Id>,
+        end: Timestamp,
+    ) -> Issued {
+        let token = token::opaque("st_", at);
+        let session = Session {
+            id: Id::new(Kind::Session, at),
+            rp_id: challenge.rp_id.clone(),
+            user_id: challenge.user_id.clone(),
+            grant,
+            factor_id,
+            created_at: at.now,
+            expires_at: end,
+            ended_at: None,
+            added_at: None,
+            removed_at: None,
+        };
+        Issued { new: NewSession { session, token_hash: token_hash(&token) }, token, jwt: None }
+    }
+
+    /// Signs, once the session stands.
+    pub(super) fn issue(&self, issued: Issued) -> Result<Issued, Error> {
+        let jwt = self.signer.sign(&issued.new.session).map_err(|error| {
+            tracing::error!(%error, "cannot sign");
+            Error::Store(store::Error::Unavailable("no signing key".to_owned()))
+        })?;
+        Ok(Issued { jwt, ..issued })
+    }
+
+    /// Spends the one-time code that the answering browser carried back.
+    pub async fn exchange(
+        &self,
+        caller: &Caller,
+        id: &Id,
+        code: &str,
+        verifier: Option<&str>,
+    ) -> Result<Issued, Error> {
+        let at = self.moment();
+        let challenge = self.challenge_of(caller, id).await?;
+        let proof = match (challenge.status_at(at.now), &challenge.proof) {
+            (ChallengeStatus::Approved, Some(proof)) => proof,
+            _ => return Err(Error::Clash(Clash::ChallengeNotPending)),
+        };
+        if let Some(expected) = &challenge.terms.code_challenge {
+            let verifier = verifier.ok_or(Error::Invalid {
+                param: "code_verifier",
+                why: "the challenge was created with a code_challenge",
+            })?;
+            if !same(token::code_challenge(verifier).as_bytes(), expected.as_bytes()) {
+                return Err(Refusal::Wrong(Fault::Code).into());
+            }
+        }
+        if challenge.exchanged_at.is_some() {
+            return Err(Error::CodeReused);
+        }
+        let issued = self.new_session(&at, &challenge, proof);
+        let mut event = self.event(&at, caller, "session.created", Some(&challenge.user_id));
+        event.challenge_id = Some(challenge.id.clone());
+        event.session_id = Some(issued.new.session.id.clone());
+        event.method = Some(proof.method);
+        match self.store.exchange(&challenge, &token_hash(code), &issued.new, &event).await {
+            Ok(()) => self.issue(issued),
+            Err(store::Error::Conflict(Contest::Factor)) => Err(Error::Clash(Clash::ChallengeNotPending)),
+            Err(store::Error::Conflict(_)) => Err(self.why_not_exchanged(&at, caller, id, code).await?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn why_not_exchanged(&self, at: &Moment<'_>, caller: &Caller, id: &Id, code: &str) -> Result<Error, Error> {
+        let challenge = self.challenge_of(caller, id).await?;
+        if challenge.exchanged_at.is_some() {
+            return Ok(Error::CodeReused);
+        }
+        let kept = self.store.exchange_code(&challenge).await?;
+        Ok(match kept {
+            Some((hash, end)) if same(&hash, &token_hash(code)) && at.now >= end => Error::Refused(Refusal::Expired),
+            _ => Error::Refused(Refusal::Wrong(Fault::Code)),
+        })
+    }
+
+    /// Judges a token for an action, and uses it up where that was asked and it satisfies.
+    pub async fn introspect(&self, caller: &Caller, question: &Question) -> Result<Introspection, Error> {
+        let at = self.moment();
+        let Some(session) = self.session_of_token(&at, caller, &question.token).await? else {
+            return Ok(Introspection::Inactive);
+        };
+        let missing = requirement::missing(&session.grant, question.action.as_deref(), &question.require, at.now);
+        if missing.is_empty() && question.consume {
+            let mut event = self.event(&at, caller, "session.consumed", Some(&session.user_id));
+            event.session_id = Some(session.id.clone());
+            match self.store.end_session(&caller.rp.id, &session.id, &event).await {
+                Ok(()) => {}
+                Err(store::Error::Conflict(_)) => return Ok(Introspection::Inactive),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let www_authenticate = (!missing.is_empty()).then(|| requirement::www_authenticate(&question.require));
+        Ok(Introspection::Active { session: Box::new(session), missing, www_authenticate })
+    }
+
+    /// The active session behind an opaque token or a JWT of this relying party.
+    pub(super) async fn session_of_token(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        text: &str,
+    ) -> Result<Option<Session>, Error> {
+        let rp = &caller.rp.id;
+        let session = if text.starts_with("st_") {
+            self.store.session_by_token(rp, &token_hash(text)).await?
+        } else {
+            let claims = self.signer.read(text, at.now).ok();
+            match claims.and_then(|c| Id::parse(Kind::Session, &c.sid)) {
+                Some(id) => self.store.session(rp, &id).await?,
+                None => None,
+            }
+        };
+        Ok(session.filter(|s| s.is_active(at.now)))
+    }
+
+    /// One session of this relying party, active or not.
+    pub async fn session(&self, caller: &Caller, id: &Id) -> Result<Session, Error> {
+        self.store.session(&caller.rp.id, id).await?.ok_or(Error::NotFound)
+    }
+
+    /// A user's active sessions, newest first.
+    pub async fn sessions_of(
+        &self,
+        caller: &Caller,
+        user_id: &str,
+        cursor: Option<&Id>,
+        limit: i64,
+    ) -> Result<Vec<Session>, Error> {
+        Ok(self.store.sessions_of(&caller.rp.id, user_id, self.moment().now, cursor, limit).await?)
+    }
+
+    /// Ends a session. One that has ended already stays so.
+    pub async fn revoke_session(&self, caller: &Caller, id: &Id) -> Result<(), Error> {
+        let at = self.moment();
+        let session = self.session(caller, id).await?;
+        let mut event = self.event(&at, caller, "session.revoked", Some(&session.user_id));
+        event.session_id = Some(id.clone());
+        match self.store.end_session(&caller.rp.id, id, &event).await {
+            Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Ends every session of a user.
+    pub async fn revoke_sessions_of(&self, caller: &Caller, user_id: &str) -> Result<(), Error> {
+        let at = self.moment();
+        let event = self.event(&at, caller, "session.all_revoked", Some(user_id));
+        self.store.end_sessions_of(&caller.rp.id, user_id, &event).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! Bringing an engine up: the store, the key ring under the master key, the signing keys, the gateways.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::Engine;
+use crate::clock::Clock;
+use crate::config::{Config, Database, Storage};
+use crate::delivery::{Inbox, Outbox, ProviderError};
+use crate::methods::Methods;
+use crate::model::{Moment, Rng};
+use crate::policy::sending::Caps;
+use crate::store::{self, Store};
+use crate::token::{Signer, TokenError, new_signing_key};
+use crate::vault::{MasterKey, MasterKeyError, Purpose, RingError, Row, Vault, WrappedKey};
+
+/// Why an engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The master key does not read.
+    #[error("COUNTERSIGN_MASTER_KEY: {0}")]
+    MasterKey(#[from] MasterKeyError),
+    /// The master key does not open the ring.
+    #[error("COUNTERSIGN_MASTER_KEY: {0}")]
+    Ring(#[from] RingError),
+    /// A signing key does not open or read.
+    #[error("a signing key of this database does not open")]
+    SigningKey,
+    /// A gateway's client cannot be made.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The database.
+    #[error("COUNTERSIGN_DATABASE_URL: {0}")]
+    Store(#[from] store::Error),
+    /// The address cannot be listened on.
+    #[error("COUNTERSIGN_LISTEN: cannot listen on {0}: {1}")]
+    Listen(std::net::SocketAddr, std::io::Error),
+    /// The schema is not this binary's.
+    #[error("the database's schema is not up to date: run countersign migrate, or start with --migrate")]
+    NotMigrated,
+}
+
+impl From<TokenError> for StartError {
+    fn from(_: TokenError) -> StartError {
+        StartError::SigningKey
+    }
+}
+
+/// Opens the database of the settings. SQLite is brought up to date, PostgreSQL only where `migrate` says so.
+pub async fn open_store(storage: &Storage, migrate: bool) -> Result<Store, StartError> {
+    let store = match &storage.database {
+        Database::Sqlite(path) => Store::sqlite(path, storage.pool).await?,
+        Database::Postgres(url) => Store::postgres(url, storage.pool).await?,
+    };
+    if migrate {
+        store.migrate().await?;
+    }
+    if store.is_migrated().await? { Ok(store) } else { Err(StartError::NotMigrated) }
+}
+
+impl Engine {
+    /// An engine on an open store.
+    pub async fn start(
+        config: &Config,
+        store: Store,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+    ) -> Result<Engine, StartError> {
+        let master = MasterKey::parse(&config.master_key.0)?;
+        let at = Moment::new(clock.now(), &*rng);
+        let vault = Arc::new(open_vault(&store, &master, &at).await?);
+        let signer = open_signer(&store, &vault, &config.issuer(), &at).await?;
+        let inbox = Arc::new(Inbox::default());
+        let caps = Caps::default();
+        let caps = Caps {
+            country_day: config.sms.country_day.unwrap_or(caps.country_day),
+            relying_party_day: config.sms.relying_party_day.unwrap_or(caps.relying_party_day),
+            ..caps
+        };
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Ok(Engine {
+            outbox: Outbox::new(&config.sms, &inbox)?,
+            methods: Arc::new(Methods::new(config.sms.countries.clone())),
+            issuer: config.issuer(),
+            origin: config.origin(),
+            host: config.public_url.host_str().unwrap_or_default().to_owned(),
+            costly: Arc::new(Semaphore::new(cores)),
+            store,
+            vault,
+            signer,
+            inbox,
+            caps,
+            clock,
+            rng,
+        })
+    }
+}
+
+/// The ring of the database, made on first use.
+async fn open_vault(store: &Store, master: &MasterKey, at: &Moment<'_>) -> Result<Vault, StartError> {
+    if store.key_ring().await?.is_empty() {
+        let ring: Vec<_> =
+            master.new_ring(at).into_iter().map(|k| (k.id, k.purpose.as_str().to_owned(), k.wrapped)).collect();
+        match store.create_key_ring(&ring, at.now).await {
+            Ok(()) | Err(store::Error::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let ring: Option<Vec<WrappedKey>> = store
+        .key_ring()
+        .await?
+        .into_iter()
+        .map(|(id, purpose, wrapped)| Some(WrappedKey { id, purpose: Purpose::stored(&purpose)?, wrapped }))
+        .collect();
+    Ok(master.open_ring(&ring.ok_or(RingError::Incomplete)?)?)
+}
+
+/// The signing keys of the database; the first is made on first use.
+async fn open_signer(store: &Store, vault: &Vault, issuer: &str, at: &Moment<'_>) -> Result<Signer, StartError> {
+    if store.signing_keys().await?.is_empty() {
+        let new = new_signing_key();
+        let sealed = vault.seal(at, signing_row(&new.kid), &new.private);
+        match store.create_first_signing_key(&new.kid, &sealed, at.now).await {
+            Ok(()) | Err(store::Error::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut signer = Signer::new(issuer);
+    for key in store.signing_keys().await? {
+        let private = vault.open(signing_row(&key.kid), &key.sealed).map_err(|_| StartError::SigningKey)?;
+        signer.add(&private, key.active_at.is_some())?;
+    }
+    Ok(signer)
+}
+
+fn signing_row(kid: &str) -> Row<'_> {
+    Row { table: "signing_keys", rp: "", user: "", id: kid }
+}

@@ -1,0 +1,365 @@
+//! Judging one response to a challenge: one transaction and one commit whatever the outcome, and no verdict before it.
+
+use std::sync::Arc;
+
+use super::limits::change;
+use super::{Answered, Caller, Clash, Engine, Error, Gone, Issued, prompt_row};
+use crate::methods::{Answer, Exam, Fault, Parties, Proven, Refusal, Spent};
+use crate::model::{
+    Challenge, ChallengeStatus, Event, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof, RecoverySet, Timestamp,
+};
+use crate::policy::requirement;
+use crate::policy::throttle::{Side, Throttle};
+use crate::store::{self, ChallengeChange, Contest, FactorChange, Settlement};
+use crate::vault::token_hash;
+
+/// How often a verdict is computed anew because somebody else moved the throttle or the credential on. Every round that is
+/// lost is one that another request won, so a pause is reached long before.
+const ROUNDS: usize = 64;
+/// How long a one-time code may be exchanged, in seconds.
+pub(super) const EXCHANGE_LIFE: i64 = 60;
+/// A response to a challenge.
+#[derive(Clone)]
+pub struct Given {
+    /// Of which method.
+    pub kind: MethodKind,
+    /// What came.
+    pub answer: Answer,
+    /// By which factor, where the caller says.
+    pub factor_id: Option<Id>,
+}
+
+/// How the session reaches the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// At once: the relying party's server asked.
+    Session,
+    /// By a one-time code that the answering browser carries back.
+    Code,
+    /// By a code that the hosted page asks for when it returns.
+    Page,
+}
+
+/// A right answer.
+pub struct Verdict {
+    /// The challenge as it stands now.
+    pub challenge: Challenge,
+    /// For [`Delivery::Session`].
+    pub issued: Option<Issued>,
+    /// For [`Delivery::Code`].
+    pub code: Option<String>,
+    /// How many recovery codes are left, where one was used.
+    pub recovery_left: Option<usize>,
+}
+
+/// What one verdict depends on, as read.
+pub(super) struct Case {
+    pub challenge: Challenge,
+    /// The challenge is only written with this verdict, if it is right.
+    pub fresh: bool,
+    pub parties: Parties,
+    pub factors: Vec<Factor>,
+    pub throttle: Option<Throttle>,
+    pub prompt: Option<Prompt>,
+    pub recovery: Option<RecoverySet>,
+}
+
+impl Engine {
+    /// Judges a response to an open challenge.
+    pub async fn verify(
+        &self,
+        caller: &Caller,
+        id: &Id,
+        given: &Given,
+        delivery: Delivery,
+    ) -> Result<Verdict, Answered> {
+        let at = self.moment();
+        for _ in 0..ROUNDS {
+            let challenge = self.challenge_of(caller, id).await?;
+            let attempts_left = challenge.attempts_left;
+            let round = async {
+                let case = self.read_case(&at, caller, challenge, given).await?;
+                self.decide(&at, caller, case, given, delivery).await
+            };
+            match round.await {
+                Err(Answered { error: Error::Store(store::Error::Conflict(_)), .. }) => {}
+                Err(refused) => {
+                    return Err(Answered { attempts_left: refused.attempts_left.or(Some(attempts_left)), ..refused });
+                }
+                verdict => return verdict,
+            }
+        }
+        Err(Error::Busy(1).into())
+    }
+
+    /// Judges the answer that came with the call that would create the challenge.
+    pub(super) async fn verify_at_once(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        challenge: &Challenge,
+        given: &Given,
+    ) -> Result<Verdict, Answered> {
+        for _ in 0..ROUNDS {
+            let round = async {
+                let mut case = self.read_case(at, caller, challenge.clone(), given).await?;
+                case.fresh = true;
+                self.decide(at, caller, case, given, Delivery::Session).await
+            };
+            match round.await {
+                Err(Answered { error: Error::Store(store::Error::Conflict(_)), .. }) => {}
+                Err(refused) => return Err(refused.error.into()),
+                verdict => return verdict,
+            }
+        }
+        Err(Error::Busy(1).into())
+    }
+
+    /// Reads what the verdict depends on, and refuses early what is over, not offered, malformed or paused.
+    async fn read_case(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        challenge: Challenge,
+        given: &Given,
+    ) -> Result<Case, Error> {
+        let (rp, user_id, kind) = (&caller.rp.id, &challenge.user_id, given.kind);
+        is_open(&challenge, at.now)?;
+        let mut factors = self.store.factors(rp, user_id, at.now).await?;
+        factors.retain(|f| f.kind == kind && f.is_active());
+        let recovery = match kind {
+            MethodKind::RecoveryCode => self.store.recovery_set(rp, user_id).await?,
+            _ => None,
+        };
+        let held = !factors.is_empty() || recovery.is_some();
+        if !held || !requirement::admits(&challenge.terms.action, &challenge.terms.require, kind) {
+            return Err(Error::MethodNotAllowed);
+        }
+        if let Some(wanted) = &given.factor_id {
+            factors.retain(|f| f.id == *wanted);
+            if factors.is_empty() {
+                return Err(Error::MethodNotAllowed);
+            }
+        }
+        self.methods.of(kind).check_form(&given.answer)?;
+        let throttle = self.throttle(rp, user_id, kind).await?;
+        if let Some(until) = throttle.as_ref().and_then(|t| t.paused(at.now)) {
+            return Err(Error::Paused(until.seconds_after(at.now)));
+        }
+        let prompt = self.store.prompt(rp, user_id, &challenge.id, kind).await?.filter(|p| at.now < p.expires_at);
+        if let Some(sent_to) = prompt.as_ref().and_then(|p| p.factor_id.as_ref()) {
+            factors.retain(|f| f.id == *sent_to);
+        }
+        let user = self.user_or_new(at, rp, user_id).await?;
+        let parties = self.parties(&caller.rp, user, String::new());
+        Ok(Case { challenge, fresh: false, parties, factors, throttle, prompt, recovery })
+    }
+
+    /// Judges, settles, and lets the verdict leave.
+    async fn decide(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        case: Case,
+        given: &Given,
+        delivery: Delivery,
+    ) -> Result<Verdict, Answered> {
+        match self.judge(at, caller, &case, given).await? {
+            Ok(proven) => match self.settle_right(at, caller, &case, given, proven, delivery).await {
+                Err(Error::Store(store::Error::Conflict(contest))) => match contest {
+                    Contest::Prompt => self.settle_refused(at, caller, &case, given, Refusal::Replayed).await,
+                    Contest::RecoveryCode => {
+                        self.settle_refused(at, caller, &case, given, Refusal::Wrong(Fault::Code)).await
+                    }
+                    other => Err(store::Error::Conflict(other).into()),
+                },
+                settled => Ok(settled?),
+            },
+            Err(refusal) => self.settle_refused(at, caller, &case, given, refusal).await,
+        }
+    }
+
+    async fn judge(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        case: &Case,
+        given: &Given,
+    ) -> Result<Result<Proven, Refusal>, Error> {
+        let rp = &caller.rp.id;
+        let state =
+            case.prompt.as_ref().map(|p| self.vault.open(prompt_row(rp, &case.challenge.user_id, &p.id), &p.sealed));
+        let exam = Exam {
+            now: at.now,
+            parties: case.parties.clone(),
+            owner: case.challenge.id.clone(),
+            held: case.factors.iter().cloned().filter_map(|f| self.open(rp, f)).collect(),
+            state: state.and_then(Result::ok),
+            recovery: case.recovery.clone(),
+            answer: given.answer.clone(),
+            keyed: self.vault.clone(),
+        };
+        let kind = given.kind;
+        if !self.methods.of(kind).is_costly() {
+            return Ok(self.methods.of(kind).verify(&exam));
+        }
+        let methods = Arc::clone(&self.methods);
+        self.costly(move || methods.of(kind).verify(&exam)).await
+    }
+
+    async fn settle_right(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        case: &Case,
+        given: &Given,
+        proven: Proven,
+        delivery: Delivery,
+    ) -> Result<Verdict, Error> {
+        let challenge = &case.challenge;
+        let proof = Proof {
+            method: given.kind,
+            factor_id: proven.spent.factor().cloned(),
+            evidence: proven.evidence,
+            at: at.now,
+        };
+        let mut approved = challenge.clone();
+        approved.status = ChallengeStatus::Approved.as_str().to_owned();
+        approved.proof = Some(proof.clone());
+
+        let issued = match delivery {
+            Delivery::Session => Some(self.new_session(at, &approved, &proof)),
+            Delivery::Code | Delivery::Page => None,
+        };
+        let code = (delivery == Delivery::Code).then(|| at.token());
+        let code_kept = code.as_ref().map(|c| (token_hash(c), at.now.plus_seconds(EXCHANGE_LIFE)));
+
+        let mut event = self.verdict_event(at, caller, case, given, "verification.succeeded");
+        event.factor_id = proof.factor_id.clone();
+        event.session_id = issued.as_ref().map(|i| i.new.session.id.clone());
+
+        let settlement = Settlement {
+            throttle: change(given.kind, case.throttle.as_ref(), |t| t.after_right(Side::Challenge)),
+            challenge: match case.fresh {
+                true => ChallengeChange::Create(Box::new(approved.clone())),
+                false => ChallengeChange::Approve(challenge.id.clone(), proof, code_kept),
+            },
+            prompt: case.prompt.as_ref().map(|p| (p.owner_id.clone(), p.method, p.id.clone())),
+            factor: Some(self.spend(at, &caller.rp.id, &challenge.user_id, proven.spent)),
+            session: issued.as_ref().map(|i| i.new.clone()),
+            events: vec![event],
+            ..nothing(caller, challenge, at.now)
+        };
+        self.store.settle(settlement).await?;
+        Ok(Verdict {
+            issued: issued.map(|new| self.issue(new)).transpose()?,
+            code,
+            recovery_left: case.recovery.as_ref().map(|set| set.unused.len().saturating_sub(1)),
+            challenge: approved,
+        })
+    }
+
+    /// Charges what the refusal costs, and only then says so: a wrong proof the throttle and the challenge, a replay the
+    /// challenge alone, anything else nothing.
+    async fn settle_refused(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        case: &Case,
+        given: &Given,
+        refusal: Refusal,
+    ) -> Result<Verdict, Answered> {
+        let wrong = matches!(refusal, Refusal::Wrong(_));
+        if !wrong && refusal != Refusal::Replayed {
+            return Err(Error::Refused(refusal).into());
+        }
+        let mut event = self.verdict_event(at, caller, case, given, "verification.failed");
+        event.outcome = Outcome::Failure;
+        event.reason = Some(reason(refusal));
+        let burns = given.kind == MethodKind::Webauthn;
+        let mut settlement = Settlement {
+            throttle: change(given.kind, case.throttle.as_ref(), |t| t.after_wrong(Side::Challenge, at.now))
+                .filter(|_| wrong),
+            challenge: match case.fresh {
+                true => ChallengeChange::None,
+                false => ChallengeChange::Charge(case.challenge.id.clone()),
+            },
+            prompt: case.prompt.as_ref().filter(|_| burns).map(|p| (p.owner_id.clone(), p.method, p.id.clone())),
+            events: vec![event],
+            ..nothing(caller, &case.challenge, at.now)
+        };
+        let left = match self.store.settle(settlement.clone()).await {
+            Err(store::Error::Conflict(Contest::Prompt)) => {
+                settlement.prompt = None;
+                self.store.settle(settlement).await?
+            }
+            settled => settled?,
+        };
+        Err(Answered { error: Error::Refused(refusal), attempts_left: (!case.fresh).then_some(left) })
+    }
+
+    /// What a right proof uses up, sealed for its row.
+    fn spend(&self, at: &Moment<'_>, rp: &Id, user_id: &str, spent: Spent) -> FactorChange {
+        match spent {
+            Spent::Step { factor, step } => FactorChange::Step(factor, step),
+            Spent::Credential { factor, version, secret, details } => FactorChange::Credential {
+                sealed: self.vault.seal(at, super::factor_row(rp, user_id, &factor), &secret),
+                id: factor,
+                version,
+                details,
+            },
+            Spent::SentCode { factor } => FactorChange::Used(factor),
+            Spent::RecoveryCode { set, hash } => FactorChange::RecoveryCode(set, hash),
+        }
+    }
+
+    fn verdict_event(&self, at: &Moment<'_>, caller: &Caller, case: &Case, given: &Given, kind: &'static str) -> Event {
+        let mut event = self.event(at, caller, kind, Some(&case.challenge.user_id));
+        event.method = Some(given.kind);
+        event.challenge_id = Some(case.challenge.id.clone());
+        event.client = event.client.or_else(|| Some(case.challenge.terms.client.clone()));
+        event
+    }
+}
+
+/// Whether a challenge may still be answered.
+pub(super) fn is_open(challenge: &Challenge, now: Timestamp) -> Result<(), Error> {
+    match challenge.status_at(now) {
+        ChallengeStatus::Pending => Ok(()),
+        ChallengeStatus::Expired => Err(Error::Gone(Gone::Challenge)),
+        ChallengeStatus::Approved | ChallengeStatus::Denied | ChallengeStatus::Cancelled => {
+            Err(Error::Clash(Clash::ChallengeNotPending))
+        }
+    }
+}
+
+fn nothing(caller: &Caller, challenge: &Challenge, now: Timestamp) -> Settlement {
+    Settlement {
+        rp_id: caller.rp.id.clone(),
+        user_id: challenge.user_id.clone(),
+        at: now,
+        throttle: None,
+        challenge: ChallengeChange::None,
+        prompt: None,
+        factor: None,
+        right_of: None,
+        session: None,
+        events: Vec::new(),
+    }
+}
+
+/// The refusal in a word for the audit.
+pub(super) fn reason(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Malformed => "malformed",
+        Refusal::Wrong(Fault::Code) => "code_incorrect",
+        Refusal::Wrong(Fault::CredentialUnknown) => "credential_unknown",
+        Refusal::Wrong(Fault::UserNotVerified) => "user_not_verified",
+        Refusal::Wrong(Fault::Credential(reason)) => reason,
+        Refusal::Expired => "expired",
+        Refusal::Replayed => "replayed",
+        Refusal::PhoneInvalid => "phone_invalid",
+        Refusal::PhoneNotAllowed => "phone_not_allowed",
+        Refusal::NotAllowed => "not_allowed",
+    }
+}

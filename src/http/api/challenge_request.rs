@@ -1,0 +1,214 @@
+//! The bodies of calls about challenges, and what they mean.
+
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+use crate::engine::{Answer, DEFAULT_ACTION, Given, NewChallenge};
+use crate::http::body::Text;
+use crate::http::problem::Refused;
+use crate::model::{Acr, Client, Detail, Display, Id, Kind, MethodKind, Requirement, Terms, User};
+
+/// A challenge to be opened.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateRequest {
+    /// Of whom proof is asked.
+    #[schema(value_type = String, max_length = 255, example = "u-42")]
+    user_id: Text<255>,
+    /// What the session will allow; `login` if unset.
+    #[schema(value_type = Option<String>, max_length = 100, example = "payout.update")]
+    action: Option<Text<100>>,
+    /// Demands on the proof.
+    require: Option<RequireRequest>,
+    /// What the page shows; the details are bound into the session.
+    display: Option<DisplayRequest>,
+    /// The session ends with its first use.
+    single_use: Option<bool>,
+    /// Services for which the JWT is meant.
+    #[schema(value_type = Option<Vec<String>>)]
+    audience: Option<Vec<Text<255>>>,
+    /// An earlier step-up session that may let this through.
+    #[schema(value_type = Option<String>)]
+    session_token: Option<Text<4096>>,
+    /// The caller's own thread, repeated in the result.
+    #[schema(value_type = Option<String>, max_length = 255)]
+    binding: Option<Text<255>>,
+    /// The person's browser.
+    client: Option<ClientRequest>,
+    /// Where the hosted page returns; registered, and with `state` and `code_challenge`.
+    #[schema(value_type = Option<String>)]
+    return_url: Option<Text<2048>>,
+    /// The guard of the browser that starts.
+    #[schema(value_type = Option<String>)]
+    state: Option<Text<512>>,
+    /// PKCE S256 (RFC 7636).
+    #[schema(value_type = Option<String>, min_length = 43, max_length = 43)]
+    code_challenge: Option<Text<43>>,
+    /// Create and verify in one call.
+    answer: Option<AnswerRequest>,
+}
+
+/// Demands on a proof.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequireRequest {
+    /// `aal2`, `phr` or `phrh`
+    #[schema(value_type = Option<String>, example = "phr")]
+    acr: Option<Acr>,
+    /// Seconds since the proof, at most.
+    #[schema(minimum = 0, maximum = 31_536_000)]
+    max_age: Option<i64>,
+    /// One of these methods.
+    #[schema(value_type = Option<Vec<String>>)]
+    methods: Option<Vec<MethodKind>>,
+}
+
+impl RequireRequest {
+    /// The demand; `place` is where it stands in the request.
+    pub fn model(self, place: &str) -> Result<Requirement, Refused> {
+        if self.max_age.is_some_and(|age| !(0..=31_536_000).contains(&age)) {
+            return Err(Refused::invalid(format!("{place}.max_age"), "Expected seconds from 0 to 31536000."));
+        }
+        if self.methods.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Refused::invalid(format!("{place}.methods"), "Expected at least one method."));
+        }
+        Ok(Requirement { acr: self.acr, max_age: self.max_age, methods: self.methods })
+    }
+}
+
+/// What the page shows of the action.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct DisplayRequest {
+    /// The action in the person's words.
+    #[schema(value_type = Option<String>, max_length = 100)]
+    label: Option<Text<100>>,
+    /// What the person confirms.
+    details: Option<Vec<DetailRequest>>,
+}
+
+/// One line of what the person confirms.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct DetailRequest {
+    /// What the value is.
+    #[schema(value_type = String, max_length = 100)]
+    label: Text<100>,
+    /// The value.
+    #[schema(value_type = String, max_length = 500)]
+    value: Text<500>,
+}
+
+/// The person's browser as the caller sees it.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ClientRequest {
+    /// Its address.
+    #[schema(value_type = Option<String>)]
+    ip: Option<Text<64>>,
+    /// Its `User-Agent`.
+    #[schema(value_type = Option<String>)]
+    user_agent: Option<Text<1024>>,
+    /// An opaque name of the device.
+    #[schema(value_type = Option<String>)]
+    device: Option<Text<255>>,
+}
+
+/// An answer to a challenge: `code`, or `credential` for `webauthn`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerRequest {
+    /// The method.
+    #[serde(rename = "type")]
+    #[schema(value_type = String, example = "totp")]
+    kind: MethodKind,
+    /// What the person typed.
+    #[schema(value_type = Option<String>, max_length = 200)]
+    code: Option<Zeroizing<String>>,
+    /// What `credential.toJSON()` gave.
+    #[schema(value_type = Option<Object>)]
+    credential: Option<Value>,
+    /// By this factor and no other.
+    factor_id: Option<String>,
+}
+
+impl AnswerRequest {
+    /// The answer; `place` is where it stands in the request, with its dot.
+    pub fn model(self, place: &str) -> Result<Given, Refused> {
+        let answer = match (self.kind, self.code, self.credential) {
+            (MethodKind::Webauthn, None, Some(credential)) => Answer::Credential(credential),
+            (MethodKind::Webauthn, Some(_), _) => {
+                return Err(Refused::invalid(format!("{place}code"), "webauthn takes a credential."));
+            }
+            (MethodKind::Webauthn, None, None) => {
+                return Err(Refused::invalid(format!("{place}credential"), "The member is missing."));
+            }
+            (_, _, Some(_)) => return Err(Refused::invalid(format!("{place}credential"), "This method takes a code.")),
+            (_, None, None) => return Err(Refused::invalid(format!("{place}code"), "The member is missing.")),
+            (_, Some(code), None) if code.len() <= 200 => Answer::Code(code),
+            (_, Some(_), None) => return Err(Refused::invalid(format!("{place}code"), "Expected at most 200 bytes.")),
+        };
+        let factor_id = match self.factor_id {
+            None => None,
+            Some(text) => Some(
+                Id::parse(Kind::Factor, &text)
+                    .ok_or_else(|| Refused::invalid(format!("{place}factor_id"), "Expected fac_…"))?,
+            ),
+        };
+        Ok(Given { kind: self.kind, answer, factor_id })
+    }
+}
+
+impl CreateRequest {
+    /// The challenge that is wanted.
+    pub fn model(self) -> Result<NewChallenge, Refused> {
+        let user_id = self.user_id.take();
+        if !User::is_valid_id(&user_id) {
+            return Err(Refused::invalid("user_id", "Expected 1 to 255 bytes without control characters."));
+        }
+        if self.audience.as_ref().is_some_and(|a| a.is_empty() || a.len() > 10) {
+            return Err(Refused::invalid("audience", "Expected 1 to 10 services."));
+        }
+        let is_s256 =
+            |c: &str| c.len() == 43 && c.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        if self.code_challenge.as_ref().is_some_and(|c| !is_s256(&c.0)) {
+            return Err(Refused::invalid(
+                "code_challenge",
+                "Expected the S256 transformation: 43 characters of base64url.",
+            ));
+        }
+        let display = match self.display {
+            None => Display::default(),
+            Some(display) => {
+                let details = display.details.unwrap_or_default();
+                if details.len() > 20 {
+                    return Err(Refused::invalid("display.details", "Expected at most 20 details."));
+                }
+                let detail = |d: DetailRequest| Detail { label: d.label.take(), value: d.value.take() };
+                Display { label: display.label.map(Text::take), details: details.into_iter().map(detail).collect() }
+            }
+        };
+        let client = self.client.map_or_else(Client::default, |c| Client {
+            ip: c.ip.map(Text::take),
+            user_agent: c.user_agent.map(Text::take),
+            device: c.device.map(Text::take),
+        });
+        let terms = Terms {
+            action: self.action.map_or_else(|| DEFAULT_ACTION.to_owned(), Text::take),
+            require: self.require.unwrap_or_default().model("require")?,
+            display,
+            single_use: self.single_use.unwrap_or(false),
+            audience: self.audience.unwrap_or_default().into_iter().map(Text::take).collect(),
+            binding: self.binding.map(Text::take),
+            client,
+            return_url: self.return_url.map(Text::take),
+            state: self.state.map(Text::take),
+            code_challenge: self.code_challenge.map(Text::take),
+            portal: None,
+        };
+        let answer = self.answer.map(|a| a.model("answer.")).transpose()?;
+        Ok(NewChallenge { user_id, terms, session_token: self.session_token.map(Text::take), answer })
+    }
+}

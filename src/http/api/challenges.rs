@@ -1,0 +1,272 @@
+//! `/v1/challenges`: asking a user for proof.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::challenge_request::{AnswerRequest, CreateRequest};
+use super::shapes::{MethodView, SentView, SessionView};
+use crate::engine::{Created, Delivery, Offer, Shown};
+use crate::http::App;
+use crate::http::auth::{Bearer, Server};
+use crate::http::body::{Body, OfId, Text};
+use crate::http::problem::{Problem, Refused};
+use crate::model::{Challenge, ChallengeStatus, Id, Kind, MethodKind, Scope};
+
+/// A challenge as it stands; never its session.
+#[derive(Serialize, ToSchema)]
+pub struct ChallengeView {
+    /// `chl_…`
+    id: String,
+    /// `pending`, `approved`, `denied`, `expired` or `cancelled`
+    #[schema(example = "pending")]
+    status: &'static str,
+    /// Of whom proof is asked.
+    user_id: String,
+    /// What the session will allow.
+    action: String,
+    /// How it may be answered, strongest first.
+    methods: Vec<MethodView>,
+    /// Answers that it still takes.
+    attempts_left: i64,
+    /// When it runs out.
+    #[schema(format = "date-time")]
+    expires_at: String,
+    /// The hosted page, once: when the challenge is created.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    /// For calls from a browser, once: when the challenge is created.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_token: Option<String>,
+}
+
+impl ChallengeView {
+    fn new(challenge: &Challenge, status: ChallengeStatus, offers: &[Offer]) -> ChallengeView {
+        ChallengeView {
+            id: challenge.id.to_string(),
+            status: status.as_str(),
+            user_id: challenge.user_id.clone(),
+            action: challenge.terms.action.clone(),
+            methods: offers.iter().map(MethodView::from).collect(),
+            attempts_left: challenge.attempts_left,
+            expires_at: challenge.expires_at.rfc3339(),
+            url: None,
+            client_token: None,
+        }
+    }
+}
+
+/// What came of it at once: approved, or nothing enrolled that would do.
+#[derive(Serialize, ToSchema)]
+pub struct OutcomeView {
+    /// `approved` or `enrolment_required`
+    #[schema(example = "approved")]
+    status: &'static str,
+    /// `chl_…`, where it was approved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    /// `fresh_session` or `answer`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// The step-up session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<SessionView>,
+    /// Methods of which one would satisfy the demand; empty where none can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<Vec<&'static str>>,
+}
+
+/// Opens a challenge over all the methods that the user may use.
+#[utoipa::path(post, path = "/v1/challenges", tag = "challenges", security(("api_key" = [])),
+    request_body = CreateRequest,
+    responses((status = 201, body = ChallengeView), (status = 200, body = OutcomeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn create(
+    State(app): State<App>,
+    server: Server,
+    Body(request): Body<CreateRequest>,
+) -> Result<Response, Refused> {
+    let caller = server.with(Scope::Challenges)?;
+    let created = app.engine.create_challenge(&caller, request.model()?).await?;
+    Ok(match created {
+        Created::Pending { challenge, offers, link_token, client_token } => {
+            let view = ChallengeView {
+                url: Some(format!("{}/challenge/{}?token={}", app.engine.issuer(), challenge.id, link_token.as_str())),
+                client_token: Some(client_token),
+                ..ChallengeView::new(&challenge, ChallengeStatus::Pending, &offers)
+            };
+            (StatusCode::CREATED, Json(view)).into_response()
+        }
+        Created::Approved { challenge, issued, reason } => Json(OutcomeView {
+            status: "approved",
+            id: Some(challenge.id.to_string()),
+            reason: Some(reason),
+            session: Some((*issued).into()),
+            missing: None,
+        })
+        .into_response(),
+        Created::EnrolmentRequired { missing } => Json(OutcomeView {
+            status: "enrolment_required",
+            id: None,
+            reason: None,
+            session: None,
+            missing: Some(missing.into_iter().map(MethodKind::as_str).collect()),
+        })
+        .into_response(),
+    })
+}
+
+/// Shows where a challenge stands. A status is no proof: the session leaves by `verify` or `exchange` only.
+#[utoipa::path(get, path = "/v1/challenges/{id}", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
+    params(("id" = String, Path)),
+    responses((status = 200, body = ChallengeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn show(State(app): State<App>, bearer: Bearer, id: OfId) -> Result<Json<ChallengeView>, Refused> {
+    let id = id.of(Kind::Challenge)?;
+    let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
+    let at = app.engine.moment();
+    let challenge = app.engine.challenge_of(&caller, &id).await?;
+    let offers = app.engine.offers(&at, &caller, &challenge).await?;
+    Ok(Json(ChallengeView::new(&challenge, challenge.status_at(at.now), &offers)))
+}
+
+/// What to prepare.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrepareRequest {
+    /// `webauthn` or `sms`
+    #[serde(rename = "type")]
+    #[schema(value_type = String, example = "webauthn")]
+    kind: MethodKind,
+    /// The phone to text, where there are several.
+    factor_id: Option<String>,
+}
+
+/// What was prepared: one of the two.
+#[derive(Default, Serialize, ToSchema)]
+pub struct PreparedView {
+    /// A ceremony has begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webauthn: Option<CeremonyView>,
+    /// A code was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sms: Option<SentView>,
+}
+
+/// A ceremony for the browser.
+#[derive(Serialize, ToSchema)]
+pub struct CeremonyView {
+    /// For `PublicKeyCredential.parseRequestOptionsFromJSON`.
+    #[schema(value_type = Object)]
+    request_options: Value,
+}
+
+/// Begins a WebAuthn ceremony, or sends a code. Nothing is ever sent when a challenge is created.
+#[utoipa::path(post, path = "/v1/challenges/{id}/prepare", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
+    params(("id" = String, Path)), request_body = PrepareRequest,
+    responses((status = 200, body = PreparedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn prepare(
+    State(app): State<App>,
+    bearer: Bearer,
+    id: OfId,
+    Body(request): Body<PrepareRequest>,
+) -> Result<Json<PreparedView>, Refused> {
+    let id = id.of(Kind::Challenge)?;
+    let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
+    let factor = match &request.factor_id {
+        None => None,
+        Some(text) => {
+            Some(Id::parse(Kind::Factor, text).ok_or_else(|| Refused::invalid("factor_id", "Expected fac_…"))?)
+        }
+    };
+    let (shown, prompt) = app.engine.prepare(&caller, &id, request.kind, factor.as_ref()).await?;
+    Ok(Json(match (shown, prompt) {
+        (Shown::Sms { phone_masked }, Some(prompt)) => {
+            PreparedView { sms: Some(SentView::new(phone_masked, &prompt)), ..PreparedView::default() }
+        }
+        (Shown::Webauthn(request_options), _) => {
+            PreparedView { webauthn: Some(CeremonyView { request_options }), ..PreparedView::default() }
+        }
+        (Shown::Sms { .. } | Shown::Totp { .. }, _) => PreparedView::default(),
+    }))
+}
+
+/// A right answer.
+#[derive(Serialize, ToSchema)]
+pub struct VerifiedView {
+    /// `approved`
+    #[schema(example = "approved")]
+    status: &'static str,
+    /// To a server: the step-up session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<SessionView>,
+    /// To a browser: a one-time code, good for 60 seconds, for the server's `exchange`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+}
+
+/// Judges one answer. A server gets the session, a browser a one-time code. A wrong answer is never 2xx.
+#[utoipa::path(post, path = "/v1/challenges/{id}/verify", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
+    params(("id" = String, Path)), request_body = AnswerRequest,
+    responses((status = 200, body = VerifiedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn verify(
+    State(app): State<App>,
+    bearer: Bearer,
+    id: OfId,
+    Body(request): Body<AnswerRequest>,
+) -> Result<Json<VerifiedView>, Refused> {
+    let id = id.of(Kind::Challenge)?;
+    let (caller, is_browser) = bearer.for_challenge(&id, Scope::Challenges)?;
+    let delivery = if is_browser { Delivery::Code } else { Delivery::Session };
+    let verdict = app.engine.verify(&caller, &id, &request.model("")?, delivery).await?;
+    Ok(Json(VerifiedView { status: "approved", session: verdict.issued.map(SessionView::from), code: verdict.code }))
+}
+
+/// The code that the answering browser carried back.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExchangeRequest {
+    /// The one-time code.
+    #[schema(value_type = String)]
+    code: Text<200>,
+    /// PKCE, where the challenge was created with a `code_challenge`.
+    #[schema(value_type = Option<String>)]
+    code_verifier: Option<Text<128>>,
+}
+
+/// The session, once.
+#[derive(Serialize, ToSchema)]
+pub struct ExchangedView {
+    /// The step-up session.
+    session: SessionView,
+}
+
+/// Exchanges a one-time code for the session, once.
+#[utoipa::path(post, path = "/v1/challenges/{id}/exchange", tag = "challenges", security(("api_key" = [])),
+    params(("id" = String, Path)), request_body = ExchangeRequest,
+    responses((status = 200, body = ExchangedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn exchange(
+    State(app): State<App>,
+    server: Server,
+    id: OfId,
+    Body(request): Body<ExchangeRequest>,
+) -> Result<Json<ExchangedView>, Refused> {
+    let caller = server.with(Scope::Challenges)?;
+    let id = id.of(Kind::Challenge)?;
+    let verifier = request.code_verifier.as_ref().map(|v| v.0.as_str());
+    let issued = app.engine.exchange(&caller, &id, &request.code.0, verifier).await?;
+    Ok(Json(ExchangedView { session: issued.into() }))
+}
+
+/// Calls a challenge off.
+#[utoipa::path(post, path = "/v1/challenges/{id}/cancel", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
+    params(("id" = String, Path)),
+    responses((status = 200, body = ChallengeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn cancel(State(app): State<App>, bearer: Bearer, id: OfId) -> Result<Json<ChallengeView>, Refused> {
+    let id = id.of(Kind::Challenge)?;
+    let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
+    let challenge = app.engine.cancel(&caller, &id).await?;
+    Ok(Json(ChallengeView::new(&challenge, ChallengeStatus::Cancelled, &[])))
+}

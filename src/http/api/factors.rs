@@ -1,0 +1,216 @@
+//! `/v1/users/{user_id}/factors`: enrolling, renaming and removing factors.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+use super::shapes::{FactorView, List};
+use crate::engine::{Answer, Attachment, Begin, LONGEST_FACTOR_NAME, Wish};
+use crate::http::App;
+use crate::http::auth::Bearer;
+use crate::http::body::{Body, OfFactor, OfUser, Page, Text};
+use crate::http::problem::{self, Problem, Refused};
+use crate::model::{Id, Kind, Number, Scope};
+
+/// A factor to be enrolled.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateRequest {
+    /// The method.
+    #[serde(rename = "type")]
+    kind: Enrollable,
+    /// The person's name for it; a free one is found where there is none.
+    #[schema(value_type = Option<String>, max_length = 50)]
+    name: Option<Text<200>>,
+    /// Of `webauthn`: what the browser should offer.
+    authenticator: Option<Authenticator>,
+    /// Of `sms`: E.164.
+    #[schema(example = "+14155550123")]
+    phone: Option<String>,
+}
+
+/// Methods that are enrolled as factors.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Enrollable {
+    Totp,
+    Webauthn,
+    Sms,
+}
+
+/// What the browser should offer.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Authenticator {
+    Any,
+    Platform,
+    SecurityKey,
+}
+
+impl CreateRequest {
+    fn model(self, user_id: String) -> Result<Begin, Refused> {
+        let wish = match (self.kind, self.authenticator, self.phone) {
+            (Enrollable::Totp, None, None) => Wish::Totp,
+            (Enrollable::Webauthn, authenticator, None) => Wish::Webauthn(match authenticator {
+                None | Some(Authenticator::Any) => Attachment::Any,
+                Some(Authenticator::Platform) => Attachment::Platform,
+                Some(Authenticator::SecurityKey) => Attachment::SecurityKey,
+            }),
+            (Enrollable::Sms, None, Some(phone)) => Wish::Sms(
+                Number::parse(&phone)
+                    .ok_or(Refused { param: Some("phone".to_owned()), ..problem::PHONE_INVALID.into() })?,
+            ),
+            (Enrollable::Sms, None, None) => return Err(Refused::invalid("phone", "The member is missing.")),
+            (_, Some(_), _) => return Err(Refused::invalid("authenticator", "Only webauthn takes it.")),
+            (_, _, Some(_)) => return Err(Refused::invalid("phone", "Only sms takes it.")),
+        };
+        Ok(Begin { user_id, wish, name: self.name.map(|n| name(n.take())).transpose()? })
+    }
+}
+
+/// 1 to 50 characters, trimmed.
+fn name(text: String) -> Result<String, Refused> {
+    let name = text.trim();
+    match (1..=LONGEST_FACTOR_NAME).contains(&name.chars().count()) {
+        true => Ok(name.to_owned()),
+        false => Err(Refused::invalid("name", "Expected 1 to 50 characters.")),
+    }
+}
+
+/// Starts the enrolment of a factor. Secrets and options in the answer are shown once.
+#[utoipa::path(post, path = "/v1/users/{user_id}/factors", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+    params(("user_id" = String, Path)), request_body = CreateRequest,
+    responses((status = 201, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn create(
+    State(app): State<App>,
+    OfUser(user_id): OfUser,
+    bearer: Bearer,
+    Body(request): Body<CreateRequest>,
+) -> Result<(StatusCode, Json<FactorView>), Refused> {
+    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let started = app.engine.begin_enrolment(&caller, request.model(user_id)?).await?;
+    Ok((StatusCode::CREATED, Json(started.into())))
+}
+
+/// The first proof of a pending factor: `code`, or `credential` for `webauthn`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActivateRequest {
+    /// What the app shows or the text says.
+    #[schema(value_type = Option<String>)]
+    code: Option<Zeroizing<String>>,
+    /// What `credential.toJSON()` gave.
+    #[schema(value_type = Option<Object>)]
+    credential: Option<Value>,
+}
+
+/// Proves a pending factor, which is active from then on. The code is spent by it.
+#[utoipa::path(post, path = "/v1/users/{user_id}/factors/{id}/activate", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+    params(("user_id" = String, Path), ("id" = String, Path)), request_body = ActivateRequest,
+    responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn activate(
+    State(app): State<App>,
+    OfFactor(user_id, id): OfFactor,
+    bearer: Bearer,
+    Body(request): Body<ActivateRequest>,
+) -> Result<Json<FactorView>, Refused> {
+    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let answer = match (request.code, request.credential) {
+        (Some(code), None) => Answer::Code(code),
+        (None, Some(credential)) => Answer::Credential(credential),
+        (Some(_), Some(_)) => return Err(Refused::invalid("credential", "Expected code or credential, not both.")),
+        (None, None) => return Err(Refused::invalid("code", "The member is missing.")),
+    };
+    let factor = app.engine.activate(&caller, &user_id, &id, &answer).await?;
+    Ok(Json(FactorView::from(&factor)))
+}
+
+/// Sends another code for a pending phone; the earlier one dies.
+#[utoipa::path(post, path = "/v1/users/{user_id}/factors/{id}/resend", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+    params(("user_id" = String, Path), ("id" = String, Path)),
+    responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn resend(
+    State(app): State<App>,
+    OfFactor(user_id, id): OfFactor,
+    bearer: Bearer,
+) -> Result<Json<FactorView>, Refused> {
+    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    Ok(Json(app.engine.resend(&caller, &user_id, &id).await?.into()))
+}
+
+/// A user's factors, oldest first.
+#[utoipa::path(get, path = "/v1/users/{user_id}/factors", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+    params(("user_id" = String, Path), ("limit" = Option<usize>, Query), ("cursor" = Option<String>, Query)),
+    responses((status = 200, body = List<FactorView>), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn list(
+    State(app): State<App>,
+    OfUser(user_id): OfUser,
+    bearer: Bearer,
+    page: Page,
+) -> Result<Json<List<FactorView>>, Refused> {
+    let caller = bearer.for_user(&user_id, Scope::UsersRead)?;
+    let after = match &page.cursor {
+        None => None,
+        Some(text) => {
+            Some(Id::parse(Kind::Factor, text).ok_or_else(|| Refused::invalid("cursor", "Expected a next_cursor."))?)
+        }
+    };
+    let factors = app.engine.factors(&caller, &user_id).await?;
+    let rest = factors.iter().filter(|f| after.as_ref().is_none_or(|a| f.id > *a)).take(page.limit + 1);
+    Ok(Json(List::of(rest.map(|f| (f.id.to_string(), f.into())).collect(), page.limit)))
+}
+
+/// One factor.
+#[utoipa::path(get, path = "/v1/users/{user_id}/factors/{id}", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+    params(("user_id" = String, Path), ("id" = String, Path)),
+    responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn show(
+    State(app): State<App>,
+    OfFactor(user_id, id): OfFactor,
+    bearer: Bearer,
+) -> Result<Json<FactorView>, Refused> {
+    let caller = bearer.for_user(&user_id, Scope::UsersRead)?;
+    Ok(Json(FactorView::from(&app.engine.factor(&caller, &user_id, &id).await?)))
+}
+
+/// Another name.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenameRequest {
+    /// 1 to 50 characters.
+    #[schema(value_type = String, max_length = 50)]
+    name: Text<200>,
+}
+
+/// Renames a factor.
+#[utoipa::path(patch, path = "/v1/users/{user_id}/factors/{id}", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+    params(("user_id" = String, Path), ("id" = String, Path)), request_body = RenameRequest,
+    responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn rename(
+    State(app): State<App>,
+    OfFactor(user_id, id): OfFactor,
+    bearer: Bearer,
+    Body(request): Body<RenameRequest>,
+) -> Result<Json<FactorView>, Refused> {
+    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let factor = app.engine.rename_factor(&caller, &user_id, &id, &name(request.name.take())?).await?;
+    Ok(Json(FactorView::from(&factor)))
+}
+
+/// Removes a factor and ends the sessions that it earned.
+#[utoipa::path(delete, path = "/v1/users/{user_id}/factors/{id}", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+    params(("user_id" = String, Path), ("id" = String, Path)),
+    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn remove(
+    State(app): State<App>,
+    OfFactor(user_id, id): OfFactor,
+    bearer: Bearer,
+) -> Result<StatusCode, Refused> {
+    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    app.engine.remove_factor(&caller, &user_id, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

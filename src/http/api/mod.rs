@@ -1,0 +1,88 @@
+//! The JSON API: one file per resource, the router as its table of contents.
+
+mod around;
+mod challenge_request;
+mod challenges;
+mod docs;
+mod factors;
+mod portal_sessions;
+mod recovery_codes;
+mod sessions;
+mod shapes;
+mod users;
+
+pub use around::router as around;
+
+use axum::Router;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::App;
+
+/// The document's head; paths and shapes come from the handlers.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Countersign",
+        description = "Enrols and verifies second factors beside any login, and issues step-up sessions.\n\nErrors are `application/problem+json` with a stable `code`. A wrong code is never 2xx.",
+        license(name = "Apache-2.0")
+    ),
+    tags(
+        (name = "challenges", description = "Asking a user for proof"),
+        (name = "factors", description = "Enrolling, renaming and removing factors"),
+        (name = "recovery codes", description = "Single-use codes that a person keeps"),
+        (name = "sessions", description = "Step-up sessions: introspect, look up, revoke"),
+        (name = "users", description = "What the engine knows of a user"),
+        (name = "portal", description = "Hosted pages"),
+        (name = "service", description = "Keys and health"),
+    ),
+    modifiers(&Schemes)
+)]
+struct Head;
+
+struct Schemes;
+
+impl Modify for Schemes {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_with(Default::default);
+        let bearer = |about: &str| {
+            let mut scheme = Http::new(HttpAuthScheme::Bearer);
+            scheme.description = Some(about.to_owned());
+            SecurityScheme::Http(scheme)
+        };
+        components.add_security_scheme("api_key", bearer("A relying party's API key: sk_live_… or sk_test_…"));
+        components.add_security_scheme(
+            "client_token",
+            bearer("A browser's client token: ct_…, bound to one challenge or portal session"),
+        );
+    }
+}
+
+/// The API's routes, and the document that describes them.
+pub fn router() -> (Router<App>, utoipa::openapi::OpenApi) {
+    let (router, document) = OpenApiRouter::with_openapi(Head::openapi())
+        .routes(routes!(challenges::create))
+        .routes(routes!(challenges::show))
+        .routes(routes!(challenges::prepare))
+        .routes(routes!(challenges::verify))
+        .routes(routes!(challenges::exchange))
+        .routes(routes!(challenges::cancel))
+        .routes(routes!(users::show, users::put, users::erase))
+        .routes(routes!(factors::list, factors::create))
+        .routes(routes!(factors::show, factors::rename, factors::remove))
+        .routes(routes!(factors::activate))
+        .routes(routes!(factors::resend))
+        .routes(routes!(recovery_codes::show, recovery_codes::create))
+        .routes(routes!(recovery_codes::confirm))
+        .routes(routes!(sessions::introspect))
+        .routes(routes!(sessions::show, sessions::revoke))
+        .routes(routes!(sessions::list_of_user, sessions::revoke_all_of_user))
+        .routes(routes!(portal_sessions::create))
+        .routes(routes!(around::jwks))
+        .routes(routes!(around::livez))
+        .routes(routes!(around::readyz))
+        .split_for_parts();
+    (router, document)
+}

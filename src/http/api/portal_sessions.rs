@@ -1,0 +1,73 @@
+//! `/v1/portal-sessions`: a person's visit to the hosted pages.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::engine::NewPortal;
+use crate::http::App;
+use crate::http::auth::Server;
+use crate::http::body::{Body, Text};
+use crate::http::problem::{Problem, Refused};
+use crate::model::{Flow, Scope, User};
+
+/// A visit to be opened.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateRequest {
+    /// Whose factors.
+    #[schema(value_type = String, max_length = 255)]
+    user_id: Text<255>,
+    /// `settings`, `add_passkey`, `add_authenticator_app`, `add_phone` or `recovery_codes`
+    #[schema(value_type = String, example = "add_passkey")]
+    flow: Flow,
+    /// Where the person goes afterwards; registered.
+    #[schema(value_type = Option<String>)]
+    return_url: Option<Text<2048>>,
+    /// A fresh step-up session, which spares the person a second proof.
+    #[schema(value_type = Option<String>)]
+    session_token: Option<Text<4096>>,
+}
+
+/// The visit, once.
+#[derive(Serialize, ToSchema)]
+pub struct CreatedView {
+    /// The page to send the browser to; it opens once.
+    url: String,
+    /// For calls from a browser: ten minutes.
+    client_token: String,
+    /// When the visit ends.
+    #[schema(format = "date-time")]
+    expires_at: String,
+}
+
+/// Opens a portal session.
+#[utoipa::path(post, path = "/v1/portal-sessions", tag = "portal", security(("api_key" = [])),
+    request_body = CreateRequest,
+    responses((status = 201, body = CreatedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn create(
+    State(app): State<App>,
+    server: Server,
+    Body(request): Body<CreateRequest>,
+) -> Result<(StatusCode, Json<CreatedView>), Refused> {
+    let caller = server.with(Scope::FactorsWrite)?;
+    let user_id = request.user_id.take();
+    if !User::is_valid_id(&user_id) {
+        return Err(Refused::invalid("user_id", "Expected 1 to 255 bytes without control characters."));
+    }
+    let new = NewPortal {
+        user_id,
+        flow: request.flow,
+        return_url: request.return_url.map(Text::take),
+        session_token: request.session_token.map(Text::take),
+    };
+    let opened = app.engine.create_portal(&caller, new).await?;
+    let view = CreatedView {
+        url: format!("{}/portal/{}?token={}", app.engine.issuer(), opened.portal.id, opened.link_token.as_str()),
+        client_token: opened.client_token,
+        expires_at: opened.portal.expires_at.rfc3339(),
+    };
+    Ok((StatusCode::CREATED, Json(view)))
+}

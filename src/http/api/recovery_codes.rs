@@ -1,0 +1,76 @@
+//! `/v1/users/{user_id}/recovery-codes`: single-use codes that a person keeps.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::shapes::RecoveryView;
+use crate::http::App;
+use crate::http::auth::Bearer;
+use crate::http::body::{Body, OfUser};
+use crate::http::problem::{Problem, Refused};
+use crate::model::Scope;
+
+/// A set to be made.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateRequest {
+    /// The set redeems nothing until it is confirmed; `false` if unset.
+    require_confirmation: Option<bool>,
+}
+
+/// The codes, once.
+#[derive(Serialize, ToSchema)]
+pub struct CodesView {
+    /// Ten codes, each good once, in any order.
+    #[schema(example = json!(["7K3M-Q9XD-0VTB-2HPN"]))]
+    codes: Vec<String>,
+    /// `active` or `unconfirmed`
+    #[schema(example = "active")]
+    status: &'static str,
+}
+
+/// Makes a new set. The old one dies when the new one is active.
+#[utoipa::path(post, path = "/v1/users/{user_id}/recovery-codes", tag = "recovery codes", security(("api_key" = []), ("client_token" = [])),
+    params(("user_id" = String, Path)), request_body = CreateRequest,
+    responses((status = 201, body = CodesView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn create(
+    State(app): State<App>,
+    OfUser(user_id): OfUser,
+    bearer: Bearer,
+    Body(request): Body<CreateRequest>,
+) -> Result<(StatusCode, Json<CodesView>), Refused> {
+    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let confirm = request.require_confirmation.unwrap_or(false);
+    let (codes, status) = app.engine.create_recovery_codes(&caller, &user_id, confirm).await?;
+    let codes = codes.iter().map(|c| c.to_string()).collect();
+    Ok((StatusCode::CREATED, Json(CodesView { codes, status: status.as_str() })))
+}
+
+/// The person has saved the codes: the new set redeems, the old one no longer.
+#[utoipa::path(post, path = "/v1/users/{user_id}/recovery-codes/confirm", tag = "recovery codes", security(("api_key" = []), ("client_token" = [])),
+    params(("user_id" = String, Path)),
+    responses((status = 200, body = RecoveryView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn confirm(
+    State(app): State<App>,
+    OfUser(user_id): OfUser,
+    bearer: Bearer,
+) -> Result<Json<RecoveryView>, Refused> {
+    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    Ok(Json(app.engine.confirm_recovery_codes(&caller, &user_id).await?.into()))
+}
+
+/// How many codes there are and are left; never the codes.
+#[utoipa::path(get, path = "/v1/users/{user_id}/recovery-codes", tag = "recovery codes", security(("api_key" = []), ("client_token" = [])),
+    params(("user_id" = String, Path)),
+    responses((status = 200, body = RecoveryView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn show(
+    State(app): State<App>,
+    OfUser(user_id): OfUser,
+    bearer: Bearer,
+) -> Result<Json<RecoveryView>, Refused> {
+    let caller = bearer.for_user(&user_id, Scope::UsersRead)?;
+    Ok(Json(app.engine.recovery_summary(&caller, &user_id).await?.into()))
+}

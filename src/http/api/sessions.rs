@@ -1,0 +1,172 @@
+//! `/v1/sessions`: step-up sessions, introspected, looked up, revoked.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::challenge_request::RequireRequest;
+use super::shapes::{List, SessionState};
+use crate::engine::{Introspection, Question};
+use crate::http::App;
+use crate::http::auth::Server;
+use crate::http::body::{Body, OfId, OfUser, Page, Text};
+use crate::http::problem::{Problem, Refused};
+use crate::model::{Id, Kind, Scope};
+
+/// What a service asks of a token.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IntrospectRequest {
+    /// Opaque token or JWT.
+    #[schema(value_type = String)]
+    token: Text<8192>,
+    /// The action about to be done.
+    #[schema(value_type = Option<String>)]
+    action: Option<Text<100>>,
+    /// What the action demands.
+    require: Option<RequireRequest>,
+    /// Use the session up, if it satisfies.
+    consume: Option<bool>,
+}
+
+/// What a service learns of a token.
+#[derive(Serialize, ToSchema)]
+pub struct IntrospectionView {
+    /// A session of this relying party that has not ended.
+    active: bool,
+    /// It serves the action and meets the demand.
+    satisfied: bool,
+    /// What it lacks: `action`, `acr`, `max_age`, `methods`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<Vec<&'static str>>,
+    /// Whose proof it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
+    /// The one action that it allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<String>,
+    /// `aal2`, `phr` or `phrh`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acr: Option<&'static str>,
+    /// RFC 8176
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amr: Option<Vec<String>>,
+    /// When the person last proved it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = "date-time")]
+    auth_time: Option<String>,
+    /// When it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = "date-time")]
+    expires_at: Option<String>,
+    /// RFC 9470: what to answer the caller, where a stronger or newer proof would help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    www_authenticate: Option<String>,
+}
+
+impl IntrospectionView {
+    const INACTIVE: IntrospectionView = IntrospectionView {
+        active: false,
+        satisfied: false,
+        missing: None,
+        user_id: None,
+        action: None,
+        acr: None,
+        amr: None,
+        auth_time: None,
+        expires_at: None,
+        www_authenticate: None,
+    };
+}
+
+/// Judges a token for an action, and uses it up where that was asked and it satisfies.
+#[utoipa::path(post, path = "/v1/sessions/introspect", tag = "sessions", security(("api_key" = [])),
+    request_body = IntrospectRequest,
+    responses((status = 200, body = IntrospectionView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn introspect(
+    State(app): State<App>,
+    server: Server,
+    Body(request): Body<IntrospectRequest>,
+) -> Result<Json<IntrospectionView>, Refused> {
+    let caller = server.with(Scope::Sessions)?;
+    let question = Question {
+        token: request.token.take(),
+        action: request.action.map(Text::take),
+        require: request.require.unwrap_or_default().model("require")?,
+        consume: request.consume.unwrap_or(false),
+    };
+    Ok(Json(match app.engine.introspect(&caller, &question).await? {
+        Introspection::Inactive => IntrospectionView::INACTIVE,
+        Introspection::Active { session, missing, www_authenticate } => IntrospectionView {
+            active: true,
+            satisfied: missing.is_empty(),
+            missing: Some(missing),
+            user_id: Some(session.user_id),
+            action: Some(session.grant.action),
+            acr: Some(session.grant.acr.as_str()),
+            amr: Some(session.grant.amr),
+            auth_time: Some(session.grant.auth_time.rfc3339()),
+            expires_at: Some(session.expires_at.rfc3339()),
+            www_authenticate,
+        },
+    }))
+}
+
+/// Shows a session, ended or not.
+#[utoipa::path(get, path = "/v1/sessions/{id}", tag = "sessions", security(("api_key" = [])),
+    params(("id" = String, Path)),
+    responses((status = 200, body = SessionState), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn show(State(app): State<App>, server: Server, id: OfId) -> Result<Json<SessionState>, Refused> {
+    let caller = server.with(Scope::Sessions)?;
+    let session = app.engine.session(&caller, &id.of(Kind::Session)?).await?;
+    let active = session.is_active(app.engine.moment().now);
+    Ok(Json(SessionState::new(session, active)))
+}
+
+/// Revokes a session, at once and on every node.
+#[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "sessions", security(("api_key" = [])),
+    params(("id" = String, Path)),
+    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn revoke(State(app): State<App>, server: Server, id: OfId) -> Result<StatusCode, Refused> {
+    let caller = server.with(Scope::Sessions)?;
+    app.engine.revoke_session(&caller, &id.of(Kind::Session)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A user's active sessions, newest first.
+#[utoipa::path(get, path = "/v1/users/{user_id}/sessions", tag = "sessions", security(("api_key" = [])),
+    params(("user_id" = String, Path), ("limit" = Option<usize>, Query), ("cursor" = Option<String>, Query)),
+    responses((status = 200, body = List<SessionState>), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn list_of_user(
+    State(app): State<App>,
+    OfUser(user_id): OfUser,
+    server: Server,
+    page: Page,
+) -> Result<Json<List<SessionState>>, Refused> {
+    let caller = server.with(Scope::Sessions)?;
+    let before = match &page.cursor {
+        None => None,
+        Some(text) => {
+            Some(Id::parse(Kind::Session, text).ok_or_else(|| Refused::invalid("cursor", "Expected a next_cursor."))?)
+        }
+    };
+    let found = app.engine.sessions_of(&caller, &user_id, before.as_ref(), page.limit as i64 + 1).await?;
+    let found = found.into_iter().map(|s| (s.id.to_string(), SessionState::new(s, true))).collect();
+    Ok(Json(List::of(found, page.limit)))
+}
+
+/// Revokes every session of a user.
+#[utoipa::path(delete, path = "/v1/users/{user_id}/sessions", tag = "sessions", security(("api_key" = [])),
+    params(("user_id" = String, Path)),
+    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn revoke_all_of_user(
+    State(app): State<App>,
+    OfUser(user_id): OfUser,
+    server: Server,
+) -> Result<StatusCode, Refused> {
+    let caller = server.with(Scope::Sessions)?;
+    app.engine.revoke_sessions_of(&caller, &user_id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,134 @@
+//! Who calls: a relying party's server by its API key, or a browser by its client token.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, ORIGIN, USER_AGENT};
+use axum::http::request::Parts;
+
+use super::problem::{self, Refused};
+use super::{App, RequestId};
+use crate::engine::{Caller, Opened};
+use crate::model::{Actor, Client, Id, RelyingParty, Scope};
+
+/// A relying party's server.
+pub struct Server {
+    /// On whose behalf.
+    pub caller: Caller,
+    scopes: Vec<Scope>,
+}
+
+impl Server {
+    /// The caller, if its key has the scope.
+    pub fn with(self, scope: Scope) -> Result<Caller, Refused> {
+        match self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin) {
+            true => Ok(self.caller),
+            false => Err(problem::SCOPE_MISSING.into()),
+        }
+    }
+}
+
+/// A server, or a browser that holds a client token.
+pub enum Bearer {
+    /// By API key.
+    Server(Server),
+    /// By client token.
+    Browser(Caller, Opened),
+}
+
+impl Bearer {
+    /// The caller that may do something with this challenge, and whether it is a browser.
+    pub fn for_challenge(self, id: &Id, scope: Scope) -> Result<(Caller, bool), Refused> {
+        match self {
+            Bearer::Server(server) => Ok((server.with(scope)?, false)),
+            Bearer::Browser(caller, Opened::Challenge(challenge, _)) if challenge.id == *id => Ok((caller, true)),
+            Bearer::Browser(..) => Err(problem::CLIENT_TOKEN_INVALID.into()),
+        }
+    }
+
+    /// The caller that may do something with this user's factors.
+    pub fn for_user(self, user_id: &str, scope: Scope) -> Result<Caller, Refused> {
+        match self {
+            Bearer::Server(server) => server.with(scope),
+            Bearer::Browser(caller, Opened::Portal(portal, _)) if portal.user_id == user_id => Ok(caller),
+            Bearer::Browser(..) => Err(problem::CLIENT_TOKEN_INVALID.into()),
+        }
+    }
+}
+
+impl FromRequestParts<App> for Server {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Server, Refused> {
+        match bearer(parts, app).await? {
+            Bearer::Server(server) => Ok(server),
+            Bearer::Browser(..) => Err(problem::API_KEY_INVALID.into()),
+        }
+    }
+}
+
+impl FromRequestParts<App> for Bearer {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Bearer, Refused> {
+        bearer(parts, app).await
+    }
+}
+
+async fn bearer(parts: &Parts, app: &App) -> Result<Bearer, Refused> {
+    let token = token(&parts.headers).ok_or(Refused::from(problem::API_KEY_INVALID))?;
+    let request_id = request_id(parts);
+    if token.starts_with("ct_") {
+        let opened = app.engine.by_client_token(token).await?.ok_or(Refused::from(problem::CLIENT_TOKEN_INVALID))?;
+        check_origin(&parts.headers, &app.engine.origins(opened.rp()))?;
+        let caller = browser(Arc::clone(opened.rp()), &opened, request_id, client(parts, app));
+        return Ok(Bearer::Browser(caller, opened));
+    }
+    if !token.starts_with("sk_") {
+        return Err(problem::API_KEY_INVALID.into());
+    }
+    let (key, rp) = app.engine.by_api_key(token).await?.ok_or(Refused::from(problem::API_KEY_INVALID))?;
+    let caller = Caller { rp: Arc::new(rp), actor: Actor::Server, portal: None, request_id, client: None };
+    Ok(Bearer::Server(Server { caller, scopes: key.scopes }))
+}
+
+/// A person behind a browser.
+pub fn browser(rp: Arc<RelyingParty>, opened: &Opened, request_id: String, client: Client) -> Caller {
+    let portal = match opened {
+        Opened::Portal(portal, _) => Some((**portal).clone()),
+        Opened::Challenge(..) => None,
+    };
+    Caller { rp, actor: Actor::User, portal, request_id, client: Some(client) }
+}
+
+/// The request's id, as the outermost layer set it.
+pub fn request_id(parts: &Parts) -> String {
+    parts.extensions.get::<RequestId>().map(|r| r.0.clone()).unwrap_or_default()
+}
+
+/// What is known of a browser that calls directly.
+pub fn client(parts: &Parts, app: &App) -> Client {
+    let user_agent = parts.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
+    Client {
+        ip: app.client_address(parts),
+        user_agent: user_agent.map(|text| text.chars().filter(|c| !c.is_control()).take(256).collect()),
+        device: None,
+    }
+}
+
+/// A browser says where a call comes from; what says nothing is no page of another site.
+fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refused> {
+    match headers.get(ORIGIN).map(|v| v.to_str().unwrap_or_default()) {
+        Some(origin) if !allowed.iter().any(|a| a == origin) => Err(problem::ORIGIN_NOT_ALLOWED.into()),
+        _ => Ok(()),
+    }
+}
+
+/// One `Authorization: Bearer` header; several are none.
+fn token(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let (one, none) = (all.next()?, all.next());
+    let (scheme, token) = one.to_str().ok()?.split_once(' ')?;
+    (none.is_none() && scheme.eq_ignore_ascii_case("bearer")).then(|| token.trim())
+}

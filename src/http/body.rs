@@ -1,0 +1,258 @@
+//! Reading requests: JSON bodies, path parts and pages of lists, each with a refusal that names what does not fit.
+
+use std::fmt;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+
+use super::problem::{self, Refused};
+use crate::model::{Id, Kind, User};
+
+/// The largest body, in bytes.
+pub const LARGEST: usize = 128 * 1024;
+
+/// A JSON body of this shape; unknown and duplicate members are refused.
+pub struct Body<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, _: &S) -> Result<Body<T>, Refused> {
+        let is_json = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(is_json);
+        if !is_json {
+            return Err(problem::MEDIA_TYPE_UNSUPPORTED.into());
+        }
+        let bytes =
+            axum::body::to_bytes(request.into_body(), LARGEST).await.map_err(
+                |error| match std::error::Error::source(&error)
+                    .is_some_and(|e| e.is::<http_body_util::LengthLimitError>())
+                {
+                    true => Refused::from(problem::BODY_TOO_LARGE),
+                    false => problem::REQUEST_MALFORMED.into(),
+                },
+            )?;
+        read(&bytes).map(Body)
+    }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
+    // A struct would also read from an array, member by member; the API has objects only.
+    if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(Refused { detail: "The body must be an object.", ..problem::REQUEST_INVALID.into() });
+    }
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        if !error.is_data() {
+            return Refused { detail: "The body is no JSON in UTF-8.", ..problem::REQUEST_MALFORMED.into() };
+        }
+        unfit(&path, &error.to_string())
+    })?;
+    reader.end().map_err(|_| Refused { detail: "Something follows the JSON.", ..problem::REQUEST_MALFORMED.into() })?;
+    Ok(value)
+}
+
+/// What does not fit, and where; only names leave, never values.
+fn unfit(path: &str, message: &str) -> Refused {
+    let member = message.split('`').nth(1).unwrap_or_default();
+    let (detail, member) = if message.starts_with("unknown field") {
+        ("The member is unknown.", None)
+    } else if message.starts_with("missing field") {
+        ("The member is missing.", Some(member))
+    } else if message.starts_with("duplicate field") {
+        ("The member occurs twice.", Some(member))
+    } else {
+        ("The member has the wrong type or form.", None)
+    };
+    let path = if path == "." { "" } else { path };
+    let param = match member {
+        Some(member) if path.is_empty() => member.to_owned(),
+        Some(member) if path.ends_with(member) => path.to_owned(),
+        Some(member) => format!("{path}.{member}"),
+        None => path.to_owned(),
+    };
+    let sane = !param.is_empty()
+        && param.len() <= 100
+        && param.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'[' | b']'));
+    Refused { detail, param: sane.then_some(param), ..problem::REQUEST_INVALID.into() }
+}
+
+/// Text of bounded length in bytes, without control characters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Text<const MAX: usize>(pub String);
+
+impl<const MAX: usize> Text<MAX> {
+    /// The text.
+    pub fn take(self) -> String {
+        self.0
+    }
+}
+
+impl<const MAX: usize> fmt::Debug for Text<MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Text({} bytes)", self.0.len())
+    }
+}
+
+impl<'de, const MAX: usize> Deserialize<'de> for Text<MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<MAX>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let fits = !text.is_empty() && text.len() <= MAX && !text.chars().any(char::is_control);
+        if fits { Ok(Text(text)) } else { Err(D::Error::custom("text of another length or form")) }
+    }
+}
+
+/// `{user_id}` of a path.
+pub struct OfUser(pub String);
+
+/// `{user_id}` and `{id}` of a path.
+pub struct OfFactor(pub String, pub Id);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfUser {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<OfUser, Refused> {
+        let Path(user_id) = Path::<String>::from_request_parts(parts, state).await.map_err(unreadable)?;
+        user(user_id).map(OfUser)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OfFactor {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<OfFactor, Refused> {
+        let Path((user_id, id)) =
+            Path::<(String, String)>::from_request_parts(parts, state).await.map_err(unreadable)?;
+        let id = Id::parse(Kind::Factor, &id).ok_or(Refused::from(problem::NOT_FOUND))?;
+        Ok(OfFactor(user(user_id)?, id))
+    }
+}
+
+/// The one id of a path, of the kind that the handler names.
+pub struct OfId(pub String);
+
+impl OfId {
+    /// The id, if it is of this kind; anything else is not found.
+    pub fn of(&self, kind: Kind) -> Result<Id, Refused> {
+        Id::parse(kind, &self.0).ok_or(problem::NOT_FOUND.into())
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OfId {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<OfId, Refused> {
+        Path::<String>::from_request_parts(parts, state).await.map(|Path(id)| OfId(id)).map_err(unreadable)
+    }
+}
+
+fn unreadable(_: PathRejection) -> Refused {
+    Refused { detail: "The path is no UTF-8.", ..problem::REQUEST_MALFORMED.into() }
+}
+
+fn user(user_id: String) -> Result<String, Refused> {
+    match User::is_valid_id(&user_id) {
+        true => Ok(user_id),
+        false => Err(Refused::invalid("user_id", "Expected 1 to 255 bytes without control characters.")),
+    }
+}
+
+/// `?limit=1..100&cursor=` of a list.
+pub struct Page {
+    /// How many.
+    pub limit: usize,
+    /// Where the last page ended.
+    pub cursor: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Page {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Page, Refused> {
+        let mut page = Page { limit: 20, cursor: None };
+        for (name, value) in url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+            match &*name {
+                "limit" => {
+                    let limit = value.parse().ok().filter(|n| (1..=100).contains(n));
+                    page.limit = limit.ok_or_else(|| Refused::invalid("limit", "Expected a number from 1 to 100."))?;
+                }
+                "cursor" => page.cursor = Some(value.into_owned()),
+                _ => return Err(Refused::invalid("query", "Expected limit and cursor only.")),
+            }
+        }
+        Ok(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        _name: Text<5>,
+        _inner: Option<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        _number: i64,
+    }
+
+    fn refused(text: &str) -> (u16, Option<String>) {
+        let refused = read::<Outer>(text.as_bytes()).expect_err(text);
+        (refused.code.status.as_u16(), refused.param)
+    }
+
+    #[test]
+    fn the_member_that_does_not_fit_is_named() {
+        let named = |n: &str| (422, Some(n.to_owned()));
+        assert_eq!(refused(r#"{"_name":"a","other":1}"#), named("other"));
+        assert_eq!(refused(r#"{"_name":"a","_inner":{"_number":1,"deep":1}}"#), named("_inner.deep"));
+        assert_eq!(refused(r#"{"_name":"a","_inner":{"_number":"x"}}"#), named("_inner._number"));
+        assert_eq!(refused(r#"{"_name":"a","_inner":{}}"#), named("_inner._number"));
+        assert_eq!(refused(r#"{}"#), named("_name"));
+        assert_eq!(refused(r#"{"_name":"abcdef"}"#), named("_name"));
+        assert_eq!(refused(r#"{"_name":""}"#), named("_name"));
+        assert_eq!(refused(r#"{"_name":"a\u0000"}"#), named("_name"));
+        assert_eq!(refused(r#"{"_name":["a"]}"#), named("_name"));
+        assert_eq!(refused(r#"{"_name":"a","_name":"b"}"#), named("_name"));
+    }
+
+    #[test]
+    fn nothing_hostile_is_echoed_as_a_name() {
+        assert_eq!(refused(r#"{"_name":"a","<script>alert(1)</script>":1}"#), (422, None));
+        assert_eq!(refused(&format!(r#"{{"_name":"a","{}":1}}"#, "x".repeat(200))), (422, None));
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_refused() {
+        for (text, status) in [
+            ("", 400),
+            ("{", 400),
+            ("[]", 422),
+            ("[\"a\"]", 422),
+            ("1", 422),
+            ("null", 422),
+            ("{}{}", 422),
+            ("{\"_name\":\"a\"} x", 400),
+        ] {
+            assert_eq!(refused(text).0, status, "{text}");
+        }
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        assert_eq!(refused(&format!(r#"{{"_name":"a","_inner":{deep}}}"#)).0, 422);
+        assert_eq!(read::<Outer>(&[0x7b, 0xff, 0x7d]).expect_err("no UTF-8").code.status.as_u16(), 400);
+    }
+}

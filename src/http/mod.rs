@@ -1,0 +1,184 @@
+//! HTTP: a skin. A handler extracts, makes one engine call and shapes the answer; no rule lives here.
+
+mod api;
+mod auth;
+mod body;
+mod pages;
+pub mod problem;
+mod server;
+
+pub use server::serve;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::engine::Engine;
+use crate::model::{Id, Kind};
+use problem::Refused;
+
+/// A request takes no longer than this; gateways have ten seconds of it.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// What handlers share.
+#[derive(Clone)]
+pub struct App {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    settings: Arc<Settings>,
+}
+
+/// What HTTP itself is told.
+pub struct Settings {
+    /// Browsers reach us by https.
+    pub secure: bool,
+    /// Trial aids are on: `/dev`.
+    pub development: bool,
+    /// Proxies whose `X-Forwarded-For` counts.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Set when the process is about to end: it is no longer ready, though it still serves.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// The id of one request, echoed in `Request-Id`.
+#[derive(Clone)]
+pub struct RequestId(pub String);
+
+impl App {
+    /// Around an engine.
+    pub fn new(engine: Arc<Engine>, settings: Settings) -> App {
+        App { engine, settings: Arc::new(settings) }
+    }
+
+    /// Whether new work should come here.
+    async fn is_ready(&self) -> bool {
+        !self.settings.draining.load(Ordering::Relaxed) && self.engine.is_ready().await
+    }
+
+    /// Whether cookies are for https only.
+    fn is_secure(&self) -> bool {
+        self.settings.secure
+    }
+
+    /// The address of the browser: the socket's, or what a trusted proxy says of it. Entries that a client wrote itself stand
+    /// left of the proxy's own and are never reached.
+    fn client_address(&self, parts: &Parts) -> Option<String> {
+        let socket = parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip();
+        let trusted = |ip: &IpAddr| self.settings.trusted_proxies.iter().any(|net| net.contains(ip));
+        if !trusted(&socket) {
+            return Some(socket.to_string());
+        }
+        let forwarded = parts.headers.get_all(HeaderName::from_static("x-forwarded-for"));
+        let hops: Vec<IpAddr> = forwarded
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .flat_map(|v| v.split(','))
+            .filter_map(|a| a.trim().parse().ok())
+            .collect();
+        Some(hops.into_iter().rev().find(|ip| !trusted(ip)).unwrap_or(socket).to_string())
+    }
+}
+
+/// The whole server but the demo.
+pub fn router(app: App) -> Router {
+    let (api, document) = api::router();
+    let routes = api
+        .merge(pages::router())
+        .merge(api::around(document, app.settings.development))
+        .fallback(|| async { Refused::from(problem::NOT_FOUND) })
+        .method_not_allowed_fallback(|| async { Refused::from(problem::HTTP_METHOD_UNSUPPORTED) });
+    routes
+        .layer(TimeoutLayer::with_status_code(axum::http::StatusCode::SERVICE_UNAVAILABLE, LONGEST))
+        .layer(middleware::from_fn_with_state(app.clone(), cross_origin))
+        .layer(CatchPanicLayer::custom(|_| {
+            axum::response::IntoResponse::into_response(Refused::from(problem::STORE_UNAVAILABLE))
+        }))
+        .layer(middleware::from_fn_with_state(app.clone(), frame))
+        .with_state(app)
+}
+
+/// The outermost layer: gives the request its id, completes refusals and sets the headers that every answer has.
+async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    const NAME: HeaderName = HeaderName::from_static("request-id");
+    let given = request.headers().get(NAME).and_then(|v| v.to_str().ok()).filter(|v| is_sane(v)).map(str::to_owned);
+    let id = given.unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    let mut response = problem::complete(response, app.engine.issuer(), &id);
+    tracing::info!(%method, path, status = response.status().as_u16(), request_id = id, "request");
+    let headers = response.headers_mut();
+    let mut set = |name: HeaderName, value: &'static str| {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    set(header::CACHE_CONTROL, "no-store");
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::REFERRER_POLICY, "same-origin");
+    set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    set(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'");
+    if app.is_secure() {
+        set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains");
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(NAME, value);
+    }
+    response
+}
+
+/// A caller's own id is echoed if it is short and plain.
+fn is_sane(id: &str) -> bool {
+    (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// CORS for registered origins, on the API alone: client tokens are used by pages of the relying party's own.
+async fn cross_origin(State(app): State<App>, request: Request, next: Next) -> Response {
+    let origin = request.headers().get(header::ORIGIN).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let Some(origin) = origin.filter(|_| request.uri().path().starts_with("/v1/")) else {
+        return next.run(request).await;
+    };
+    let known = app.engine.knows_origin(&origin).await.unwrap_or(false);
+    let is_preflight = request.method() == axum::http::Method::OPTIONS;
+    let mut response = match is_preflight && known {
+        true => axum::response::IntoResponse::into_response(axum::http::StatusCode::NO_CONTENT),
+        false => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
+    if let (true, Ok(value)) = (known, HeaderValue::from_str(&origin)) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, value);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("request-id, retry-after"));
+        if is_preflight {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH, DELETE"));
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                HeaderValue::from_static("authorization, content-type, idempotency-key, request-id"),
+            );
+            headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_sane;
+
+    #[test]
+    fn only_short_plain_request_ids_are_echoed() {
+        assert!(is_sane("req_0199-aB.c"));
+        for bad in ["", "a b", "a\r\nSet-Cookie: x", "é", &"a".repeat(65), "<b>"] {
+            assert!(!is_sane(bad), "{bad}");
+        }
+    }
+}

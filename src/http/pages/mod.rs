@@ -1,0 +1,6 @@
+//! Pages.
+use super::App;
+use axum::Router;
+pub fn router() -> Router<App> {
+    Router::new()
+}

@@ -1,0 +1,176 @@
+//! Countersign: a second factor beside any login.
+//!
+//! The code map, outside in: [`run`] puts an engine together and serves it. `http` is the skin that speaks JSON and pages, `demo` an
+//! application of its own that uses only the public API. `engine` is the only place that acts; it asks `methods` (is this proof
+//! right?) and `policy` (what is it worth, when does guessing pause?), which are pure, and writes through `store`, sends through
+//! `delivery`, seals by `vault` and signs by `token`. `model` is the data that they all speak of. ARCHITECTURE.md walks one
+//! verification through these rooms.
+
+pub mod clock;
+pub mod config;
+pub mod delivery;
+pub mod demo;
+pub mod engine;
+pub mod http;
+pub mod methods;
+pub mod model;
+pub mod policy;
+pub mod store;
+pub mod token;
+pub mod vault;
+
+mod demonstration;
+
+pub use demonstration::{DemoError, DemoOptions, run_demo};
+pub use engine::{NewParty, Operator};
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use clock::{Clock, FileClock, SystemClock, SystemRng};
+use config::{Config, Database, Storage};
+use engine::{Engine, StartError};
+use model::{Moment, Rng};
+use store::Store;
+
+/// How often what has run out is removed.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// Between "not ready" and the end of accepting, so that a balancer sees it.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// Adds to the engine's routes.
+pub type Around = Box<dyn FnOnce(axum::Router) -> axum::Router + Send>;
+
+/// What an engine is put together from, beside its settings.
+pub struct Parts {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+    /// Bring a PostgreSQL schema up to date first.
+    pub migrate: bool,
+    /// What stands around the engine's routes on the same port: the demo.
+    pub around: Option<Around>,
+    /// A socket that already listens, instead of the settings' address.
+    pub listener: Option<TcpListener>,
+}
+
+impl Parts {
+    /// Those of a real engine; in development the clock may be moved by a file.
+    pub fn new(config: &Config) -> Parts {
+        let clock: Arc<dyn Clock> = match &config.clock_file {
+            Some(path) => Arc::new(FileClock::new(path.clone())),
+            None => Arc::new(SystemClock),
+        };
+        Parts { clock, rng: Arc::new(SystemRng), migrate: false, around: None, listener: None }
+    }
+}
+
+/// An engine that serves.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The engine.
+    pub engine: Arc<Engine>,
+    stop: watch::Sender<bool>,
+    draining: Arc<AtomicBool>,
+    server: JoinHandle<()>,
+    _lock: Option<store::Lock>,
+}
+
+impl Running {
+    /// Fails readiness, lets requests in flight finish, and ends.
+    pub async fn stop(self) {
+        self.draining.store(true, Ordering::Relaxed);
+        tokio::time::sleep(DRAIN).await;
+        let _ = self.stop.send(true);
+        let _ = self.server.await;
+        self.engine.close().await;
+    }
+
+    /// Ends without any of that, as a crash would.
+    pub fn abort(self) {
+        self.server.abort();
+    }
+}
+
+/// The composition root: opens the store, brings the engine up, listens, serves.
+pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
+    let lock = match &config.storage.database {
+        Database::Sqlite(path) => Some(Store::lock_sqlite(path)?),
+        Database::Postgres(_) => None,
+    };
+    let store = engine::open_store(&config.storage, parts.migrate).await?;
+    let engine = Arc::new(Engine::start(config, store, parts.clock, parts.rng).await?);
+    let listener = match parts.listener {
+        Some(listener) => listener,
+        None => TcpListener::bind(config.listen).await.map_err(|e| StartError::Listen(config.listen, e))?,
+    };
+    let address = listener.local_addr().map_err(|e| StartError::Listen(config.listen, e))?;
+    let draining = Arc::new(AtomicBool::new(false));
+    let settings = http::Settings {
+        secure: config.public_url.scheme() == "https",
+        development: config.development,
+        trusted_proxies: config.trusted_proxies.clone(),
+        draining: Arc::clone(&draining),
+    };
+    let router = http::router(http::App::new(Arc::clone(&engine), settings));
+    let router = match parts.around {
+        Some(around) => around(router),
+        None => router,
+    };
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(keep_house(Arc::clone(&engine), stopped.clone()));
+    let server = tokio::spawn(http::serve(listener, router, ended(stopped)));
+    Ok(Running { address, engine, stop, draining, server, _lock: lock })
+}
+
+async fn ended(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn keep_house(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
+    let mut stopped = std::pin::pin!(ended(stopped));
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(HOUSEKEEPING) => {
+                if let Err(error) = engine.purge().await {
+                    tracing::warn!(%error, "housekeeping failed");
+                }
+            }
+            () = &mut stopped => return,
+        }
+    }
+}
+
+/// The operator's hands on the database of these settings. SQLite is brought up to date, PostgreSQL must be.
+pub async fn operator(storage: &Storage) -> Result<Operator, StartError> {
+    let store = engine::open_store(storage, false).await?;
+    Ok(Operator::new(store, Arc::new(SystemClock), Arc::new(SystemRng)))
+}
+
+/// Brings the schema of these settings up to date.
+pub async fn migrate(storage: &Storage) -> Result<(), StartError> {
+    engine::open_store(storage, true).await.map(drop)
+}
+
+/// A new master key, as the settings take it.
+pub fn new_master_key() -> zeroize::Zeroizing<String> {
+    let at = Moment::new(SystemClock.now(), &SystemRng);
+    vault::MasterKey::generate(&at).text()
+}
+
+/// Whether the database of these settings is there and the master key opens its key ring.
+pub async fn examine_keys(config: &Config) -> Result<(), StartError> {
+    let parts = Parts::new(config);
+    let store = engine::open_store(&config.storage, false).await?;
+    let engine = Engine::start(config, store, parts.clock, parts.rng).await?;
+    engine.close().await;
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! The commands. Errors become words here, and nowhere else.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = commands::Arguments::parse();
+    match commands::run(arguments).await {
+        Ok(code) => code,
+        Err(error) => {
+            commands::say(&format!("countersign: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}

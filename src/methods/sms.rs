@@ -1,0 +1,197 @@
+//! Codes sent as text messages. The weakest method: kept for those who have no other, never phishing-resistant.
+//! Decides what is texted and to which numbers; the sending itself is done elsewhere.
+
+use phonenumber::Type;
+use phonenumber::metadata::DATABASE;
+use zeroize::Zeroizing;
+
+use super::{
+    Answer, Begun, Enrolled, Exam, Held, Method, Parties, Proven, Refusal, Shown, Spent, Wish, delivered, six_digits,
+};
+use crate::model::{Channel, Details, Evidence, Id, Keyed, MethodKind, Moment, Number, SmsDetails};
+
+/// Country codes that belong to no country and cost accordingly: shared-cost, satellite, personal and premium networks.
+const NO_COUNTRY: [&str; 9] = ["800", "808", "870", "878", "881", "882", "883", "888", "979"];
+
+/// The method.
+pub struct Sms {
+    countries: Option<Vec<String>>,
+}
+
+impl Sms {
+    /// With the countries that may be texted, as ISO 3166-1 alpha-2 codes; `None` for all but costly numbers.
+    pub fn new(countries: Option<Vec<String>>) -> Sms {
+        Sms { countries }
+    }
+
+    /// The country of a number that may be texted (requirements P-14, P-15).
+    pub fn country(&self, number: &Number) -> Result<Option<String>, Refusal> {
+        let digits = &number.as_str()[1..];
+        if NO_COUNTRY.iter().any(|code| digits.starts_with(code)) {
+            return Err(Refusal::PhoneNotAllowed);
+        }
+        let parsed = phonenumber::parse(None, number.as_str()).map_err(|_| Refusal::PhoneInvalid)?;
+        let country = parsed.country().id().map(|id| id.as_ref().to_owned());
+        let costly = matches!(
+            parsed.number_type(&DATABASE),
+            Type::PremiumRate | Type::SharedCost | Type::PersonalNumber | Type::Uan | Type::Pager | Type::TollFree
+        );
+        let listed = match (&self.countries, &country) {
+            (None, _) => true,
+            (Some(allowed), Some(country)) => allowed.iter().any(|a| a.eq_ignore_ascii_case(country)),
+            (Some(_), None) => false,
+        };
+        if costly || !listed {
+            return Err(Refusal::PhoneNotAllowed);
+        }
+        Ok(country)
+    }
+}
+
+impl Method for Sms {
+    fn kind(&self) -> MethodKind {
+        MethodKind::Sms
+    }
+
+    fn begin_enrolment(
+        &self,
+        at: &Moment<'_>,
+        keyed: &dyn Keyed,
+        parties: &Parties,
+        owner: &Id,
+        wish: &Wish,
+        _held: &[Held],
+    ) -> Result<Begun, Refusal> {
+        let Wish::Sms(number) = wish else { return Err(Refusal::NotAllowed) };
+        let details = SmsDetails { phone_masked: number.masked(), country: self.country(number)? };
+        let mut begun = text(at, keyed, parties, owner, number.clone(), details);
+        begun.secret = Some(Zeroizing::new(number.as_str().as_bytes().to_vec()));
+        Ok(begun)
+    }
+
+    fn finish_enrolment(&self, exam: &Exam) -> Result<Enrolled, Refusal> {
+        let pending = exam.held.first().ok_or(Refusal::NotAllowed)?;
+        delivered::judge(
+            &*exam.keyed,
+            &exam.owner,
+            exam.state.as_deref().map(Vec::as_slice),
+            &six_digits(exam.code()?)?,
+        )?;
+        Ok(Enrolled { details: pending.factor.details.clone(), secret: None, credential_id: None, last_step: 0 })
+    }
+
+    fn begin_challenge(
+        &self,
+        at: &Moment<'_>,
+        keyed: &dyn Keyed,
+        parties: &Parties,
+        owner: &Id,
+        held: &[Held],
+    ) -> Result<Begun, Refusal> {
+        let held = held.first().ok_or(Refusal::NotAllowed)?;
+        let number = number_of(held).ok_or(Refusal::PhoneInvalid)?;
+        let Details::Sms(details) = &held.factor.details else { return Err(Refusal::NotAllowed) };
+        self.country(&number)?;
+        Ok(text(at, keyed, parties, owner, number, details.clone()))
+    }
+
+    fn check_form(&self, answer: &Answer) -> Result<(), Refusal> {
+        match answer {
+            Answer::Code(code) => six_digits(code).map(drop),
+            Answer::Credential(_) => Err(Refusal::Malformed),
+        }
+    }
+
+    fn verify(&self, exam: &Exam) -> Result<Proven, Refusal> {
+        let held = exam.held.first().ok_or(Refusal::Expired)?;
+        delivered::judge(
+            &*exam.keyed,
+            &exam.owner,
+            exam.state.as_deref().map(Vec::as_slice),
+            &six_digits(exam.code()?)?,
+        )?;
+        Ok(Proven {
+            spent: Spent::SentCode { factor: held.factor.id.clone() },
+            evidence: Evidence::of_code(Channel::Sms),
+        })
+    }
+}
+
+/// The number of a phone.
+pub fn number_of(held: &Held) -> Option<Number> {
+    std::str::from_utf8(&held.secret).ok().and_then(Number::parse)
+}
+
+fn text(
+    at: &Moment<'_>,
+    keyed: &dyn Keyed,
+    parties: &Parties,
+    owner: &Id,
+    number: Number,
+    details: SmsDetails,
+) -> Begun {
+    let (code, state) = delivered::issue(at, keyed, owner);
+    let text = wording(&code, &parties.rp.name, &parties.purpose, &parties.rp.host);
+    Begun {
+        shown: Shown::Sms { phone_masked: details.phone_masked.clone() },
+        secret: None,
+        state: Some(state),
+        text: Some((number, Zeroizing::new(text))),
+        details: Details::Sms(details),
+    }
+}
+
+/// The code first, so that it is the first run of six digits; the origin-bound line last (WICG origin-bound one-time codes).
+fn wording(code: &str, app: &str, purpose: &str, host: &str) -> String {
+    let app = one_line(app);
+    let purpose = one_line(purpose);
+    format!("{code} is your {app} code to {purpose}. Don't share it.\n\n@{host} #{code}")
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(60).collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn country(number: &str) -> Result<Option<String>, Refusal> {
+        Sms::new(None).country(&Number::parse(number).expect("E.164"))
+    }
+
+    /// P-14, P-15.
+    #[test]
+    fn costly_numbers_are_not_texted() {
+        for costly in [
+            "+19005550123",
+            "+449098790123",
+            "+870773111632",
+            "+8816123456789",
+            "+88213123456",
+            "+979123456789",
+            "+80812345678",
+            "+491805123456",
+        ] {
+            assert_eq!(country(costly), Err(Refusal::PhoneNotAllowed), "{costly}");
+        }
+        assert_eq!(country("+14155550123"), Ok(Some("US".to_owned())));
+        assert_eq!(country("+4915112345678"), Ok(Some("DE".to_owned())));
+    }
+
+    #[test]
+    fn a_country_list_leaves_out_all_others() {
+        let only_german = Sms::new(Some(vec!["de".to_owned()]));
+        assert!(only_german.country(&Number::parse("+4915112345678").expect("E.164")).is_ok());
+        assert_eq!(only_german.country(&Number::parse("+14155550123").expect("E.164")), Err(Refusal::PhoneNotAllowed));
+    }
+
+    /// P-12: the last line is exactly `@host #code`; nothing but the code runs to six digits before it.
+    #[test]
+    fn the_text_is_bound_to_the_site_and_the_code_comes_first() {
+        let text = wording("012345", "Acme 2000\r\nBank", "pay 123456 now", "example.com");
+        assert!(text.starts_with("012345 is your Acme 2000  Bank code to"), "{text}");
+        assert_eq!(text.lines().last(), Some("@example.com #012345"));
+        assert_eq!(text.lines().count(), 3);
+    }
+}

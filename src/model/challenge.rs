@@ -1,0 +1,195 @@
+//! One pending request for proof. It spans all the methods that the user may use.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Acr, Evidence, Id, MethodKind, Timestamp};
+
+/// What the caller demands of the proof.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requirement {
+    /// At least this strong.
+    pub acr: Option<Acr>,
+    /// Not older than this many seconds.
+    pub max_age: Option<i64>,
+    /// By one of these methods.
+    pub methods: Option<Vec<MethodKind>>,
+}
+
+/// One line of what the person is asked to confirm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detail {
+    /// What the value is. Declared before `value`: the digest of RFC 8785 relies on sorted members.
+    pub label: String,
+    /// The value itself.
+    pub value: String,
+}
+
+/// What the page shows of the action.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Display {
+    /// The action in the person's words.
+    pub label: Option<String>,
+    /// What is bound into the session.
+    #[serde(default)]
+    pub details: Vec<Detail>,
+}
+
+/// What the caller knows of the person's browser.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// Address.
+    pub ip: Option<String>,
+    /// `User-Agent`.
+    pub user_agent: Option<String>,
+    /// An opaque name of the device.
+    pub device: Option<String>,
+}
+
+/// Why the portal opened a challenge of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Portal {
+    /// The portal session that awaits the proof.
+    pub id: Id,
+    /// The page to go on with, below the portal session's path.
+    pub page: String,
+}
+
+/// What a challenge was opened for; fixed when it is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// The action that the session will allow.
+    pub action: String,
+    /// Demands on the proof.
+    #[serde(default)]
+    pub require: Requirement,
+    /// What the page shows.
+    #[serde(default)]
+    pub display: Display,
+    /// The session ends with its first use.
+    #[serde(default)]
+    pub single_use: bool,
+    /// Services for which the JWT is meant.
+    #[serde(default)]
+    pub audience: Vec<String>,
+    /// The caller's own thread through the result.
+    pub binding: Option<String>,
+    /// The person's browser as the caller sees it.
+    #[serde(default)]
+    pub client: Client,
+    /// Where the hosted page returns.
+    pub return_url: Option<String>,
+    /// The caller's guard against a forged return.
+    pub state: Option<String>,
+    /// PKCE, S256 (RFC 7636).
+    pub code_challenge: Option<String>,
+    /// Set where our own portal asked.
+    pub portal: Option<Portal>,
+}
+
+/// What approved a challenge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// By which method.
+    pub method: MethodKind,
+    /// By which factor; a recovery code is none.
+    pub factor_id: Option<Id>,
+    /// What was seen.
+    pub evidence: Evidence,
+    /// When it was given.
+    pub at: Timestamp,
+}
+
+/// Where a challenge stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChallengeStatus {
+    /// Open.
+    Pending,
+    /// Answered rightly.
+    Approved,
+    /// Answered wrongly too often.
+    Denied,
+    /// Ran out of time.
+    Expired,
+    /// Called off.
+    Cancelled,
+}
+
+impl ChallengeStatus {
+    /// The value in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ChallengeStatus::Pending => "pending",
+            ChallengeStatus::Approved => "approved",
+            ChallengeStatus::Denied => "denied",
+            ChallengeStatus::Expired => "expired",
+            ChallengeStatus::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A challenge as it is kept.
+#[derive(Clone, Debug)]
+pub struct Challenge {
+    /// `chl_…`.
+    pub id: Id,
+    /// The relying party that opened it.
+    pub rp_id: Id,
+    /// Of whom the proof is asked.
+    pub user_id: String,
+    /// For what.
+    pub terms: Terms,
+    /// `pending`, `approved`, `denied` or `cancelled`; expiry is not written.
+    pub status: String,
+    /// How many answers are left.
+    pub attempts_left: i64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it runs out.
+    pub expires_at: Timestamp,
+    /// What approved it.
+    pub proof: Option<Proof>,
+    /// Hash of the link token.
+    pub link_hash: Option<Vec<u8>>,
+    /// When a browser opened the link.
+    pub link_opened_at: Option<Timestamp>,
+    /// Hash of that browser's cookie.
+    pub browser_hash: Option<Vec<u8>>,
+    /// Hash of the client token's secret.
+    pub client_token_hash: Option<Vec<u8>>,
+    /// When its code was exchanged for the session.
+    pub exchanged_at: Option<Timestamp>,
+}
+
+impl Challenge {
+    /// Where it stands at this time.
+    pub fn status_at(&self, now: Timestamp) -> ChallengeStatus {
+        match self.status.as_str() {
+            "approved" => ChallengeStatus::Approved,
+            "denied" => ChallengeStatus::Denied,
+            "cancelled" => ChallengeStatus::Cancelled,
+            _ if now >= self.expires_at => ChallengeStatus::Expired,
+            _ => ChallengeStatus::Pending,
+        }
+    }
+}
+
+/// Something that was asked and awaits its response: a WebAuthn ceremony or a code that was sent. One per owner and method.
+#[derive(Clone, Debug)]
+pub struct Prompt {
+    /// Changes with each new prompt; a response is judged against exactly this one.
+    pub id: Id,
+    /// The challenge or the pending factor that it belongs to.
+    pub owner_id: Id,
+    /// Its method.
+    pub method: MethodKind,
+    /// The factor to which a code was sent.
+    pub factor_id: Option<Id>,
+    /// The method's own state, sealed for this row.
+    pub sealed: Vec<u8>,
+    /// How many codes were sent for this owner.
+    pub sends: i64,
+    /// When the last one was sent.
+    pub sent_at: Timestamp,
+    /// When it no longer counts.
+    pub expires_at: Timestamp,
+}

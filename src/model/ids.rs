@@ -1,0 +1,155 @@
+//! Ids: a prefix that says what is named, and a part that sorts by the time of its making.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Moment;
+
+/// What an id names; the prefix of its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `rp_`, a relying party.
+    RelyingParty,
+    /// `key_`, an API key.
+    ApiKey,
+    /// `fac_`, a factor.
+    Factor,
+    /// `chl_`, a challenge.
+    Challenge,
+    /// `ses_`, a step-up session.
+    Session,
+    /// `evt_`, an audit event.
+    Event,
+    /// `msg_`, a message that a provider carries.
+    Message,
+    /// `req_`, one HTTP request.
+    Request,
+    /// `por_`, a portal session.
+    Portal,
+    /// `prm_`, a prompt that awaits its response (internal).
+    Prompt,
+    /// `set_`, a set of recovery codes (internal).
+    RecoverySet,
+}
+
+impl Kind {
+    const ALL: [Kind; 11] = [
+        Kind::RelyingParty,
+        Kind::ApiKey,
+        Kind::Factor,
+        Kind::Challenge,
+        Kind::Session,
+        Kind::Event,
+        Kind::Message,
+        Kind::Request,
+        Kind::Portal,
+        Kind::Prompt,
+        Kind::RecoverySet,
+    ];
+
+    /// The prefix with its underscore.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Kind::RelyingParty => "rp_",
+            Kind::ApiKey => "key_",
+            Kind::Factor => "fac_",
+            Kind::Challenge => "chl_",
+            Kind::Session => "ses_",
+            Kind::Event => "evt_",
+            Kind::Message => "msg_",
+            Kind::Request => "req_",
+            Kind::Portal => "por_",
+            Kind::Prompt => "prm_",
+            Kind::RecoverySet => "set_",
+        }
+    }
+}
+
+/// A prefix and 32 hexadecimal digits of a UUID of version 7 (RFC 9562, 5.7).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Id(String);
+
+impl Id {
+    /// A new id whose time part is the moment's.
+    pub fn new(kind: Kind, at: &Moment<'_>) -> Id {
+        Id(format!("{}{}", kind.prefix(), at.uuid_v7().simple()))
+    }
+
+    /// Reads an id of this kind; `None` for anything else.
+    pub fn parse(kind: Kind, text: &str) -> Option<Id> {
+        let digits = text.strip_prefix(kind.prefix())?;
+        let canonical = digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        canonical.then(|| Id(text.to_owned()))
+    }
+
+    /// An id that the store gave back.
+    pub fn stored(text: String) -> Id {
+        Id(text)
+    }
+
+    /// The id of this kind with these 128 bits.
+    pub fn from_bytes(kind: Kind, bytes: [u8; 16]) -> Id {
+        Id(format!("{}{}", kind.prefix(), uuid::Uuid::from_bytes(bytes).simple()))
+    }
+
+    /// The 128 bits behind the prefix.
+    pub fn bytes(&self) -> [u8; 16] {
+        self.digits().and_then(|d| uuid::Uuid::try_parse(d).ok()).map(|u| *u.as_bytes()).unwrap_or_default()
+    }
+
+    /// The text without its prefix.
+    pub fn digits(&self) -> Option<&str> {
+        Kind::ALL.iter().find_map(|k| self.0.strip_prefix(k.prefix()))
+    }
+
+    /// The whole text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Rng, Timestamp};
+
+    struct Zero;
+    impl Rng for Zero {
+        fn fill(&self, out: &mut [u8]) {
+            out.fill(0);
+        }
+    }
+
+    #[test]
+    fn ids_sort_by_the_time_of_their_making() {
+        let early = Id::new(Kind::Challenge, &Moment::new(Timestamp::from_seconds(1_000), &Zero));
+        let late = Id::new(Kind::Challenge, &Moment::new(Timestamp::from_seconds(1_001), &Zero));
+        assert!(early < late);
+        assert_eq!(Id::parse(Kind::Challenge, early.as_str()), Some(early.clone()));
+        assert_eq!(Id::from_bytes(Kind::Challenge, early.bytes()), early);
+    }
+
+    #[test]
+    fn an_id_of_another_kind_or_form_is_no_id() {
+        let id = "chl_0199aaaabbbbccccddddeeeeffff0000";
+        assert!(Id::parse(Kind::Challenge, id).is_some());
+        assert!(Id::parse(Kind::Factor, id).is_none());
+        assert!(Id::parse(Kind::Challenge, &id.to_uppercase()).is_none());
+        assert!(Id::parse(Kind::Challenge, "chl_").is_none());
+        assert!(Id::parse(Kind::Challenge, &format!("{id}0")).is_none());
+    }
+}

@@ -1,0 +1,35 @@
+//! The relying party's own name for a person, and what pages call them.
+
+use super::Timestamp;
+
+/// The longest user id, in bytes of UTF-8.
+pub const MAX_USER_ID: usize = 255;
+
+/// A user as far as the engine knows one.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The relying party's opaque name for the person.
+    pub user_id: String,
+    /// The WebAuthn user handle: 16 random bytes, stable, without meaning (WebAuthn L3, 5.4.3).
+    pub handle: [u8; 16],
+    /// A name that pages and authenticators may show.
+    pub display_name: Option<String>,
+    /// What the person signs in with, shown masked.
+    pub login_hint: Option<String>,
+    /// BCP 47 tag.
+    pub locale: Option<String>,
+    /// When it was first named.
+    pub created_at: Timestamp,
+}
+
+impl User {
+    /// Whether this text may name a user: 1 to 255 bytes of UTF-8 without control characters.
+    pub fn is_valid_id(text: &str) -> bool {
+        !text.is_empty() && text.len() <= MAX_USER_ID && !text.chars().any(char::is_control)
+    }
+
+    /// The best name that is known for the person.
+    pub fn shown_name(&self) -> &str {
+        self.display_name.as_deref().or(self.login_hint.as_deref()).unwrap_or(&self.user_id)
+    }
+}

@@ -1,0 +1,6 @@
+//! Rules as pure tables and state machines: what a proof is worth, when guessing pauses, what satisfies a demand, when a text may go out.
+
+pub mod assurance;
+pub mod requirement;
+pub mod sending;
+pub mod throttle;

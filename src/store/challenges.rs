@@ -1,0 +1,237 @@
+//! Challenges and the prompts that await a response.
+
+use sqlx::FromRow;
+
+use super::events::append;
+use super::{Contest, Result, Store, json, won};
+use crate::model::{Challenge, Event, Id, MethodKind, Prompt, Timestamp};
+
+#[derive(FromRow)]
+struct ChallengeRow {
+    rp_id: String,
+    user_id: String,
+    id: String,
+    terms: String,
+    status: String,
+    attempts_left: i64,
+    created_at: i64,
+    expires_at: i64,
+    proof: Option<String>,
+    link_hash: Option<Vec<u8>>,
+    link_opened_at: Option<i64>,
+    browser_hash: Option<Vec<u8>>,
+    client_token_hash: Option<Vec<u8>>,
+    exchanged_at: Option<i64>,
+}
+
+impl ChallengeRow {
+    fn model(self) -> Result<Challenge> {
+        Ok(Challenge {
+            id: Id::stored(self.id),
+            rp_id: Id::stored(self.rp_id),
+            user_id: self.user_id,
+            terms: json("challenges", &self.terms)?,
+            status: self.status,
+            attempts_left: self.attempts_left,
+            created_at: Timestamp(self.created_at),
+            expires_at: Timestamp(self.expires_at),
+            proof: self.proof.map(|p| json("challenges", &p)).transpose()?,
+            link_hash: self.link_hash,
+            link_opened_at: self.link_opened_at.map(Timestamp),
+            browser_hash: self.browser_hash,
+            client_token_hash: self.client_token_hash,
+            exchanged_at: self.exchanged_at.map(Timestamp),
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct PromptRow {
+    owner_id: String,
+    method: String,
+    id: String,
+    factor_id: Option<String>,
+    sealed: Vec<u8>,
+    sends: i64,
+    sent_at: i64,
+    expires_at: i64,
+}
+
+/// A challenge to be made.
+#[derive(Clone)]
+pub struct NewChallenge {
+    /// The challenge.
+    pub challenge: Challenge,
+    /// What is written down of it.
+    pub event: Event,
+}
+
+/// Inserts a challenge on the connection of a writing body.
+macro_rules! insert_challenge {
+    ($conn:expr, $challenge:expr) => {{
+        let challenge: &crate::model::Challenge = $challenge;
+        sqlx::query(
+            "insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, proof, link_hash, link_opened_at, browser_hash, client_token_hash)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        )
+        .bind(challenge.rp_id.as_str())
+        .bind(&challenge.user_id)
+        .bind(challenge.id.as_str())
+        .bind(crate::store::text(&challenge.terms))
+        .bind(&challenge.status)
+        .bind(challenge.attempts_left)
+        .bind(challenge.created_at.0)
+        .bind(challenge.expires_at.0)
+        .bind(challenge.proof.as_ref().map(crate::store::text))
+        .bind(&challenge.link_hash)
+        .bind(challenge.link_opened_at.map(|t| t.0))
+        .bind(&challenge.browser_hash)
+        .bind(&challenge.client_token_hash)
+        .execute(&mut *$conn)
+        .await?;
+    }};
+}
+pub(super) use insert_challenge;
+
+impl Store {
+    /// Opens a challenge.
+    pub async fn create_challenge(&self, new: &NewChallenge) -> Result<()> {
+        write!(self, (new) conn => {
+            insert_challenge!(conn, &new.challenge);
+            append!(conn, &new.event);
+            Ok(())
+        })
+    }
+
+    /// A challenge by its id alone; the caller compares the relying party.
+    pub async fn challenge(&self, id: &Id) -> Result<Option<Challenge>> {
+        let row: Option<ChallengeRow> = read!(self, db => {
+            sqlx::query_as(
+                "select rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, proof, link_hash, link_opened_at, browser_hash, client_token_hash, exchanged_at
+                 from challenges where id = $1",
+            )
+            .bind(id.as_str())
+            .fetch_optional(db)
+            .await
+        })?;
+        row.map(ChallengeRow::model).transpose()
+    }
+
+    /// Calls a challenge off and ends its prompts; `Conflict(Challenge)` where it is no longer open.
+    pub async fn cancel_challenge(&self, challenge: &Challenge, event: &Event) -> Result<()> {
+        write!(self, (challenge, event) conn => {
+            let done = sqlx::query(
+                "update challenges set status = 'cancelled'
+                 where rp_id = $1 and user_id = $2 and id = $3 and status = 'pending' and expires_at > $4",
+            )
+            .bind(challenge.rp_id.as_str())
+            .bind(&challenge.user_id)
+            .bind(challenge.id.as_str())
+            .bind(event.at.0)
+            .execute(&mut *conn)
+            .await?;
+            won(done.rows_affected(), Contest::Challenge)?;
+            sqlx::query("delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $3")
+                .bind(challenge.rp_id.as_str())
+                .bind(&challenge.user_id)
+                .bind(challenge.id.as_str())
+                .execute(&mut *conn)
+                .await?;
+            append!(conn, &event);
+            Ok(())
+        })
+    }
+
+    /// Binds a challenge to the browser that opened its link; `Conflict(Token)` where another did.
+    pub async fn open_challenge_link(&self, challenge: &Challenge, browser_hash: &[u8], now: Timestamp) -> Result<()> {
+        write!(self, (challenge, browser_hash) conn => {
+            let done = sqlx::query(
+                "update challenges set link_opened_at = $1, browser_hash = $2
+                 where rp_id = $3 and user_id = $4 and id = $5 and link_opened_at is null and link_hash is not null",
+            )
+            .bind(now.0)
+            .bind(browser_hash)
+            .bind(challenge.rp_id.as_str())
+            .bind(&challenge.user_id)
+            .bind(challenge.id.as_str())
+            .execute(&mut *conn)
+            .await?;
+            won(done.rows_affected(), Contest::Token)
+        })
+    }
+
+    /// Gives an approved challenge a new one-time code in place of any before; `Conflict(Token)` once it was exchanged.
+    pub async fn set_exchange_code(
+        &self,
+        challenge: &Challenge,
+        code_hash: &[u8],
+        expires_at: Timestamp,
+    ) -> Result<()> {
+        write!(self, (challenge, code_hash) conn => {
+            let done = sqlx::query(
+                "update challenges set code_hash = $1, code_expires_at = $2
+                 where rp_id = $3 and user_id = $4 and id = $5 and status = 'approved' and exchanged_at is null",
+            )
+            .bind(code_hash)
+            .bind(expires_at.0)
+            .bind(challenge.rp_id.as_str())
+            .bind(&challenge.user_id)
+            .bind(challenge.id.as_str())
+            .execute(&mut *conn)
+            .await?;
+            won(done.rows_affected(), Contest::Token)
+        })
+    }
+
+    /// What is awaited for this owner and method.
+    pub async fn prompt(&self, rp: &Id, user_id: &str, owner: &Id, method: MethodKind) -> Result<Option<Prompt>> {
+        let row: Option<PromptRow> = read!(self, db => {
+            sqlx::query_as(
+                "select owner_id, method, id, factor_id, sealed, sends, sent_at, expires_at from prompts
+                 where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4",
+            )
+            .bind(rp.as_str())
+            .bind(user_id)
+            .bind(owner.as_str())
+            .bind(method.as_str())
+            .fetch_optional(db)
+            .await
+        })?;
+        Ok(row.map(|row| Prompt {
+            id: Id::stored(row.id),
+            owner_id: Id::stored(row.owner_id),
+            method: MethodKind::parse(&row.method).unwrap_or(method),
+            factor_id: row.factor_id.map(Id::stored),
+            sealed: row.sealed,
+            sends: row.sends,
+            sent_at: Timestamp(row.sent_at),
+            expires_at: Timestamp(row.expires_at),
+        }))
+    }
+
+    /// Puts a ceremony in the place of any before it.
+    pub async fn replace_prompt(&self, rp: &Id, user_id: &str, prompt: &Prompt) -> Result<()> {
+        write!(self, (rp, user_id, prompt) conn => {
+            sqlx::query(
+                "insert into prompts (rp_id, user_id, owner_id, method, id, factor_id, sealed, sends, sent_at, expires_at)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                 on conflict (rp_id, user_id, owner_id, method) do update set
+                   id = excluded.id, factor_id = excluded.factor_id, sealed = excluded.sealed, sends = excluded.sends,
+                   sent_at = excluded.sent_at, expires_at = excluded.expires_at",
+            )
+            .bind(rp.as_str())
+            .bind(&user_id)
+            .bind(prompt.owner_id.as_str())
+            .bind(prompt.method.as_str())
+            .bind(prompt.id.as_str())
+            .bind(prompt.factor_id.as_ref().map(|f| f.as_str()))
+            .bind(&prompt.sealed)
+            .bind(prompt.sends)
+            .bind(prompt.sent_at.0)
+            .bind(prompt.expires_at.0)
+            .execute(&mut *conn)
+            .await?;
+            Ok(())
+        })
+    }
+}

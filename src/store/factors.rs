@@ -1,0 +1,280 @@
+//! Factors: pending, active, gone.
+
+use sqlx::FromRow;
+
+use super::events::append;
+use super::{Contest, Error, Result, Store, json, text, won};
+use crate::model::{Details, Event, Factor, Id, MethodKind, Timestamp};
+
+#[derive(FromRow)]
+struct FactorRow {
+    user_id: String,
+    id: String,
+    kind: String,
+    name: String,
+    details: String,
+    created_at: i64,
+    activated_at: Option<i64>,
+    expires_at: i64,
+    last_used_at: Option<i64>,
+    last_step: i64,
+    version: i64,
+    sealed: Vec<u8>,
+    credential_id: Option<String>,
+}
+
+impl FactorRow {
+    fn model(self) -> Result<Factor> {
+        Ok(Factor {
+            id: Id::stored(self.id),
+            user_id: self.user_id,
+            kind: MethodKind::parse(&self.kind).ok_or(Error::Corrupt("factors"))?,
+            name: self.name,
+            details: json("factors", &self.details)?,
+            created_at: Timestamp(self.created_at),
+            activated_at: self.activated_at.map(Timestamp),
+            expires_at: Timestamp(self.expires_at),
+            last_used_at: self.last_used_at.map(Timestamp),
+            last_step: self.last_step,
+            version: self.version,
+            sealed: self.sealed,
+            credential_id: self.credential_id,
+        })
+    }
+}
+
+/// A factor to be made.
+#[derive(Clone)]
+pub struct NewFactor {
+    /// The factor; its name is a wish where `free_name` is set.
+    pub factor: Factor,
+    /// Takes the next free "name 2", "name 3" … instead of refusing a name that is taken.
+    pub free_name: bool,
+    /// What is written down of it.
+    pub event: Event,
+}
+
+/// The first proof of a pending factor stands.
+#[derive(Clone)]
+pub struct Activation {
+    /// Which.
+    pub id: Id,
+    /// What may be shown from now on.
+    pub details: Details,
+    /// What replaces the sealed part; `None` keeps it.
+    pub sealed: Option<Vec<u8>>,
+    /// A credential id, unique within the relying party.
+    pub credential_id: Option<String>,
+    /// The step that the first code spent.
+    pub last_step: i64,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Store {
+    /// All live factors of a user, active and pending, oldest first.
+    pub async fn factors(&self, rp: &Id, user_id: &str, now: Timestamp) -> Result<Vec<Factor>> {
+        let rows: Vec<FactorRow> = read!(self, db => {
+            sqlx::query_as(
+                "select user_id, id, kind, name, details, created_at, activated_at, expires_at, last_used_at, last_step, version, sealed, credential_id
+                 from factors where rp_id = $1 and user_id = $2 and (activated_at is not null or expires_at > $3) order by id",
+            )
+            .bind(rp.as_str())
+            .bind(user_id)
+            .bind(now.0)
+            .fetch_all(db)
+            .await
+        })?;
+        rows.into_iter().map(FactorRow::model).collect()
+    }
+
+    /// One factor of a user, whatever its state.
+    pub async fn factor(&self, rp: &Id, user_id: &str, id: &Id) -> Result<Option<Factor>> {
+        let row: Option<FactorRow> = read!(self, db => {
+            sqlx::query_as(
+                "select user_id, id, kind, name, details, created_at, activated_at, expires_at, last_used_at, last_step, version, sealed, credential_id
+                 from factors where rp_id = $1 and user_id = $2 and id = $3",
+            )
+            .bind(rp.as_str())
+            .bind(user_id)
+            .bind(id.as_str())
+            .fetch_optional(db)
+            .await
+        })?;
+        row.map(FactorRow::model).transpose()
+    }
+
+    /// Makes a pending factor and tells its name; `Conflict(Name)` where it is taken, `Conflict(Row)` where a parallel one took it first.
+    pub async fn create_factor(&self, rp: &Id, new: &NewFactor) -> Result<String> {
+        write!(self, (rp, new) conn => {
+            let factor = &new.factor;
+            // Names of enrolments that ran out are free again.
+            sqlx::query("delete from factors where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <= $3")
+                .bind(rp.as_str())
+                .bind(&factor.user_id)
+                .bind(factor.created_at.0)
+                .execute(&mut *conn)
+                .await?;
+            let taken: Vec<String> = sqlx::query_scalar("select name from factors where rp_id = $1 and user_id = $2")
+                .bind(rp.as_str())
+                .bind(&factor.user_id)
+                .fetch_all(&mut *conn)
+                .await?;
+            let name = match (taken.contains(&factor.name), new.free_name) {
+                (false, _) => factor.name.clone(),
+                (true, false) => return Err(Error::Conflict(Contest::Name)),
+                (true, true) => (2..).map(|n| format!("{} {n}", factor.name)).find(|n| !taken.contains(n)).expect("numbers do not end"),
+            };
+            sqlx::query(
+                "insert into factors (rp_id, user_id, id, kind, name, details, created_at, expires_at, last_step, version, sealed)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            )
+            .bind(rp.as_str())
+            .bind(&factor.user_id)
+            .bind(factor.id.as_str())
+            .bind(factor.kind.as_str())
+            .bind(&name)
+            .bind(text(&factor.details))
+            .bind(factor.created_at.0)
+            .bind(factor.expires_at.0)
+            .bind(factor.last_step)
+            .bind(factor.version)
+            .bind(&factor.sealed)
+            .execute(&mut *conn)
+            .await?;
+            append!(conn, &new.event);
+            Ok(name)
+        })
+    }
+
+    /// Whose factor has this credential id.
+    pub async fn credential_holder(&self, rp: &Id, credential_id: &str) -> Result<Option<String>> {
+        Ok(read!(self, db => {
+            sqlx::query_scalar("select user_id from factors where rp_id = $1 and credential_id = $2")
+                .bind(rp.as_str())
+                .bind(credential_id)
+                .fetch_optional(db)
+                .await
+        })?)
+    }
+
+    /// Drops a pending factor whose enrolment came to nothing; `Conflict(Factor)` where it is active or gone.
+    pub async fn drop_pending_factor(&self, rp: &Id, user_id: &str, id: &Id, event: &Event) -> Result<()> {
+        write!(self, (rp, user_id, id, event) conn => {
+            let gone = sqlx::query(
+                "delete from factors where rp_id = $1 and user_id = $2 and id = $3 and activated_at is null",
+            )
+            .bind(rp.as_str())
+            .bind(&user_id)
+            .bind(id.as_str())
+            .execute(&mut *conn)
+            .await?;
+            won(gone.rows_affected(), Contest::Factor)?;
+            append!(conn, &event);
+            Ok(())
+        })
+    }
+
+    /// Renames; `Conflict(Name)` where the user has the name, `Conflict(Factor)` where the factor is gone.
+    pub async fn rename_factor(&self, rp: &Id, user_id: &str, id: &Id, name: &str, event: &Event) -> Result<()> {
+        write!(self, (rp, user_id, id, name, event) conn => {
+            let taken: i64 = sqlx::query_scalar(
+                "select count(*) from factors where rp_id = $1 and user_id = $2 and name = $3 and id <> $4",
+            )
+            .bind(rp.as_str())
+            .bind(&user_id)
+            .bind(&name)
+            .bind(id.as_str())
+            .fetch_one(&mut *conn)
+            .await?;
+            if taken > 0 {
+                return Err(Error::Conflict(Contest::Name));
+            }
+            let done = sqlx::query("update factors set name = $1 where rp_id = $2 and user_id = $3 and id = $4")
+                .bind(&name)
+                .bind(rp.as_str())
+                .bind(&user_id)
+                .bind(id.as_str())
+                .execute(&mut *conn)
+                .await?;
+            won(done.rows_affected(), Contest::Factor)?;
+            append!(conn, &event);
+            Ok(())
+        })
+    }
+
+    /// Removes a factor, its open prompts, and the sessions that it earned; recovery codes go with the last active factor (A-07).
+    ///
+    /// With `keep_one`, `Conflict(Row)` where it is the only active one. With `right_of`, spends the right of that
+    /// recovery-code session to remove one; `Conflict(Session)` where it was spent.
+    pub async fn remove_factor(
+        &self,
+        rp: &Id,
+        user_id: &str,
+        id: &Id,
+        keep_one: bool,
+        right_of: Option<&Id>,
+        event: &Event,
+    ) -> Result<()> {
+        let right_of = right_of.cloned();
+        write!(self, (rp, user_id, id, right_of, event) conn => {
+            let now = event.at.0;
+            if let Some(session) = &right_of {
+                let spent = sqlx::query("update sessions set removed_at = $1 where id = $2 and removed_at is null and ended_at is null")
+                    .bind(now)
+                    .bind(session.as_str())
+                    .execute(&mut *conn)
+                    .await?;
+                won(spent.rows_affected(), Contest::Session)?;
+            }
+            // Every removal of a user's factors takes this row first, so two of them cannot each leave the other as the last.
+            sqlx::query("update users set user_id = user_id where rp_id = $1 and user_id = $2")
+                .bind(rp.as_str())
+                .bind(&user_id)
+                .execute(&mut *conn)
+                .await?;
+            let gone = sqlx::query("delete from factors where rp_id = $1 and user_id = $2 and id = $3")
+                .bind(rp.as_str())
+                .bind(&user_id)
+                .bind(id.as_str())
+                .execute(&mut *conn)
+                .await?;
+            won(gone.rows_affected(), Contest::Factor)?;
+            let left: i64 = sqlx::query_scalar(
+                "select count(*) from factors where rp_id = $1 and user_id = $2 and activated_at is not null",
+            )
+            .bind(rp.as_str())
+            .bind(&user_id)
+            .fetch_one(&mut *conn)
+            .await?;
+            if left == 0 && keep_one {
+                return Err(Error::Conflict(Contest::Row));
+            }
+            sqlx::query("delete from prompts where rp_id = $1 and user_id = $2 and (owner_id = $3 or factor_id = $3)")
+                .bind(rp.as_str())
+                .bind(&user_id)
+                .bind(id.as_str())
+                .execute(&mut *conn)
+                .await?;
+            sqlx::query(
+                "update sessions set ended_at = $1 where rp_id = $2 and user_id = $3 and factor_id = $4 and ended_at is null",
+            )
+            .bind(now)
+            .bind(rp.as_str())
+            .bind(&user_id)
+            .bind(id.as_str())
+            .execute(&mut *conn)
+            .await?;
+            if left == 0 {
+                for statement in [
+                    "delete from recovery_codes where rp_id = $1 and user_id = $2",
+                    "delete from recovery_sets where rp_id = $1 and user_id = $2",
+                ] {
+                    sqlx::query(statement).bind(rp.as_str()).bind(&user_id).execute(&mut *conn).await?;
+                }
+            }
+            append!(conn, &event);
+            Ok(())
+        })
+    }
+}

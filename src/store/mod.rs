@@ -1,0 +1,180 @@
+//! Rows on SQLite or PostgreSQL, by the same statements. The only room that names sqlx.
+//!
+//! Every verb is one atomic step, and every consumption is one conditional write whose row count is the answer.
+//! Absence is `Option`; a verb that lost a race says what it lost. No rule lives here: verbs are told what to write.
+
+#[macro_use]
+mod macros;
+
+mod challenges;
+mod events;
+mod factors;
+mod housekeeping;
+mod keys;
+mod parties;
+mod portal;
+mod postgres;
+mod recovery;
+mod sending;
+mod sessions;
+mod settlement;
+mod sqlite;
+mod throttles;
+mod users;
+
+pub use challenges::NewChallenge;
+pub use factors::{Activation, NewFactor};
+pub use housekeeping::Purged;
+pub use keys::SigningKey;
+pub use sending::{BudgetChange, PromptChange, Reservation};
+pub use sessions::NewSession;
+pub use settlement::{ChallengeChange, FactorChange, Settlement};
+pub use sqlite::Lock;
+pub use throttles::{ThrottleChange, ThrottleState};
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use sqlx::PgPool;
+use sqlx::migrate::Migrator;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// How long a request waits for a connection.
+const ACQUIRE: Duration = Duration::from_secs(5);
+
+/// The rows.
+#[derive(Clone)]
+pub struct Store {
+    db: Db,
+}
+
+#[derive(Clone)]
+enum Db {
+    Sqlite(sqlite::Sqlite),
+    Postgres(PgPool),
+}
+
+/// What a verb lost to somebody faster, or to time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contest {
+    /// The throttle moved on since it was read.
+    Throttle,
+    /// The challenge is no longer open.
+    Challenge,
+    /// The prompt was answered or replaced.
+    Prompt,
+    /// The factor moved on or is gone.
+    Factor,
+    /// The recovery code was used.
+    RecoveryCode,
+    /// Another factor has the name.
+    Name,
+    /// The credential id is taken within the relying party.
+    Credential,
+    /// A budget moved on since it was read.
+    Budget,
+    /// The session ended or its right was spent.
+    Session,
+    /// A code or link was used, or its time is over.
+    Token,
+    /// Somebody else wrote the same row first.
+    Row,
+}
+
+/// Why a verb did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It came too late; nothing was written.
+    #[error("lost a race for the {0:?}")]
+    Conflict(Contest),
+    /// The database did not do it, or did not say so; a write may or may not stand.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// Another engine serves this SQLite file.
+    #[error("another countersign serves {0}; a SQLite file takes one, PostgreSQL takes many")]
+    InUse(String),
+    /// PostgreSQL could not put parallel transactions in a line, even when they were run again; nothing was written.
+    #[error("the transaction did not serialise")]
+    Unserialised,
+    /// A row does not read.
+    #[error("a row of {0} does not read")]
+    Corrupt(&'static str),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Error {
+        let Some(database) = error.as_database_error() else { return Error::Unavailable(error.to_string()) };
+        if database.is_unique_violation() {
+            return Error::Conflict(Contest::Row);
+        }
+        match database.code().as_deref() {
+            Some("40001" | "40P01") => Error::Unserialised,
+            _ => Error::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// The result of a verb.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Store {
+    /// Opens a SQLite file, made if absent, and brings its schema up to date.
+    pub async fn sqlite(path: &std::path::Path, pool: u32) -> Result<Store> {
+        Ok(Store { db: Db::Sqlite(sqlite::Sqlite::open(path, pool).await?) })
+    }
+
+    /// Takes the sole right to serve a SQLite file.
+    pub fn lock_sqlite(path: &std::path::Path) -> Result<Lock> {
+        Lock::take(path)
+    }
+
+    /// Opens a PostgreSQL database; its schema stays as it is.
+    pub async fn postgres(url: &str, pool: u32) -> Result<Store> {
+        Ok(Store { db: Db::Postgres(postgres::open(url, pool).await?) })
+    }
+
+    /// Brings the schema up to date; waits for another node that does the same.
+    pub async fn migrate(&self) -> Result<()> {
+        let done = match &self.db {
+            Db::Sqlite(lite) => MIGRATIONS.run(&lite.readers).await,
+            Db::Postgres(pool) => MIGRATIONS.run(pool).await,
+        };
+        done.map_err(|e| Error::Unavailable(e.to_string()))
+    }
+
+    /// Whether every migration of this binary has been applied.
+    pub async fn is_migrated(&self) -> Result<bool> {
+        let applied: std::result::Result<i64, _> = read!(self, db => {
+            sqlx::query_scalar("select count(*) from _sqlx_migrations").fetch_one(db).await
+        });
+        Ok(applied.is_ok_and(|n| n >= MIGRATIONS.iter().count() as i64))
+    }
+
+    /// Answers if the database does.
+    pub async fn ping(&self) -> Result<()> {
+        let one: i64 = read!(self, db => sqlx::query_scalar("select count(*) from meta").fetch_one(db).await)?;
+        (one > 0).then_some(()).ok_or(Error::Corrupt("meta"))
+    }
+
+    /// Ends all connections, after what is under way.
+    pub async fn close(&self) {
+        match &self.db {
+            Db::Sqlite(lite) => lite.readers.close().await,
+            Db::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+fn json<T: DeserializeOwned>(table: &'static str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|_| Error::Corrupt(table))
+}
+
+fn text(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("model data is JSON")
+}
+
+/// A consumption's verdict: exactly one row, or the contest was lost.
+fn won(rows: u64, contest: Contest) -> Result<()> {
+    if rows == 1 { Ok(()) } else { Err(Error::Conflict(contest)) }
+}

@@ -1,0 +1,218 @@
+//! Texts: reserved before a gateway is asked, settled when it has answered.
+
+use sqlx::FromRow;
+
+use super::{Contest, Error, Result, Store, json, text, won};
+use crate::model::{Budget, BudgetKey, Id, Prompt, Timestamp};
+
+/// A budget's next state; its `version` is that which was read.
+#[derive(Clone, Debug)]
+pub struct BudgetChange {
+    /// Which budget.
+    pub key: BudgetKey,
+    /// What it becomes.
+    pub budget: Budget,
+}
+
+/// How the prompt that a text belongs to moves on. The gap to the next text begins with the reservation; the new code
+/// takes the old one's place only when a gateway has accepted it.
+#[derive(Clone, Debug)]
+pub struct PromptChange {
+    /// The prompt with the new code; its `sends` counts this text.
+    pub next: Prompt,
+    /// The prompt as it was read.
+    pub before: Option<Prompt>,
+}
+
+/// Everything that is written before a gateway is asked.
+#[derive(Clone, Debug)]
+pub struct Reservation {
+    /// On whose behalf.
+    pub rp_id: Id,
+    /// To whom.
+    pub user_id: String,
+    /// The message.
+    pub message: Id,
+    /// Keyed hash of the number.
+    pub number_hash: String,
+    /// The number's country.
+    pub country: Option<String>,
+    /// When.
+    pub at: Timestamp,
+    /// What it draws on.
+    pub budgets: Vec<BudgetChange>,
+    /// The prompt that it belongs to.
+    pub prompt: PromptChange,
+}
+
+#[derive(FromRow)]
+struct BudgetRow {
+    version: i64,
+    day: i64,
+    sent: i64,
+    recent: String,
+}
+
+/// Writes a budget on the connection of a writing body; `Conflict(Budget)` where it moved on since it was read.
+macro_rules! draw {
+    ($conn:expr, $rp:expr, $change:expr) => {{
+        let change: &BudgetChange = $change;
+        let statement = match change.budget.version {
+            0 => "insert into send_budgets (rp_id, budget, version, day, sent, recent) values ($1, $2, $3 + 1, $4, $5, $6) on conflict do nothing",
+            _ => "update send_budgets set version = $3 + 1, day = $4, sent = $5, recent = $6 where rp_id = $1 and budget = $2 and version = $3",
+        };
+        let done = sqlx::query(statement)
+            .bind($rp.as_str())
+            .bind(change.key.stored())
+            .bind(change.budget.version)
+            .bind(change.budget.day)
+            .bind(change.budget.sent)
+            .bind(text(&change.budget.recent))
+            .execute(&mut *$conn)
+            .await?;
+        won(done.rows_affected(), Contest::Budget)?;
+    }};
+}
+
+impl Store {
+    /// How a budget stands; an unwritten one is empty.
+    pub async fn budget(&self, rp: &Id, key: &BudgetKey) -> Result<Budget> {
+        let row: Option<BudgetRow> = read!(self, db => {
+            sqlx::query_as("select version, day, sent, recent from send_budgets where rp_id = $1 and budget = $2")
+                .bind(rp.as_str())
+                .bind(key.stored())
+                .fetch_optional(db)
+                .await
+        })?;
+        let Some(row) = row else { return Ok(Budget::default()) };
+        Ok(Budget { version: row.version, day: row.day, sent: row.sent, recent: json("send_budgets", &row.recent)? })
+    }
+
+    /// Draws on the budgets, begins the gap and writes the message down, in one step. `Conflict(Prompt)` where another text of
+    /// the same owner is ahead, `Conflict(Budget)` where a budget moved on.
+    pub async fn reserve_send(&self, reservation: &Reservation) -> Result<()> {
+        write!(self, (reservation) conn => {
+            let r = &reservation;
+            let PromptChange { next, before } = &r.prompt;
+            let query = match before {
+                // Without a code yet: it expires as it is made.
+                None => sqlx::query(
+                    "insert into prompts (rp_id, user_id, owner_id, method, id, sealed, sends, sent_at, expires_at)
+                     values ($1, $2, $3, $4, $5, $8, $6, $7, $7) on conflict do nothing",
+                )
+                .bind(r.rp_id.as_str())
+                .bind(&r.user_id)
+                .bind(next.owner_id.as_str())
+                .bind(next.method.as_str())
+                .bind(next.id.as_str())
+                .bind(next.sends)
+                .bind(next.sent_at.0)
+                .bind(Vec::<u8>::new()),
+                Some(before) => sqlx::query(
+                    "update prompts set sends = $6, sent_at = $7
+                     where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4 and id = $5 and sends = $8",
+                )
+                .bind(r.rp_id.as_str())
+                .bind(&r.user_id)
+                .bind(next.owner_id.as_str())
+                .bind(next.method.as_str())
+                .bind(before.id.as_str())
+                .bind(next.sends)
+                .bind(next.sent_at.0)
+                .bind(before.sends),
+            };
+            won(query.execute(&mut *conn).await?.rows_affected(), Contest::Prompt)?;
+            for change in &r.budgets {
+                draw!(conn, r.rp_id, change);
+            }
+            sqlx::query(
+                "insert into messages (rp_id, user_id, id, number_hash, country, created_at) values ($1, $2, $3, $4, $5, $6)",
+            )
+            .bind(r.rp_id.as_str())
+            .bind(&r.user_id)
+            .bind(r.message.as_str())
+            .bind(&r.number_hash)
+            .bind(&r.country)
+            .bind(r.at.0)
+            .execute(&mut *conn)
+            .await?;
+            Ok::<(), Error>(())
+        })
+    }
+
+    /// A gateway accepted: the new code takes the old one's place. `Conflict(Prompt)` where the prompt was answered meanwhile.
+    pub async fn accept_send(&self, reservation: &Reservation, provider: &str, at: Timestamp) -> Result<()> {
+        write!(self, (reservation, provider) conn => {
+            let r = &reservation;
+            sqlx::query("update messages set provider = $1, accepted_at = $2 where rp_id = $3 and user_id = $4 and id = $5")
+                .bind(&provider)
+                .bind(at.0)
+                .bind(r.rp_id.as_str())
+                .bind(&r.user_id)
+                .bind(r.message.as_str())
+                .execute(&mut *conn)
+                .await?;
+            let PromptChange { next, before } = &r.prompt;
+            let done = sqlx::query(
+                "update prompts set id = $6, factor_id = $7, sealed = $8, expires_at = $9
+                 where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4 and id = $5 and sends = $10",
+            )
+            .bind(r.rp_id.as_str())
+            .bind(&r.user_id)
+            .bind(next.owner_id.as_str())
+            .bind(next.method.as_str())
+            .bind(before.as_ref().unwrap_or(next).id.as_str())
+            .bind(next.id.as_str())
+            .bind(next.factor_id.as_ref().map(|f| f.as_str()))
+            .bind(&next.sealed)
+            .bind(next.expires_at.0)
+            .bind(next.sends)
+            .execute(&mut *conn)
+            .await?;
+            won(done.rows_affected(), Contest::Prompt)
+        })
+    }
+
+    /// No gateway accepted: the budgets get back what was drawn, and the gap is as it was.
+    pub async fn release_send(&self, reservation: &Reservation, budgets: &[BudgetChange], at: Timestamp) -> Result<()> {
+        write!(self, (reservation, budgets) conn => {
+            let r = &reservation;
+            for change in &budgets {
+                draw!(conn, r.rp_id, change);
+            }
+            let PromptChange { next, before } = &r.prompt;
+            let query = match before {
+                None => sqlx::query(
+                    "delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4 and id = $5 and sends = $6",
+                )
+                .bind(r.rp_id.as_str())
+                .bind(&r.user_id)
+                .bind(next.owner_id.as_str())
+                .bind(next.method.as_str())
+                .bind(next.id.as_str())
+                .bind(next.sends),
+                Some(before) => sqlx::query(
+                    "update prompts set sends = $7, sent_at = $8
+                     where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4 and id = $5 and sends = $6",
+                )
+                .bind(r.rp_id.as_str())
+                .bind(&r.user_id)
+                .bind(next.owner_id.as_str())
+                .bind(next.method.as_str())
+                .bind(before.id.as_str())
+                .bind(next.sends)
+                .bind(before.sends)
+                .bind(before.sent_at.0),
+            };
+            query.execute(&mut *conn).await?;
+            sqlx::query("update messages set failed_at = $1 where rp_id = $2 and user_id = $3 and id = $4")
+                .bind(at.0)
+                .bind(r.rp_id.as_str())
+                .bind(&r.user_id)
+                .bind(r.message.as_str())
+                .execute(&mut *conn)
+                .await?;
+            Ok::<(), Error>(())
+        })
+    }
+}

@@ -1,0 +1,106 @@
+//! Where guessing stands, per user and method.
+
+use sqlx::FromRow;
+
+use super::events::append;
+use super::{Error, Result, Store};
+use crate::model::{Event, Id, MethodKind, Timestamp};
+
+/// A throttle's row; what its numbers mean is not known here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ThrottleState {
+    /// Changes with each write; 0 where there is no row yet.
+    pub version: i64,
+    /// Wrong proofs in challenges.
+    pub wrong: i64,
+    /// Wrong proofs in enrolments.
+    pub enrolment_wrong: i64,
+    /// The end of the pause.
+    pub paused_until: Option<Timestamp>,
+}
+
+/// A write of one throttle, conditional on the version that it was computed from.
+#[derive(Clone, Debug)]
+pub struct ThrottleChange {
+    /// Which.
+    pub method: MethodKind,
+    /// What it becomes; `version` is that which was read.
+    pub state: ThrottleState,
+}
+
+#[derive(FromRow)]
+struct ThrottleRow {
+    method: String,
+    version: i64,
+    wrong: i64,
+    enrolment_wrong: i64,
+    paused_until: Option<i64>,
+}
+
+/// Writes a throttle on the connection of a writing body; `Conflict(Throttle)` where it moved on since it was read.
+macro_rules! charge {
+    ($conn:expr, $rp:expr, $user:expr, $change:expr) => {{
+        let change: &crate::store::ThrottleChange = $change;
+        let state = &change.state;
+        let statement = match state.version {
+            0 => {
+                "insert into throttles (rp_id, user_id, method, version, wrong, enrolment_wrong, paused_until)
+                  values ($1, $2, $3, $4 + 1, $5, $6, $7) on conflict do nothing"
+            }
+            _ => {
+                "update throttles set version = $4 + 1, wrong = $5, enrolment_wrong = $6, paused_until = $7
+                  where rp_id = $1 and user_id = $2 and method = $3 and version = $4"
+            }
+        };
+        let done = sqlx::query(statement)
+            .bind($rp.as_str())
+            .bind($user)
+            .bind(change.method.as_str())
+            .bind(state.version)
+            .bind(state.wrong)
+            .bind(state.enrolment_wrong)
+            .bind(state.paused_until.map(|t| t.0))
+            .execute(&mut *$conn)
+            .await?;
+        crate::store::won(done.rows_affected(), crate::store::Contest::Throttle)?;
+    }};
+}
+pub(super) use charge;
+
+impl Store {
+    /// The throttles of a user that were ever charged.
+    pub async fn throttles(&self, rp: &Id, user_id: &str) -> Result<Vec<(MethodKind, ThrottleState)>> {
+        let rows: Vec<ThrottleRow> = read!(self, db => {
+            sqlx::query_as(
+                "select method, version, wrong, enrolment_wrong, paused_until from throttles where rp_id = $1 and user_id = $2",
+            )
+            .bind(rp.as_str())
+            .bind(user_id)
+            .fetch_all(db)
+            .await
+        })?;
+        rows.into_iter()
+            .map(|row| {
+                let method = MethodKind::parse(&row.method).ok_or(Error::Corrupt("throttles"))?;
+                let state = ThrottleState {
+                    version: row.version,
+                    wrong: row.wrong,
+                    enrolment_wrong: row.enrolment_wrong,
+                    paused_until: row.paused_until.map(Timestamp),
+                };
+                Ok((method, state))
+            })
+            .collect()
+    }
+
+    /// Writes throttles outside of a verification: a support unlock.
+    pub async fn set_throttles(&self, rp: &Id, user_id: &str, changes: &[ThrottleChange], event: &Event) -> Result<()> {
+        write!(self, (rp, user_id, changes, event) conn => {
+            for change in &changes {
+                charge!(conn, rp, &user_id, change);
+            }
+            append!(conn, &event);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! Users as far as the engine knows them.
+
+use sqlx::FromRow;
+
+use super::events::append;
+use super::{Error, Result, Store};
+use crate::model::{Event, Id, Timestamp, User};
+
+#[derive(FromRow)]
+struct UserRow {
+    user_id: String,
+    handle: Vec<u8>,
+    display_name: Option<String>,
+    login_hint: Option<String>,
+    locale: Option<String>,
+    created_at: i64,
+}
+
+impl UserRow {
+    fn model(self) -> Result<User> {
+        Ok(User {
+            user_id: self.user_id,
+            handle: self.handle.try_into().map_err(|_| Error::Corrupt("users"))?,
+            display_name: self.display_name,
+            login_hint: self.login_hint,
+            locale: self.locale,
+            created_at: Timestamp(self.created_at),
+        })
+    }
+}
+
+impl Store {
+    /// The user, if ever named.
+    pub async fn user(&self, rp: &Id, user_id: &str) -> Result<Option<User>> {
+        let row: Option<UserRow> = read!(self, db => {
+            sqlx::query_as(
+                "select user_id, handle, display_name, login_hint, locale, created_at from users
+                 where rp_id = $1 and user_id = $2",
+            )
+            .bind(rp.as_str())
+            .bind(user_id)
+            .fetch_optional(db)
+            .await
+        })?;
+        row.map(UserRow::model).transpose()
+    }
+
+    /// Names a user if nobody has; an existing row stays as it is.
+    pub async fn ensure_user(&self, rp: &Id, user: &User) -> Result<()> {
+        write!(self, (rp, user) conn => {
+            sqlx::query(
+                "insert into users (rp_id, user_id, handle, created_at) values ($1, $2, $3, $4) on conflict do nothing",
+            )
+            .bind(rp.as_str())
+            .bind(&user.user_id)
+            .bind(user.handle.as_slice())
+            .bind(user.created_at.0)
+            .execute(&mut *conn)
+            .await?;
+            Ok(())
+        })
+    }
+
+    /// Writes what pages show of a user; absent members stay as they are.
+    pub async fn put_user(&self, rp: &Id, user: &User) -> Result<()> {
+        write!(self, (rp, user) conn => {
+            sqlx::query(
+                "insert into users (rp_id, user_id, handle, display_name, login_hint, locale, created_at)
+                 values ($1, $2, $3, $4, $5, $6, $7)
+                 on conflict (rp_id, user_id) do update set
+                   display_name = coalesce(excluded.display_name, users.display_name),
+                   login_hint = coalesce(excluded.login_hint, users.login_hint),
+                   locale = coalesce(excluded.locale, users.locale)",
+            )
+            .bind(rp.as_str())
+            .bind(&user.user_id)
+            .bind(user.handle.as_slice())
+            .bind(&user.display_name)
+            .bind(&user.login_hint)
+            .bind(&user.locale)
+            .bind(user.created_at.0)
+            .execute(&mut *conn)
+            .await?;
+            Ok(())
+        })
+    }
+
+    /// Erases everything that is kept of a user; audit rows keep the pseudonym in the name's place (requirement V-05).
+    pub async fn erase_user(&self, rp: &Id, user_id: &str, pseudonym: &str, event: &Event) -> Result<()> {
+        write!(self, (rp, user_id, pseudonym, event) conn => {
+            for statement in [
+                "delete from factors where rp_id = $1 and user_id = $2",
+                "delete from recovery_codes where rp_id = $1 and user_id = $2",
+                "delete from recovery_sets where rp_id = $1 and user_id = $2",
+                "delete from challenges where rp_id = $1 and user_id = $2",
+                "delete from prompts where rp_id = $1 and user_id = $2",
+                "delete from sessions where rp_id = $1 and user_id = $2",
+                "delete from portal_sessions where rp_id = $1 and user_id = $2",
+                "delete from throttles where rp_id = $1 and user_id = $2",
+                "delete from messages where rp_id = $1 and user_id = $2",
+                "delete from users where rp_id = $1 and user_id = $2",
+            ] {
+                sqlx::query(statement).bind(rp.as_str()).bind(&user_id).execute(&mut *conn).await?;
+            }
+            sqlx::query("update events set user_id = $3, client = null where rp_id = $1 and user_id = $2")
+                .bind(rp.as_str())
+                .bind(&user_id)
+                .bind(&pseudonym)
+                .execute(&mut *conn)
+                .await?;
+            append!(conn, &event);
+            Ok(())
+        })
+    }
+}
