@@ -15,6 +15,8 @@ pub struct Call {
     pub path: String,
     /// HTTP status; 0 where no answer came.
     pub status: u16,
+    /// What it was about and what came of it, in the API's words.
+    pub gist: String,
     /// Headers and body.
     pub request: String,
     /// The body, or what went wrong.
@@ -47,6 +49,7 @@ impl Call {
             method,
             path: path.to_owned(),
             status,
+            gist: gist(body, &answer),
             request,
             answer: if answer.is_null() { String::new() } else { format!("{answer:#}") },
             claims: claims.map_or_else(String::new, |c| format!("{c:#}")),
@@ -68,6 +71,15 @@ impl Call {
             status => status.to_string(),
         }
     }
+}
+
+/// `payout.update → pending`
+fn gist(body: Option<&Value>, answer: &Value) -> String {
+    let about = ["action", "flow"].into_iter().find_map(|name| body?.get(name)?.as_str());
+    let came = ["reason", "status", "code"].into_iter().find_map(|name| answer.get(name)?.as_str().map(str::to_owned));
+    let came = came.or_else(|| answer.get("satisfied").map(|satisfied| format!("satisfied: {satisfied}")));
+    let earned = || answer.pointer("/session/acr")?.as_str().map(|acr| format!("session: {acr}"));
+    [about.map(str::to_owned), came.or_else(earned)].into_iter().flatten().collect::<Vec<_>>().join(" → ")
 }
 
 /// The claims of a JWT, unverified: for reading, and for comparing once the engine has vouched for the token.
