@@ -53,7 +53,7 @@ macro_rules! insert_session {
         let session = &new.session;
         sql! { $conn,
             "insert into sessions (rp_id, user_id, id, token_hash, granted, factor_id, created_at, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        values ($1, $2, $3, $4, $5, $6, $7, $8)",
             session.rp_id.as_str(), &session.user_id, session.id.as_str(), &new.token_hash,
             crate::store::text(&session.grant), session.factor_id.as_ref().map(|f| f.as_str()), session.created_at.0,
             session.expires_at.0
