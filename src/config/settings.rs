@@ -282,6 +282,22 @@ mod tests {
         assert!(!format!("{:?}", config.expect("complete")).contains("canary"));
     }
 
+    /// The example file names every setting that may stand in a file, but for secrets and aids of development.
+    #[test]
+    fn the_example_file_reads_and_leaves_nothing_out() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("countersign.example.toml");
+        let text = std::fs::read_to_string(&path).expect("the example is there");
+        let secret = [("COUNTERSIGN_MASTER_KEY", "k"), ("COUNTERSIGN_SMS_TWILIO_AUTH_TOKEN", "t")];
+        let settings = Settings::read(Some(&path), secret.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())));
+        settings.and_then(|s| s.serve()).expect("the example reads");
+        for setting in
+            ENVIRONMENT.iter().filter(|s| !s.secret && !s.about.contains("development") && !s.about.contains("trials"))
+        {
+            let name = setting.file.rsplit('.').next().expect("a name");
+            assert!(text.lines().any(|l| l.starts_with(&format!("{name} = "))), "{} is left out", setting.file);
+        }
+    }
+
     #[test]
     fn every_name_is_used_once() {
         let mut names: Vec<_> = ENVIRONMENT.iter().flat_map(|s| [s.env, s.file]).collect();

@@ -51,7 +51,7 @@ pub const ENVIRONMENT: &[Setting] = &[
         "development",
         "COUNTERSIGN_DEVELOPMENT",
         false,
-        "true: test inbox, console provider, movable clock; loopback only",
+        "true: aids of development (test inbox, console provider, movable clock); loopback only",
     ),
     setting(
         "clock_file",

@@ -60,7 +60,7 @@ impl Engine {
         let held: Vec<_> =
             factors.into_iter().filter(|f| f.kind == kind && f.is_active()).filter_map(|f| self.open(rp, f)).collect();
         let id = Id::new(Kind::Factor, &at);
-        let parties = self.parties(&caller.rp, user, format!("add your phone to {}", caller.rp.name));
+        let parties = self.parties(&caller.rp, user, "add your phone".to_owned());
         let begun = self.methods.of(kind).begin_enrolment(&at, &*self.vault, &parties, &id, &begin.wish, &held)?;
 
         let secret = begun.secret.clone().unwrap_or_default();
@@ -118,7 +118,7 @@ impl Engine {
             return Err(Error::MethodNotAllowed);
         }
         let user = self.user_or_new(&at, &caller.rp.id, user_id).await?;
-        let parties = self.parties(&caller.rp, user, format!("add your phone to {}", caller.rp.name));
+        let parties = self.parties(&caller.rp, user, "add your phone".to_owned());
         let held = self.open(&caller.rp.id, factor.clone()).ok_or(Error::NotFound)?;
         let begun = self.methods.of(MethodKind::Sms).begin_challenge(&at, &*self.vault, &parties, id, &[held])?;
         let (shown, prompt) = self.send(&at, caller, user_id, id, &factor, begun).await?;

@@ -15,7 +15,7 @@ mod start;
 mod users;
 mod verification;
 
-pub use challenge::{Created, NewChallenge, Offer};
+pub use challenge::{Created, NewChallenge, Offer, purpose};
 pub use enrolment::{Begin, Started};
 pub use error::{Answered, Clash, Error, Gone};
 pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};

@@ -182,10 +182,15 @@ impl Engine {
         let factors = self.store.factors(&caller.rp.id, &portal.user_id, at.now).await?;
         let kinds = factors.iter().filter(|f| f.is_active()).map(|f| f.kind);
         let highest = assurance::highest(kinds);
-        // As strong as the strongest factor, or a recovery code, whose session can do less (api.md, 4).
+        // As strong as the strongest factor, or a recovery code, whose session can do less (api.md, 4): it is not asked for
+        // where it would not do.
+        let by_recovery = ![Flow::RecoveryCodes.page(), Flow::Settings.page()].contains(&page);
         let methods: Vec<MethodKind> = MethodKind::ALL
             .into_iter()
-            .filter(|kind| *kind == MethodKind::RecoveryCode || highest.is_none_or(|acr| assurance::best(*kind) >= acr))
+            .filter(|kind| match kind {
+                MethodKind::RecoveryCode => by_recovery,
+                _ => highest.is_none_or(|acr| assurance::best(*kind) >= acr),
+            })
             .collect();
         let cookie = Zeroizing::new(at.token());
         let challenge = Challenge {

@@ -14,6 +14,13 @@ use crate::store::{self, BudgetChange, Contest, PromptChange, Reservation};
 const ROUNDS: usize = 32;
 
 impl Engine {
+    /// The code that was sent for a challenge or a pending phone, while it counts.
+    pub async fn sent_code(&self, caller: &Caller, user_id: &str, owner: &Id) -> Result<Option<Prompt>, Error> {
+        let now = self.moment().now;
+        let prompt = self.store.prompt(&caller.rp.id, user_id, owner, MethodKind::Sms).await?;
+        Ok(prompt.filter(|p| now < p.expires_at))
+    }
+
     /// Sends the text of a prompt that has begun, and keeps its code where a gateway has accepted it.
     pub(super) async fn send(
         &self,

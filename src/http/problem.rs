@@ -44,8 +44,10 @@ pub struct Code {
     pub code: &'static str,
     /// HTTP status.
     pub status: StatusCode,
-    title: &'static str,
-    user_message: &'static str,
+    /// The kind in words.
+    pub title: &'static str,
+    /// May be shown to the person.
+    pub user_message: &'static str,
 }
 
 const SOMETHING: &str = "Something went wrong. Go back and try again.";

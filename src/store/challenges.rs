@@ -70,25 +70,15 @@ pub struct NewChallenge {
 macro_rules! insert_challenge {
     ($conn:expr, $challenge:expr) => {{
         let challenge: &crate::model::Challenge = $challenge;
-        sqlx::query(
-            "insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, proof, link_hash, link_opened_at, browser_hash, client_token_hash)
+        sql! { $conn,
+            "insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at,
+             proof, link_hash, link_opened_at, browser_hash, client_token_hash)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-        )
-        .bind(challenge.rp_id.as_str())
-        .bind(&challenge.user_id)
-        .bind(challenge.id.as_str())
-        .bind(crate::store::text(&challenge.terms))
-        .bind(&challenge.status)
-        .bind(challenge.attempts_left)
-        .bind(challenge.created_at.0)
-        .bind(challenge.expires_at.0)
-        .bind(challenge.proof.as_ref().map(crate::store::text))
-        .bind(&challenge.link_hash)
-        .bind(challenge.link_opened_at.map(|t| t.0))
-        .bind(&challenge.browser_hash)
-        .bind(&challenge.client_token_hash)
-        .execute(&mut *$conn)
-        .await?;
+            challenge.rp_id.as_str(), &challenge.user_id, challenge.id.as_str(),
+            crate::store::text(&challenge.terms), &challenge.status, challenge.attempts_left, challenge.created_at.0,
+            challenge.expires_at.0, challenge.proof.as_ref().map(crate::store::text), &challenge.link_hash,
+            challenge.link_opened_at.map(|t| t.0), &challenge.browser_hash, &challenge.client_token_hash
+        };
     }};
 }
 pub(super) use insert_challenge;
@@ -105,38 +95,28 @@ impl Store {
 
     /// A challenge by its id alone; the caller compares the relying party.
     pub async fn challenge(&self, id: &Id) -> Result<Option<Challenge>> {
-        let row: Option<ChallengeRow> = read!(self, db => {
-            sqlx::query_as(
-                "select rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, proof, link_hash, link_opened_at, browser_hash, client_token_hash, exchanged_at
-                 from challenges where id = $1",
-            )
-            .bind(id.as_str())
-            .fetch_optional(db)
-            .await
-        })?;
+        let row: Option<ChallengeRow> = read_row! { self,
+            "select rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, proof, link_hash,
+             link_opened_at, browser_hash, client_token_hash, exchanged_at
+             from challenges where id = $1",
+            id.as_str()
+        };
         row.map(ChallengeRow::model).transpose()
     }
 
     /// Calls a challenge off and ends its prompts; `Conflict(Challenge)` where it is no longer open.
     pub async fn cancel_challenge(&self, challenge: &Challenge, event: &Event) -> Result<()> {
         write!(self, (challenge, event) conn => {
-            let done = sqlx::query(
+            let done = sql! { conn,
                 "update challenges set status = 'cancelled'
                  where rp_id = $1 and user_id = $2 and id = $3 and status = 'pending' and expires_at > $4",
-            )
-            .bind(challenge.rp_id.as_str())
-            .bind(&challenge.user_id)
-            .bind(challenge.id.as_str())
-            .bind(event.at.0)
-            .execute(&mut *conn)
-            .await?;
-            won(done.rows_affected(), Contest::Challenge)?;
-            sqlx::query("delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $3")
-                .bind(challenge.rp_id.as_str())
-                .bind(&challenge.user_id)
-                .bind(challenge.id.as_str())
-                .execute(&mut *conn)
-                .await?;
+                challenge.rp_id.as_str(), &challenge.user_id, challenge.id.as_str(), event.at.0
+            };
+            won(done, Contest::Challenge)?;
+            sql! { conn,
+                "delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $3",
+                challenge.rp_id.as_str(), &challenge.user_id, challenge.id.as_str()
+            };
             append!(conn, &event);
             Ok(())
         })
@@ -145,18 +125,12 @@ impl Store {
     /// Binds a challenge to the browser that opened its link; `Conflict(Token)` where another did.
     pub async fn open_challenge_link(&self, challenge: &Challenge, browser_hash: &[u8], now: Timestamp) -> Result<()> {
         write!(self, (challenge, browser_hash) conn => {
-            let done = sqlx::query(
+            let done = sql! { conn,
                 "update challenges set link_opened_at = $1, browser_hash = $2
                  where rp_id = $3 and user_id = $4 and id = $5 and link_opened_at is null and link_hash is not null",
-            )
-            .bind(now.0)
-            .bind(browser_hash)
-            .bind(challenge.rp_id.as_str())
-            .bind(&challenge.user_id)
-            .bind(challenge.id.as_str())
-            .execute(&mut *conn)
-            .await?;
-            won(done.rows_affected(), Contest::Token)
+                now.0, browser_hash, challenge.rp_id.as_str(), &challenge.user_id, challenge.id.as_str()
+            };
+            won(done, Contest::Token)
         })
     }
 
@@ -168,35 +142,22 @@ impl Store {
         expires_at: Timestamp,
     ) -> Result<()> {
         write!(self, (challenge, code_hash) conn => {
-            let done = sqlx::query(
+            let done = sql! { conn,
                 "update challenges set code_hash = $1, code_expires_at = $2
                  where rp_id = $3 and user_id = $4 and id = $5 and status = 'approved' and exchanged_at is null",
-            )
-            .bind(code_hash)
-            .bind(expires_at.0)
-            .bind(challenge.rp_id.as_str())
-            .bind(&challenge.user_id)
-            .bind(challenge.id.as_str())
-            .execute(&mut *conn)
-            .await?;
-            won(done.rows_affected(), Contest::Token)
+                code_hash, expires_at.0, challenge.rp_id.as_str(), &challenge.user_id, challenge.id.as_str()
+            };
+            won(done, Contest::Token)
         })
     }
 
     /// What is awaited for this owner and method.
     pub async fn prompt(&self, rp: &Id, user_id: &str, owner: &Id, method: MethodKind) -> Result<Option<Prompt>> {
-        let row: Option<PromptRow> = read!(self, db => {
-            sqlx::query_as(
-                "select owner_id, method, id, factor_id, sealed, sends, sent_at, expires_at from prompts
-                 where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4",
-            )
-            .bind(rp.as_str())
-            .bind(user_id)
-            .bind(owner.as_str())
-            .bind(method.as_str())
-            .fetch_optional(db)
-            .await
-        })?;
+        let row: Option<PromptRow> = read_row! { self,
+            "select owner_id, method, id, factor_id, sealed, sends, sent_at, expires_at from prompts
+             where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4",
+            rp.as_str(), user_id, owner.as_str(), method.as_str()
+        };
         Ok(row.map(|row| Prompt {
             id: Id::stored(row.id),
             owner_id: Id::stored(row.owner_id),
@@ -212,25 +173,17 @@ impl Store {
     /// Puts a ceremony in the place of any before it.
     pub async fn replace_prompt(&self, rp: &Id, user_id: &str, prompt: &Prompt) -> Result<()> {
         write!(self, (rp, user_id, prompt) conn => {
-            sqlx::query(
-                "insert into prompts (rp_id, user_id, owner_id, method, id, factor_id, sealed, sends, sent_at, expires_at)
+            sql! { conn,
+                "insert into prompts (rp_id, user_id, owner_id, method, id, factor_id, sealed, sends, sent_at,
+                 expires_at)
                  values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
                  on conflict (rp_id, user_id, owner_id, method) do update set
-                   id = excluded.id, factor_id = excluded.factor_id, sealed = excluded.sealed, sends = excluded.sends,
-                   sent_at = excluded.sent_at, expires_at = excluded.expires_at",
-            )
-            .bind(rp.as_str())
-            .bind(&user_id)
-            .bind(prompt.owner_id.as_str())
-            .bind(prompt.method.as_str())
-            .bind(prompt.id.as_str())
-            .bind(prompt.factor_id.as_ref().map(|f| f.as_str()))
-            .bind(&prompt.sealed)
-            .bind(prompt.sends)
-            .bind(prompt.sent_at.0)
-            .bind(prompt.expires_at.0)
-            .execute(&mut *conn)
-            .await?;
+                 id = excluded.id, factor_id = excluded.factor_id, sealed = excluded.sealed, sends = excluded.sends,
+                 sent_at = excluded.sent_at, expires_at = excluded.expires_at",
+                rp.as_str(), &user_id, prompt.owner_id.as_str(), prompt.method.as_str(), prompt.id.as_str(),
+                prompt.factor_id.as_ref().map(|f| f.as_str()), &prompt.sealed, prompt.sends, prompt.sent_at.0,
+                prompt.expires_at.0
+            };
             Ok(())
         })
     }

@@ -7,26 +7,16 @@ use crate::model::Event;
 macro_rules! append {
     ($conn:expr, $event:expr) => {{
         let event: &crate::model::Event = $event;
-        sqlx::query(
-            "insert into events (rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client, request_id)
+        sql! { $conn,
+            "insert into events (rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id,
+             outcome, reason, client, request_id)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-        )
-        .bind(event.rp_id.as_str())
-        .bind(event.id.as_str())
-        .bind(event.at.0)
-        .bind(event.kind)
-        .bind(event.actor.as_str())
-        .bind(event.user_id.as_deref())
-        .bind(event.method.map(|m| m.as_str()))
-        .bind(event.factor_id.as_ref().map(|i| i.as_str()))
-        .bind(event.challenge_id.as_ref().map(|i| i.as_str()))
-        .bind(event.session_id.as_ref().map(|i| i.as_str()))
-        .bind(event.outcome.as_str())
-        .bind(event.reason)
-        .bind(event.client.as_ref().map(crate::store::text))
-        .bind(event.request_id.as_deref())
-        .execute(&mut *$conn)
-        .await?;
+            event.rp_id.as_str(), event.id.as_str(), event.at.0, event.kind, event.actor.as_str(),
+            event.user_id.as_deref(), event.method.map(|m| m.as_str()), event.factor_id.as_ref().map(|i| i.as_str()),
+            event.challenge_id.as_ref().map(|i| i.as_str()), event.session_id.as_ref().map(|i| i.as_str()),
+            event.outcome.as_str(), event.reason, event.client.as_ref().map(crate::store::text),
+            event.request_id.as_deref()
+        };
     }};
 }
 pub(super) use append;

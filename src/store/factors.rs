@@ -74,33 +74,24 @@ pub struct Activation {
 impl Store {
     /// All live factors of a user, active and pending, oldest first.
     pub async fn factors(&self, rp: &Id, user_id: &str, now: Timestamp) -> Result<Vec<Factor>> {
-        let rows: Vec<FactorRow> = read!(self, db => {
-            sqlx::query_as(
-                "select user_id, id, kind, name, details, created_at, activated_at, expires_at, last_used_at, last_step, version, sealed, credential_id
-                 from factors where rp_id = $1 and user_id = $2 and (activated_at is not null or expires_at > $3) order by id",
-            )
-            .bind(rp.as_str())
-            .bind(user_id)
-            .bind(now.0)
-            .fetch_all(db)
-            .await
-        })?;
+        let rows: Vec<FactorRow> = read_rows! { self,
+            "select user_id, id, kind, name, details, created_at, activated_at, expires_at, last_used_at, last_step,
+             version, sealed, credential_id
+             from factors where rp_id = $1 and user_id = $2 and (activated_at is not null or expires_at > $3) order
+             by id",
+            rp.as_str(), user_id, now.0
+        };
         rows.into_iter().map(FactorRow::model).collect()
     }
 
     /// One factor of a user, whatever its state.
     pub async fn factor(&self, rp: &Id, user_id: &str, id: &Id) -> Result<Option<Factor>> {
-        let row: Option<FactorRow> = read!(self, db => {
-            sqlx::query_as(
-                "select user_id, id, kind, name, details, created_at, activated_at, expires_at, last_used_at, last_step, version, sealed, credential_id
-                 from factors where rp_id = $1 and user_id = $2 and id = $3",
-            )
-            .bind(rp.as_str())
-            .bind(user_id)
-            .bind(id.as_str())
-            .fetch_optional(db)
-            .await
-        })?;
+        let row: Option<FactorRow> = read_row! { self,
+            "select user_id, id, kind, name, details, created_at, activated_at, expires_at, last_used_at, last_step,
+             version, sealed, credential_id
+             from factors where rp_id = $1 and user_id = $2 and id = $3",
+            rp.as_str(), user_id, id.as_str()
+        };
         row.map(FactorRow::model).transpose()
     }
 
@@ -109,39 +100,27 @@ impl Store {
         write!(self, (rp, new) conn => {
             let factor = &new.factor;
             // Names of enrolments that ran out are free again.
-            sqlx::query("delete from factors where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <= $3")
-                .bind(rp.as_str())
-                .bind(&factor.user_id)
-                .bind(factor.created_at.0)
-                .execute(&mut *conn)
-                .await?;
-            let taken: Vec<String> = sqlx::query_scalar("select name from factors where rp_id = $1 and user_id = $2")
-                .bind(rp.as_str())
-                .bind(&factor.user_id)
-                .fetch_all(&mut *conn)
-                .await?;
+            sql! { conn,
+                "delete from factors where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <=
+                 $3",
+                rp.as_str(), &factor.user_id, factor.created_at.0
+            };
+            let taken: Vec<String> = scalars! { conn,
+                "select name from factors where rp_id = $1 and user_id = $2",
+                rp.as_str(), &factor.user_id
+            };
             let name = match (taken.contains(&factor.name), new.free_name) {
                 (false, _) => factor.name.clone(),
                 (true, false) => return Err(Error::Conflict(Contest::Name)),
                 (true, true) => (2..).map(|n| format!("{} {n}", factor.name)).find(|n| !taken.contains(n)).expect("numbers do not end"),
             };
-            sqlx::query(
-                "insert into factors (rp_id, user_id, id, kind, name, details, created_at, expires_at, last_step, version, sealed)
+            sql! { conn,
+                "insert into factors (rp_id, user_id, id, kind, name, details, created_at, expires_at, last_step,
+                 version, sealed)
                  values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-            )
-            .bind(rp.as_str())
-            .bind(&factor.user_id)
-            .bind(factor.id.as_str())
-            .bind(factor.kind.as_str())
-            .bind(&name)
-            .bind(text(&factor.details))
-            .bind(factor.created_at.0)
-            .bind(factor.expires_at.0)
-            .bind(factor.last_step)
-            .bind(factor.version)
-            .bind(&factor.sealed)
-            .execute(&mut *conn)
-            .await?;
+                rp.as_str(), &factor.user_id, factor.id.as_str(), factor.kind.as_str(), &name, text(&factor.details),
+                factor.created_at.0, factor.expires_at.0, factor.last_step, factor.version, &factor.sealed
+            };
             append!(conn, &new.event);
             Ok(name)
         })
@@ -149,27 +128,20 @@ impl Store {
 
     /// Whose factor has this credential id.
     pub async fn credential_holder(&self, rp: &Id, credential_id: &str) -> Result<Option<String>> {
-        Ok(read!(self, db => {
-            sqlx::query_scalar("select user_id from factors where rp_id = $1 and credential_id = $2")
-                .bind(rp.as_str())
-                .bind(credential_id)
-                .fetch_optional(db)
-                .await
-        })?)
+        Ok(read_scalar_if! { self,
+            "select user_id from factors where rp_id = $1 and credential_id = $2",
+            rp.as_str(), credential_id
+        })
     }
 
     /// Drops a pending factor whose enrolment came to nothing; `Conflict(Factor)` where it is active or gone.
     pub async fn drop_pending_factor(&self, rp: &Id, user_id: &str, id: &Id, event: &Event) -> Result<()> {
         write!(self, (rp, user_id, id, event) conn => {
-            let gone = sqlx::query(
+            let gone = sql! { conn,
                 "delete from factors where rp_id = $1 and user_id = $2 and id = $3 and activated_at is null",
-            )
-            .bind(rp.as_str())
-            .bind(&user_id)
-            .bind(id.as_str())
-            .execute(&mut *conn)
-            .await?;
-            won(gone.rows_affected(), Contest::Factor)?;
+                rp.as_str(), &user_id, id.as_str()
+            };
+            won(gone, Contest::Factor)?;
             append!(conn, &event);
             Ok(())
         })
@@ -178,26 +150,18 @@ impl Store {
     /// Renames; `Conflict(Name)` where the user has the name, `Conflict(Factor)` where the factor is gone.
     pub async fn rename_factor(&self, rp: &Id, user_id: &str, id: &Id, name: &str, event: &Event) -> Result<()> {
         write!(self, (rp, user_id, id, name, event) conn => {
-            let taken: i64 = sqlx::query_scalar(
+            let taken: i64 = scalar! { conn,
                 "select count(*) from factors where rp_id = $1 and user_id = $2 and name = $3 and id <> $4",
-            )
-            .bind(rp.as_str())
-            .bind(&user_id)
-            .bind(&name)
-            .bind(id.as_str())
-            .fetch_one(&mut *conn)
-            .await?;
+                rp.as_str(), &user_id, &name, id.as_str()
+            };
             if taken > 0 {
                 return Err(Error::Conflict(Contest::Name));
             }
-            let done = sqlx::query("update factors set name = $1 where rp_id = $2 and user_id = $3 and id = $4")
-                .bind(&name)
-                .bind(rp.as_str())
-                .bind(&user_id)
-                .bind(id.as_str())
-                .execute(&mut *conn)
-                .await?;
-            won(done.rows_affected(), Contest::Factor)?;
+            let done = sql! { conn,
+                "update factors set name = $1 where rp_id = $2 and user_id = $3 and id = $4",
+                &name, rp.as_str(), &user_id, id.as_str()
+            };
+            won(done, Contest::Factor)?;
             append!(conn, &event);
             Ok(())
         })
@@ -220,57 +184,44 @@ impl Store {
         write!(self, (rp, user_id, id, right_of, event) conn => {
             let now = event.at.0;
             if let Some(session) = &right_of {
-                let spent = sqlx::query("update sessions set removed_at = $1 where id = $2 and removed_at is null and ended_at is null")
-                    .bind(now)
-                    .bind(session.as_str())
-                    .execute(&mut *conn)
-                    .await?;
-                won(spent.rows_affected(), Contest::Session)?;
+                let spent = sql! { conn,
+                    "update sessions set removed_at = $1 where id = $2 and removed_at is null and ended_at is null",
+                    now, session.as_str()
+                };
+                won(spent, Contest::Session)?;
             }
             // Every removal of a user's factors takes this row first, so two of them cannot each leave the other as the last.
-            sqlx::query("update users set user_id = user_id where rp_id = $1 and user_id = $2")
-                .bind(rp.as_str())
-                .bind(&user_id)
-                .execute(&mut *conn)
-                .await?;
-            let gone = sqlx::query("delete from factors where rp_id = $1 and user_id = $2 and id = $3")
-                .bind(rp.as_str())
-                .bind(&user_id)
-                .bind(id.as_str())
-                .execute(&mut *conn)
-                .await?;
-            won(gone.rows_affected(), Contest::Factor)?;
-            let left: i64 = sqlx::query_scalar(
+            sql! { conn,
+                "update users set user_id = user_id where rp_id = $1 and user_id = $2",
+                rp.as_str(), &user_id
+            };
+            let gone = sql! { conn,
+                "delete from factors where rp_id = $1 and user_id = $2 and id = $3",
+                rp.as_str(), &user_id, id.as_str()
+            };
+            won(gone, Contest::Factor)?;
+            let left: i64 = scalar! { conn,
                 "select count(*) from factors where rp_id = $1 and user_id = $2 and activated_at is not null",
-            )
-            .bind(rp.as_str())
-            .bind(&user_id)
-            .fetch_one(&mut *conn)
-            .await?;
+                rp.as_str(), &user_id
+            };
             if left == 0 && keep_one {
                 return Err(Error::Conflict(Contest::Row));
             }
-            sqlx::query("delete from prompts where rp_id = $1 and user_id = $2 and (owner_id = $3 or factor_id = $3)")
-                .bind(rp.as_str())
-                .bind(&user_id)
-                .bind(id.as_str())
-                .execute(&mut *conn)
-                .await?;
-            sqlx::query(
-                "update sessions set ended_at = $1 where rp_id = $2 and user_id = $3 and factor_id = $4 and ended_at is null",
-            )
-            .bind(now)
-            .bind(rp.as_str())
-            .bind(&user_id)
-            .bind(id.as_str())
-            .execute(&mut *conn)
-            .await?;
+            sql! { conn,
+                "delete from prompts where rp_id = $1 and user_id = $2 and (owner_id = $3 or factor_id = $3)",
+                rp.as_str(), &user_id, id.as_str()
+            };
+            sql! { conn,
+                "update sessions set ended_at = $1 where rp_id = $2 and user_id = $3 and factor_id = $4 and ended_at
+                 is null",
+                now, rp.as_str(), &user_id, id.as_str()
+            };
             if left == 0 {
                 for statement in [
                     "delete from recovery_codes where rp_id = $1 and user_id = $2",
                     "delete from recovery_sets where rp_id = $1 and user_id = $2",
                 ] {
-                    sqlx::query(statement).bind(rp.as_str()).bind(&user_id).execute(&mut *conn).await?;
+                    sql! { conn, statement, rp.as_str(), &user_id };
                 }
             }
             append!(conn, &event);

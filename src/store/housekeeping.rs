@@ -26,7 +26,7 @@ impl Store {
         write!(self, () conn => {
             let mut rows = 0;
             for statement in STATEMENTS {
-                rows += sqlx::query(statement).bind(before.0).execute(&mut *conn).await?.rows_affected();
+                rows += sql! { conn, statement, before.0 };
             }
             Ok::<Purged, Error>(Purged { rows })
         })

@@ -37,3 +37,67 @@ macro_rules! write {
         }
     };
 }
+
+/// Runs a statement on the connection of a writing body and tells how many rows it touched: `sql! { conn, "…", bind, … }`.
+/// Written with braces, as its sisters below: the statement stays as it is laid out.
+macro_rules! sql {
+    ($conn:expr, $text:expr $(, $bind:expr)*) => {
+        sqlx::query($text)$(.bind($bind))*.execute(&mut *$conn).await?.rows_affected()
+    };
+}
+
+/// The one value that a statement gives, on the connection of a writing body.
+macro_rules! scalar {
+    ($conn:expr, $text:expr $(, $bind:expr)*) => {
+        sqlx::query_scalar($text)$(.bind($bind))*.fetch_one(&mut *$conn).await?
+    };
+}
+
+/// The value that a statement gives, if it gives one, on the connection of a writing body.
+macro_rules! scalar_if {
+    ($conn:expr, $text:expr $(, $bind:expr)*) => {
+        sqlx::query_scalar($text)$(.bind($bind))*.fetch_optional(&mut *$conn).await?
+    };
+}
+
+/// Rows of one value each, on the connection of a writing body.
+macro_rules! scalars {
+    ($conn:expr, $text:expr $(, $bind:expr)*) => {
+        sqlx::query_scalar($text)$(.bind($bind))*.fetch_all(&mut *$conn).await?
+    };
+}
+
+/// The row that a reading statement finds, if any.
+macro_rules! read_row {
+    ($store:expr, $text:expr $(, $bind:expr)*) => {
+        read!($store, db => sqlx::query_as($text)$(.bind($bind))*.fetch_optional(db).await)?
+    };
+}
+
+/// The one row that a reading statement gives.
+macro_rules! read_one {
+    ($store:expr, $text:expr $(, $bind:expr)*) => {
+        read!($store, db => sqlx::query_as($text)$(.bind($bind))*.fetch_one(db).await)?
+    };
+}
+
+/// The rows that a reading statement finds.
+macro_rules! read_rows {
+    ($store:expr, $text:expr $(, $bind:expr)*) => {
+        read!($store, db => sqlx::query_as($text)$(.bind($bind))*.fetch_all(db).await)?
+    };
+}
+
+/// The values that a reading statement finds.
+macro_rules! read_scalars {
+    ($store:expr, $text:expr $(, $bind:expr)*) => {
+        read!($store, db => sqlx::query_scalar($text)$(.bind($bind))*.fetch_all(db).await)?
+    };
+}
+
+/// The value that a reading statement finds, if any.
+macro_rules! read_scalar_if {
+    ($store:expr, $text:expr $(, $bind:expr)*) => {
+        read!($store, db => sqlx::query_scalar($text)$(.bind($bind))*.fetch_optional(db).await)?
+    };
+}

@@ -145,16 +145,15 @@ impl Store {
 
     /// Whether every migration of this binary has been applied.
     pub async fn is_migrated(&self) -> Result<bool> {
-        let applied: std::result::Result<i64, _> = read!(self, db => {
-            sqlx::query_scalar("select count(*) from _sqlx_migrations").fetch_one(db).await
-        });
+        let applied: std::result::Result<i64, _> =
+            read!(self, db => sqlx::query_scalar("select count(*) from _sqlx_migrations").fetch_one(db).await);
         Ok(applied.is_ok_and(|n| n >= MIGRATIONS.iter().count() as i64))
     }
 
     /// Answers if the database does.
     pub async fn ping(&self) -> Result<()> {
-        let one: i64 = read!(self, db => sqlx::query_scalar("select count(*) from meta").fetch_one(db).await)?;
-        (one > 0).then_some(()).ok_or(Error::Corrupt("meta"))
+        let one: Option<i64> = read_scalar_if! { self, "select count(*) from meta" };
+        one.is_some_and(|n| n > 0).then_some(()).ok_or(Error::Corrupt("meta"))
     }
 
     /// Ends all connections, after what is under way.

@@ -61,20 +61,13 @@ impl Store {
     /// Makes a relying party; `Conflict(Name)` where the name is taken.
     pub async fn create_relying_party(&self, rp: &RelyingParty) -> Result<()> {
         write!(self, (rp) conn => {
-            let done = sqlx::query(
+            let done = sql! { conn,
                 "insert into relying_parties (id, name, host, mode, origins, return_urls, created_at)
                  values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
-            )
-            .bind(rp.id.as_str())
-            .bind(&rp.name)
-            .bind(&rp.host)
-            .bind(rp.mode.as_str())
-            .bind(text(&rp.origins))
-            .bind(text(&rp.return_urls))
-            .bind(rp.created_at.0)
-            .execute(&mut *conn)
-            .await?;
-            won(done.rows_affected(), Contest::Name)
+                rp.id.as_str(), &rp.name, &rp.host, rp.mode.as_str(), text(&rp.origins), text(&rp.return_urls),
+                rp.created_at.0
+            };
+            won(done, Contest::Name)
         })
     }
 
@@ -82,58 +75,41 @@ impl Store {
     pub async fn set_addresses(&self, id: &Id, origins: &[String], return_urls: &[String]) -> Result<()> {
         let (origins, return_urls) = (text(&origins), text(&return_urls));
         write!(self, (id, origins, return_urls) conn => {
-            let done = sqlx::query("update relying_parties set origins = $1, return_urls = $2 where id = $3")
-                .bind(origins)
-                .bind(return_urls)
-                .bind(id.as_str())
-                .execute(&mut *conn)
-                .await?;
-            won(done.rows_affected(), Contest::Row)
+            let done = sql! { conn,
+                "update relying_parties set origins = $1, return_urls = $2 where id = $3",
+                origins, return_urls, id.as_str()
+            };
+            won(done, Contest::Row)
         })
     }
 
     /// All relying parties, oldest first.
     pub async fn relying_parties(&self) -> Result<Vec<RelyingParty>> {
-        let rows: Vec<PartyRow> = read!(self, db => {
-            sqlx::query_as(
-                "select id, name, host, mode, origins, return_urls, created_at from relying_parties order by id",
-            )
-            .fetch_all(db)
-            .await
-        })?;
+        let rows: Vec<PartyRow> = read_rows! { self,
+            "select id, name, host, mode, origins, return_urls, created_at from relying_parties order by id"
+        };
         rows.into_iter().map(PartyRow::model).collect()
     }
 
     /// A relying party by its name or its id.
     pub async fn find_relying_party(&self, name_or_id: &str) -> Result<Option<RelyingParty>> {
-        let row: Option<PartyRow> = read!(self, db => {
-            sqlx::query_as(
-                "select id, name, host, mode, origins, return_urls, created_at from relying_parties
-                 where name = $1 or id = $1",
-            )
-            .bind(name_or_id)
-            .fetch_optional(db)
-            .await
-        })?;
+        let row: Option<PartyRow> = read_row! { self,
+            "select id, name, host, mode, origins, return_urls, created_at from relying_parties
+             where name = $1 or id = $1",
+            name_or_id
+        };
         row.map(PartyRow::model).transpose()
     }
 
     /// Keeps a new API key by the hash of its secret.
     pub async fn create_api_key(&self, key: &ApiKey, hash: &[u8]) -> Result<()> {
         write!(self, (key, hash) conn => {
-            sqlx::query(
+            sql! { conn,
                 "insert into api_keys (rp_id, id, hash, hint, scopes, created_at, expires_at)
                  values ($1, $2, $3, $4, $5, $6, $7)",
-            )
-            .bind(key.rp_id.as_str())
-            .bind(key.id.as_str())
-            .bind(hash)
-            .bind(&key.hint)
-            .bind(text(&key.scopes))
-            .bind(key.created_at.0)
-            .bind(key.expires_at.map(|t| t.0))
-            .execute(&mut *conn)
-            .await?;
+                key.rp_id.as_str(), key.id.as_str(), hash, &key.hint, text(&key.scopes), key.created_at.0,
+                key.expires_at.map(|t| t.0)
+            };
             Ok(())
         })
     }
@@ -152,16 +128,13 @@ impl Store {
             #[sqlx(flatten)]
             party: PartyRow,
         }
-        let row: Option<Both> = read!(self, db => {
-            sqlx::query_as(
-                "select k.rp_id, k.id as key_id, k.hint, k.scopes, k.created_at as key_created_at, k.expires_at, k.revoked_at,
-                        p.id, p.name, p.host, p.mode, p.origins, p.return_urls, p.created_at
-                 from api_keys k join relying_parties p on p.id = k.rp_id where k.hash = $1",
-            )
-            .bind(hash)
-            .fetch_optional(db)
-            .await
-        })?;
+        let row: Option<Both> = read_row! { self,
+            "select k.rp_id, k.id as key_id, k.hint, k.scopes, k.created_at as key_created_at, k.expires_at,
+             k.revoked_at,
+             p.id, p.name, p.host, p.mode, p.origins, p.return_urls, p.created_at
+             from api_keys k join relying_parties p on p.id = k.rp_id where k.hash = $1",
+            hash
+        };
         let Some(row) = row else { return Ok(None) };
         let key = KeyRow {
             rp_id: row.rp_id,
@@ -177,37 +150,31 @@ impl Store {
 
     /// All keys, oldest first.
     pub async fn api_keys(&self) -> Result<Vec<ApiKey>> {
-        let rows: Vec<KeyRow> = read!(self, db => {
-            sqlx::query_as(
-                "select rp_id, id, hint, scopes, created_at, expires_at, revoked_at from api_keys order by id",
-            )
-            .fetch_all(db)
-            .await
-        })?;
+        let rows: Vec<KeyRow> = read_rows! { self,
+            "select rp_id, id, hint, scopes, created_at, expires_at, revoked_at from api_keys order by id"
+        };
         rows.into_iter().map(KeyRow::model).collect()
     }
 
     /// Ends a key; `Conflict(Row)` where there is none, or it ended before.
     pub async fn revoke_api_key(&self, id: &Id, now: Timestamp) -> Result<()> {
         write!(self, (id) conn => {
-            let done = sqlx::query("update api_keys set revoked_at = $1 where id = $2 and revoked_at is null")
-                .bind(now.0)
-                .bind(id.as_str())
-                .execute(&mut *conn)
-                .await?;
-            won(done.rows_affected(), Contest::Row)
+            let done = sql! { conn,
+                "update api_keys set revoked_at = $1 where id = $2 and revoked_at is null",
+                now.0, id.as_str()
+            };
+            won(done, Contest::Row)
         })
     }
 
     /// Ends every key of a relying party.
     pub async fn revoke_api_keys_of(&self, rp: &Id, now: Timestamp) -> Result<u64> {
         write!(self, (rp) conn => {
-            let done = sqlx::query("update api_keys set revoked_at = $1 where rp_id = $2 and revoked_at is null")
-                .bind(now.0)
-                .bind(rp.as_str())
-                .execute(&mut *conn)
-                .await?;
-            Ok::<u64, Error>(done.rows_affected())
+            let done = sql! { conn,
+                "update api_keys set revoked_at = $1 where rp_id = $2 and revoked_at is null",
+                now.0, rp.as_str()
+            };
+            Ok::<u64, Error>(done)
         })
     }
 }

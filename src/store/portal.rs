@@ -26,37 +26,26 @@ impl Store {
     /// Opens a portal session.
     pub async fn create_portal_session(&self, portal: &PortalSession) -> Result<()> {
         write!(self, (portal) conn => {
-            sqlx::query(
-                "insert into portal_sessions (rp_id, user_id, id, flow, return_url, created_at, expires_at, link_hash, client_token_hash, session_id)
+            sql! { conn,
+                "insert into portal_sessions (rp_id, user_id, id, flow, return_url, created_at, expires_at,
+                 link_hash, client_token_hash, session_id)
                  values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-            )
-            .bind(portal.rp_id.as_str())
-            .bind(&portal.user_id)
-            .bind(portal.id.as_str())
-            .bind(portal.flow.as_str())
-            .bind(&portal.return_url)
-            .bind(portal.created_at.0)
-            .bind(portal.expires_at.0)
-            .bind(&portal.link_hash)
-            .bind(&portal.client_token_hash)
-            .bind(portal.session_id.as_ref().map(|s| s.as_str()))
-            .execute(&mut *conn)
-            .await?;
+                portal.rp_id.as_str(), &portal.user_id, portal.id.as_str(), portal.flow.as_str(), &portal.return_url,
+                portal.created_at.0, portal.expires_at.0, &portal.link_hash, &portal.client_token_hash,
+                portal.session_id.as_ref().map(|s| s.as_str())
+            };
             Ok(())
         })
     }
 
     /// A portal session by its id alone; the caller checks how it was reached.
     pub async fn portal_session(&self, id: &Id) -> Result<Option<PortalSession>> {
-        let row: Option<PortalRow> = read!(self, db => {
-            sqlx::query_as(
-                "select rp_id, user_id, id, flow, return_url, created_at, expires_at, link_hash, link_opened_at, browser_hash, client_token_hash, session_id, factor_id
-                 from portal_sessions where id = $1",
-            )
-            .bind(id.as_str())
-            .fetch_optional(db)
-            .await
-        })?;
+        let row: Option<PortalRow> = read_row! { self,
+            "select rp_id, user_id, id, flow, return_url, created_at, expires_at, link_hash, link_opened_at,
+             browser_hash, client_token_hash, session_id, factor_id
+             from portal_sessions where id = $1",
+            id.as_str()
+        };
         row.map(|row| {
             Ok(PortalSession {
                 id: Id::stored(row.id),
@@ -80,50 +69,34 @@ impl Store {
     /// Binds a portal session to the browser that opened its link; `Conflict(Token)` where another did.
     pub async fn open_portal_link(&self, portal: &PortalSession, browser_hash: &[u8], now: Timestamp) -> Result<()> {
         write!(self, (portal, browser_hash) conn => {
-            let done = sqlx::query(
+            let done = sql! { conn,
                 "update portal_sessions set link_opened_at = $1, browser_hash = $2
                  where rp_id = $3 and user_id = $4 and id = $5 and link_opened_at is null and expires_at > $1",
-            )
-            .bind(now.0)
-            .bind(browser_hash)
-            .bind(portal.rp_id.as_str())
-            .bind(&portal.user_id)
-            .bind(portal.id.as_str())
-            .execute(&mut *conn)
-            .await?;
-            won(done.rows_affected(), Contest::Token)
+                now.0, browser_hash, portal.rp_id.as_str(), &portal.user_id, portal.id.as_str()
+            };
+            won(done, Contest::Token)
         })
     }
 
     /// Notes the step-up session that the person earned for this visit.
     pub async fn set_portal_step_up(&self, portal: &PortalSession, session: &Id) -> Result<()> {
         write!(self, (portal, session) conn => {
-            let done = sqlx::query(
+            let done = sql! { conn,
                 "update portal_sessions set session_id = $1 where rp_id = $2 and user_id = $3 and id = $4",
-            )
-            .bind(session.as_str())
-            .bind(portal.rp_id.as_str())
-            .bind(&portal.user_id)
-            .bind(portal.id.as_str())
-            .execute(&mut *conn)
-            .await?;
-            won(done.rows_affected(), Contest::Row)
+                session.as_str(), portal.rp_id.as_str(), &portal.user_id, portal.id.as_str()
+            };
+            won(done, Contest::Row)
         })
     }
 
     /// Notes the enrolment that is under way on its page.
     pub async fn set_portal_factor(&self, portal: &PortalSession, factor: &Id) -> Result<()> {
         write!(self, (portal, factor) conn => {
-            let done = sqlx::query(
+            let done = sql! { conn,
                 "update portal_sessions set factor_id = $1 where rp_id = $2 and user_id = $3 and id = $4",
-            )
-            .bind(factor.as_str())
-            .bind(portal.rp_id.as_str())
-            .bind(&portal.user_id)
-            .bind(portal.id.as_str())
-            .execute(&mut *conn)
-            .await?;
-            won(done.rows_affected(), Contest::Row)
+                factor.as_str(), portal.rp_id.as_str(), &portal.user_id, portal.id.as_str()
+            };
+            won(done, Contest::Row)
         })
     }
 }

@@ -21,16 +21,10 @@ impl Store {
         let Some(row) = self.sets(rp, user_id).await?.into_iter().find(|s| s.activated_at.is_some()) else {
             return Ok(None);
         };
-        let unused: Vec<Vec<u8>> = read!(self, db => {
-            sqlx::query_scalar(
-                "select hash from recovery_codes where rp_id = $1 and user_id = $2 and set_id = $3 and used_at is null",
-            )
-            .bind(rp.as_str())
-            .bind(user_id)
-            .bind(&row.id)
-            .fetch_all(db)
-            .await
-        })?;
+        let unused: Vec<Vec<u8>> = read_scalars! { self,
+            "select hash from recovery_codes where rp_id = $1 and user_id = $2 and set_id = $3 and used_at is null",
+            rp.as_str(), user_id, &row.id
+        };
         Ok(Some(RecoverySet { id: Id::stored(row.id), salt: row.salt, pepper: row.pepper, unused }))
     }
 
@@ -38,30 +32,21 @@ impl Store {
     pub async fn recovery_summary(&self, rp: &Id, user_id: &str) -> Result<RecoverySummary> {
         let sets = self.sets(rp, user_id).await?;
         let Some(set) = sets.iter().max_by_key(|s| s.activated_at.is_some()) else { return Ok(RecoverySummary::NONE) };
-        let (total, remaining): (i64, i64) = read!(self, db => {
-            sqlx::query_as(
-                "select count(*), count(*) - count(used_at) from recovery_codes where rp_id = $1 and user_id = $2 and set_id = $3",
-            )
-            .bind(rp.as_str())
-            .bind(user_id)
-            .bind(&set.id)
-            .fetch_one(db)
-            .await
-        })?;
+        let (total, remaining): (i64, i64) = read_one! { self,
+            "select count(*), count(*) - count(used_at) from recovery_codes where rp_id = $1 and user_id = $2 and
+             set_id = $3",
+            rp.as_str(), user_id, &set.id
+        };
         let status = if set.activated_at.is_some() { RecoveryStatus::Active } else { RecoveryStatus::Unconfirmed };
         Ok(RecoverySummary { total, remaining, status, created_at: Some(Timestamp(set.created_at)) })
     }
 
     async fn sets(&self, rp: &Id, user_id: &str) -> Result<Vec<SetRow>> {
-        Ok(read!(self, db => {
-            sqlx::query_as(
-                "select id, salt, pepper, created_at, activated_at from recovery_sets where rp_id = $1 and user_id = $2",
-            )
-            .bind(rp.as_str())
-            .bind(user_id)
-            .fetch_all(db)
-            .await
-        })?)
+        Ok(read_rows! { self,
+            "select id, salt, pepper, created_at, activated_at from recovery_sets where rp_id = $1 and user_id =
+             $2",
+            rp.as_str(), user_id
+        })
     }
 
     /// Makes a set. A confirmed one replaces every other at once, an unconfirmed one only another unconfirmed one;
@@ -87,29 +72,19 @@ impl Store {
                 ],
             };
             for statement in replaced {
-                sqlx::query(statement).bind(rp.as_str()).bind(&user_id).execute(&mut *conn).await?;
+                sql! { conn, statement, rp.as_str(), &user_id };
             }
-            sqlx::query(
+            sql! { conn,
                 "insert into recovery_sets (rp_id, user_id, id, salt, pepper, created_at, activated_at)
                  values ($1, $2, $3, $4, $5, $6, $7)",
-            )
-            .bind(rp.as_str())
-            .bind(&user_id)
-            .bind(set.id.as_str())
-            .bind(&set.salt)
-            .bind(set.pepper)
-            .bind(event.at.0)
-            .bind(confirmed.then_some(event.at.0))
-            .execute(&mut *conn)
-            .await?;
+                rp.as_str(), &user_id, set.id.as_str(), &set.salt, set.pepper, event.at.0,
+                confirmed.then_some(event.at.0)
+            };
             for hash in &set.unused {
-                sqlx::query("insert into recovery_codes (rp_id, user_id, set_id, hash) values ($1, $2, $3, $4)")
-                    .bind(rp.as_str())
-                    .bind(&user_id)
-                    .bind(set.id.as_str())
-                    .bind(hash)
-                    .execute(&mut *conn)
-                    .await?;
+                sql! { conn,
+                    "insert into recovery_codes (rp_id, user_id, set_id, hash) values ($1, $2, $3, $4)",
+                    rp.as_str(), &user_id, set.id.as_str(), hash
+                };
             }
             append!(conn, &event);
             Ok(())
@@ -119,31 +94,24 @@ impl Store {
     /// Makes the unconfirmed set the active one, in whose place the old one dies; `Conflict(Row)` where there is none.
     pub async fn confirm_recovery_set(&self, rp: &Id, user_id: &str, event: &Event) -> Result<()> {
         write!(self, (rp, user_id, event) conn => {
-            let waiting: Option<String> = sqlx::query_scalar(
+            let waiting: Option<String> = scalar_if! { conn,
                 "select id from recovery_sets where rp_id = $1 and user_id = $2 and activated_at is null",
-            )
-            .bind(rp.as_str())
-            .bind(&user_id)
-            .fetch_optional(&mut *conn)
-            .await?;
+                rp.as_str(), &user_id
+            };
             let Some(waiting) = waiting else { return Err(Error::Conflict(Contest::Row)) };
             for statement in [
                 "delete from recovery_codes where rp_id = $1 and user_id = $2 and set_id in
                    (select id from recovery_sets where rp_id = $1 and user_id = $2 and activated_at is not null)",
                 "delete from recovery_sets where rp_id = $1 and user_id = $2 and activated_at is not null",
             ] {
-                sqlx::query(statement).bind(rp.as_str()).bind(&user_id).execute(&mut *conn).await?;
+                sql! { conn, statement, rp.as_str(), &user_id };
             }
-            let done = sqlx::query(
-                "update recovery_sets set activated_at = $1 where rp_id = $2 and user_id = $3 and id = $4 and activated_at is null",
-            )
-            .bind(event.at.0)
-            .bind(rp.as_str())
-            .bind(&user_id)
-            .bind(&waiting)
-            .execute(&mut *conn)
-            .await?;
-            won(done.rows_affected(), Contest::Row)?;
+            let done = sql! { conn,
+                "update recovery_sets set activated_at = $1 where rp_id = $2 and user_id = $3 and id = $4 and
+                 activated_at is null",
+                event.at.0, rp.as_str(), &user_id, &waiting
+            };
+            won(done, Contest::Row)?;
             append!(conn, &event);
             Ok(())
         })

@@ -61,29 +61,22 @@ macro_rules! draw {
             0 => "insert into send_budgets (rp_id, budget, version, day, sent, recent) values ($1, $2, $3 + 1, $4, $5, $6) on conflict do nothing",
             _ => "update send_budgets set version = $3 + 1, day = $4, sent = $5, recent = $6 where rp_id = $1 and budget = $2 and version = $3",
         };
-        let done = sqlx::query(statement)
-            .bind($rp.as_str())
-            .bind(change.key.stored())
-            .bind(change.budget.version)
-            .bind(change.budget.day)
-            .bind(change.budget.sent)
-            .bind(text(&change.budget.recent))
-            .execute(&mut *$conn)
-            .await?;
-        won(done.rows_affected(), Contest::Budget)?;
+        let done = sql! { $conn,
+            statement,
+            $rp.as_str(), change.key.stored(), change.budget.version, change.budget.day, change.budget.sent,
+            text(&change.budget.recent)
+        };
+        won(done, Contest::Budget)?;
     }};
 }
 
 impl Store {
     /// How a budget stands; an unwritten one is empty.
     pub async fn budget(&self, rp: &Id, key: &BudgetKey) -> Result<Budget> {
-        let row: Option<BudgetRow> = read!(self, db => {
-            sqlx::query_as("select version, day, sent, recent from send_budgets where rp_id = $1 and budget = $2")
-                .bind(rp.as_str())
-                .bind(key.stored())
-                .fetch_optional(db)
-                .await
-        })?;
+        let row: Option<BudgetRow> = read_row! { self,
+            "select version, day, sent, recent from send_budgets where rp_id = $1 and budget = $2",
+            rp.as_str(), key.stored()
+        };
         let Some(row) = row else { return Ok(Budget::default()) };
         Ok(Budget { version: row.version, day: row.day, sent: row.sent, recent: json("send_budgets", &row.recent)? })
     }
@@ -125,17 +118,11 @@ impl Store {
             for change in &r.budgets {
                 draw!(conn, r.rp_id, change);
             }
-            sqlx::query(
-                "insert into messages (rp_id, user_id, id, number_hash, country, created_at) values ($1, $2, $3, $4, $5, $6)",
-            )
-            .bind(r.rp_id.as_str())
-            .bind(&r.user_id)
-            .bind(r.message.as_str())
-            .bind(&r.number_hash)
-            .bind(&r.country)
-            .bind(r.at.0)
-            .execute(&mut *conn)
-            .await?;
+            sql! { conn,
+                "insert into messages (rp_id, user_id, id, number_hash, country, created_at) values ($1, $2, $3, $4,
+                 $5, $6)",
+                r.rp_id.as_str(), &r.user_id, r.message.as_str(), &r.number_hash, &r.country, r.at.0
+            };
             Ok::<(), Error>(())
         })
     }
@@ -144,32 +131,19 @@ impl Store {
     pub async fn accept_send(&self, reservation: &Reservation, provider: &str, at: Timestamp) -> Result<()> {
         write!(self, (reservation, provider) conn => {
             let r = &reservation;
-            sqlx::query("update messages set provider = $1, accepted_at = $2 where rp_id = $3 and user_id = $4 and id = $5")
-                .bind(&provider)
-                .bind(at.0)
-                .bind(r.rp_id.as_str())
-                .bind(&r.user_id)
-                .bind(r.message.as_str())
-                .execute(&mut *conn)
-                .await?;
+            sql! { conn,
+                "update messages set provider = $1, accepted_at = $2 where rp_id = $3 and user_id = $4 and id = $5",
+                &provider, at.0, r.rp_id.as_str(), &r.user_id, r.message.as_str()
+            };
             let PromptChange { next, before } = &r.prompt;
-            let done = sqlx::query(
+            let done = sql! { conn,
                 "update prompts set id = $6, factor_id = $7, sealed = $8, expires_at = $9
                  where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4 and id = $5 and sends = $10",
-            )
-            .bind(r.rp_id.as_str())
-            .bind(&r.user_id)
-            .bind(next.owner_id.as_str())
-            .bind(next.method.as_str())
-            .bind(before.as_ref().unwrap_or(next).id.as_str())
-            .bind(next.id.as_str())
-            .bind(next.factor_id.as_ref().map(|f| f.as_str()))
-            .bind(&next.sealed)
-            .bind(next.expires_at.0)
-            .bind(next.sends)
-            .execute(&mut *conn)
-            .await?;
-            won(done.rows_affected(), Contest::Prompt)
+                r.rp_id.as_str(), &r.user_id, next.owner_id.as_str(), next.method.as_str(),
+                before.as_ref().unwrap_or(next).id.as_str(), next.id.as_str(),
+                next.factor_id.as_ref().map(|f| f.as_str()), &next.sealed, next.expires_at.0, next.sends
+            };
+            won(done, Contest::Prompt)
         })
     }
 
@@ -205,13 +179,10 @@ impl Store {
                 .bind(before.sent_at.0),
             };
             query.execute(&mut *conn).await?;
-            sqlx::query("update messages set failed_at = $1 where rp_id = $2 and user_id = $3 and id = $4")
-                .bind(at.0)
-                .bind(r.rp_id.as_str())
-                .bind(&r.user_id)
-                .bind(r.message.as_str())
-                .execute(&mut *conn)
-                .await?;
+            sql! { conn,
+                "update messages set failed_at = $1 where rp_id = $2 and user_id = $3 and id = $4",
+                at.0, r.rp_id.as_str(), &r.user_id, r.message.as_str()
+            };
             Ok::<(), Error>(())
         })
     }

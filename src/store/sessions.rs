@@ -51,20 +51,13 @@ macro_rules! insert_session {
     ($conn:expr, $new:expr) => {{
         let new: &crate::store::NewSession = $new;
         let session = &new.session;
-        sqlx::query(
+        sql! { $conn,
             "insert into sessions (rp_id, user_id, id, token_hash, granted, factor_id, created_at, expires_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(session.rp_id.as_str())
-        .bind(&session.user_id)
-        .bind(session.id.as_str())
-        .bind(&new.token_hash)
-        .bind(crate::store::text(&session.grant))
-        .bind(session.factor_id.as_ref().map(|f| f.as_str()))
-        .bind(session.created_at.0)
-        .bind(session.expires_at.0)
-        .execute(&mut *$conn)
-        .await?;
+        values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            session.rp_id.as_str(), &session.user_id, session.id.as_str(), &new.token_hash,
+            crate::store::text(&session.grant), session.factor_id.as_ref().map(|f| f.as_str()), session.created_at.0,
+            session.expires_at.0
+        };
     }};
 }
 pub(super) use insert_session;
@@ -72,31 +65,21 @@ pub(super) use insert_session;
 impl Store {
     /// The session with this token.
     pub async fn session_by_token(&self, rp: &Id, token_hash: &[u8]) -> Result<Option<Session>> {
-        let row: Option<SessionRow> = read!(self, db => {
-            sqlx::query_as(
-                "select rp_id, user_id, id, granted, factor_id, created_at, expires_at, ended_at, added_at, removed_at
-                 from sessions where token_hash = $1 and rp_id = $2",
-            )
-            .bind(token_hash)
-            .bind(rp.as_str())
-            .fetch_optional(db)
-            .await
-        })?;
+        let row: Option<SessionRow> = read_row! { self,
+            "select rp_id, user_id, id, granted, factor_id, created_at, expires_at, ended_at, added_at, removed_at
+             from sessions where token_hash = $1 and rp_id = $2",
+            token_hash, rp.as_str()
+        };
         row.map(SessionRow::model).transpose()
     }
 
     /// The session with this id.
     pub async fn session(&self, rp: &Id, id: &Id) -> Result<Option<Session>> {
-        let row: Option<SessionRow> = read!(self, db => {
-            sqlx::query_as(
-                "select rp_id, user_id, id, granted, factor_id, created_at, expires_at, ended_at, added_at, removed_at
-                 from sessions where id = $1 and rp_id = $2",
-            )
-            .bind(id.as_str())
-            .bind(rp.as_str())
-            .fetch_optional(db)
-            .await
-        })?;
+        let row: Option<SessionRow> = read_row! { self,
+            "select rp_id, user_id, id, granted, factor_id, created_at, expires_at, ended_at, added_at, removed_at
+             from sessions where id = $1 and rp_id = $2",
+            id.as_str(), rp.as_str()
+        };
         row.map(SessionRow::model).transpose()
     }
 
@@ -109,20 +92,12 @@ impl Store {
         cursor: Option<&Id>,
         limit: i64,
     ) -> Result<Vec<Session>> {
-        let rows: Vec<SessionRow> = read!(self, db => {
-            sqlx::query_as(
-                "select rp_id, user_id, id, granted, factor_id, created_at, expires_at, ended_at, added_at, removed_at
-                 from sessions where rp_id = $1 and user_id = $2 and ended_at is null and expires_at > $3 and id < $4
-                 order by id desc limit $5",
-            )
-            .bind(rp.as_str())
-            .bind(user_id)
-            .bind(now.0)
-            .bind(cursor.map_or("ses_~", |c| c.as_str()))
-            .bind(limit)
-            .fetch_all(db)
-            .await
-        })?;
+        let rows: Vec<SessionRow> = read_rows! { self,
+            "select rp_id, user_id, id, granted, factor_id, created_at, expires_at, ended_at, added_at, removed_at
+             from sessions where rp_id = $1 and user_id = $2 and ended_at is null and expires_at > $3 and id < $4
+             order by id desc limit $5",
+            rp.as_str(), user_id, now.0, cursor.map_or("ses_~", |c| c.as_str()), limit
+        };
         rows.into_iter().map(SessionRow::model).collect()
     }
 
@@ -137,12 +112,11 @@ impl Store {
     ) -> Result<()> {
         write!(self, (from, challenge, new, event) conn => {
             // A write, so that an end which commits at the same time is seen.
-            let done = sqlx::query("update sessions set expires_at = expires_at where id = $1 and ended_at is null and expires_at > $2")
-                .bind(from.as_str())
-                .bind(event.at.0)
-                .execute(&mut *conn)
-                .await?;
-            won(done.rows_affected(), Contest::Session)?;
+            let done = sql! { conn,
+                "update sessions set expires_at = expires_at where id = $1 and ended_at is null and expires_at > $2",
+                from.as_str(), event.at.0
+            };
+            won(done, Contest::Session)?;
             super::challenges::insert_challenge!(conn, &challenge);
             insert_session!(conn, &new);
             append!(conn, &event);
@@ -152,16 +126,10 @@ impl Store {
 
     /// A challenge's one-time code as it is kept, and its end.
     pub async fn exchange_code(&self, challenge: &Challenge) -> Result<Option<(Vec<u8>, Timestamp)>> {
-        let kept: Option<(Option<Vec<u8>>, Option<i64>)> = read!(self, db => {
-            sqlx::query_as(
-                "select code_hash, code_expires_at from challenges where rp_id = $1 and user_id = $2 and id = $3",
-            )
-            .bind(challenge.rp_id.as_str())
-            .bind(&challenge.user_id)
-            .bind(challenge.id.as_str())
-            .fetch_optional(db)
-            .await
-        })?;
+        let kept: Option<(Option<Vec<u8>>, Option<i64>)> = read_row! { self,
+            "select code_hash, code_expires_at from challenges where rp_id = $1 and user_id = $2 and id = $3",
+            challenge.rp_id.as_str(), &challenge.user_id, challenge.id.as_str()
+        };
         Ok(kept.and_then(|(hash, end)| Some((hash?, Timestamp(end?)))))
     }
 
@@ -174,30 +142,21 @@ impl Store {
         event: &Event,
     ) -> Result<()> {
         write!(self, (challenge, code_hash, new, event) conn => {
-            let done = sqlx::query(
+            let done = sql! { conn,
                 "update challenges set exchanged_at = $1
                  where rp_id = $2 and user_id = $3 and id = $4 and status = 'approved' and exchanged_at is null
-                   and code_hash = $5 and code_expires_at > $1",
-            )
-            .bind(event.at.0)
-            .bind(challenge.rp_id.as_str())
-            .bind(&challenge.user_id)
-            .bind(challenge.id.as_str())
-            .bind(code_hash)
-            .execute(&mut *conn)
-            .await?;
-            won(done.rows_affected(), Contest::Token)?;
+                 and code_hash = $5 and code_expires_at > $1",
+                event.at.0, challenge.rp_id.as_str(), &challenge.user_id, challenge.id.as_str(), code_hash
+            };
+            won(done, Contest::Token)?;
             if let Some(factor) = &new.session.factor_id {
                 // A factor removed between proof and exchange earns nothing (A-05).
-                let held = sqlx::query(
-                    "update factors set version = version where rp_id = $1 and user_id = $2 and id = $3 and activated_at is not null",
-                )
-                .bind(challenge.rp_id.as_str())
-                .bind(&challenge.user_id)
-                .bind(factor.as_str())
-                .execute(&mut *conn)
-                .await?;
-                won(held.rows_affected(), Contest::Factor)?;
+                let held = sql! { conn,
+                    "update factors set version = version where rp_id = $1 and user_id = $2 and id = $3 and
+                     activated_at is not null",
+                    challenge.rp_id.as_str(), &challenge.user_id, factor.as_str()
+                };
+                won(held, Contest::Factor)?;
             }
             insert_session!(conn, &new);
             append!(conn, &event);
@@ -208,15 +167,12 @@ impl Store {
     /// Ends a session; `Conflict(Session)` where it has ended or run out. This is also how a single-use session is consumed.
     pub async fn end_session(&self, rp: &Id, id: &Id, event: &Event) -> Result<()> {
         write!(self, (rp, id, event) conn => {
-            let done = sqlx::query(
-                "update sessions set ended_at = $1 where id = $2 and rp_id = $3 and ended_at is null and expires_at > $1",
-            )
-            .bind(event.at.0)
-            .bind(id.as_str())
-            .bind(rp.as_str())
-            .execute(&mut *conn)
-            .await?;
-            won(done.rows_affected(), Contest::Session)?;
+            let done = sql! { conn,
+                "update sessions set ended_at = $1 where id = $2 and rp_id = $3 and ended_at is null and expires_at
+                 > $1",
+                event.at.0, id.as_str(), rp.as_str()
+            };
+            won(done, Contest::Session)?;
             append!(conn, &event);
             Ok(())
         })
@@ -225,16 +181,12 @@ impl Store {
     /// Ends all sessions of a user and tells how many.
     pub async fn end_sessions_of(&self, rp: &Id, user_id: &str, event: &Event) -> Result<u64> {
         write!(self, (rp, user_id, event) conn => {
-            let done = sqlx::query(
+            let done = sql! { conn,
                 "update sessions set ended_at = $1 where rp_id = $2 and user_id = $3 and ended_at is null",
-            )
-            .bind(event.at.0)
-            .bind(rp.as_str())
-            .bind(&user_id)
-            .execute(&mut *conn)
-            .await?;
+                event.at.0, rp.as_str(), &user_id
+            };
             append!(conn, &event);
-            Ok::<u64, Error>(done.rows_affected())
+            Ok::<u64, Error>(done)
         })
     }
 }

@@ -83,36 +83,27 @@ impl Store {
             let attempts_left: i64 = match &s.challenge {
                 ChallengeChange::None => 0,
                 ChallengeChange::Charge(id) => {
-                    let left: Option<i64> = sqlx::query_scalar(
+                    let left: Option<i64> = scalar_if! { conn,
                         "update challenges set attempts_left = attempts_left - 1,
-                           status = case when attempts_left <= 1 then 'denied' else status end
-                         where rp_id = $1 and user_id = $2 and id = $3 and status = 'pending' and attempts_left > 0 and expires_at > $4
+                         status = case when attempts_left <= 1 then 'denied' else status end
+                         where rp_id = $1 and user_id = $2 and id = $3 and status = 'pending' and attempts_left > 0
+                         and expires_at > $4
                          returning attempts_left",
-                    )
-                    .bind(s.rp_id.as_str())
-                    .bind(&s.user_id)
-                    .bind(id.as_str())
-                    .bind(s.at.0)
-                    .fetch_optional(&mut *conn)
-                    .await?;
+                        s.rp_id.as_str(), &s.user_id, id.as_str(), s.at.0
+                    };
                     left.ok_or(Error::Conflict(Contest::Challenge))?
                 }
                 ChallengeChange::Approve(id, proof, code) => {
-                    let left: Option<i64> = sqlx::query_scalar(
-                        "update challenges set status = 'approved', proof = $5, code_hash = $6, code_expires_at = $7, exchanged_at = $8
-                         where rp_id = $1 and user_id = $2 and id = $3 and status = 'pending' and attempts_left > 0 and expires_at > $4
+                    let left: Option<i64> = scalar_if! { conn,
+                        "update challenges set status = 'approved', proof = $5, code_hash = $6, code_expires_at =
+                         $7, exchanged_at = $8
+                         where rp_id = $1 and user_id = $2 and id = $3 and status = 'pending' and attempts_left > 0
+                         and expires_at > $4
                          returning attempts_left",
-                    )
-                    .bind(s.rp_id.as_str())
-                    .bind(&s.user_id)
-                    .bind(id.as_str())
-                    .bind(s.at.0)
-                    .bind(text(proof))
-                    .bind(code.as_ref().map(|(hash, _)| hash.clone()))
-                    .bind(code.as_ref().map(|(_, end)| end.0))
-                    .bind(s.session.as_ref().map(|_| s.at.0))
-                    .fetch_optional(&mut *conn)
-                    .await?;
+                        s.rp_id.as_str(), &s.user_id, id.as_str(), s.at.0, text(proof),
+                        code.as_ref().map(|(hash, _)| hash.clone()), code.as_ref().map(|(_, end)| end.0),
+                        s.session.as_ref().map(|_| s.at.0)
+                    };
                     left.ok_or(Error::Conflict(Contest::Challenge))?
                 }
                 ChallengeChange::Create(challenge) => {
@@ -121,86 +112,54 @@ impl Store {
                 }
             };
             if let Some((owner, method, id)) = &s.prompt {
-                let done = sqlx::query(
-                    "delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4 and id = $5",
-                )
-                .bind(s.rp_id.as_str())
-                .bind(&s.user_id)
-                .bind(owner.as_str())
-                .bind(method.as_str())
-                .bind(id.as_str())
-                .execute(&mut *conn)
-                .await?;
-                won(done.rows_affected(), Contest::Prompt)?;
+                let done = sql! { conn,
+                    "delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4 and id
+                     = $5",
+                    s.rp_id.as_str(), &s.user_id, owner.as_str(), method.as_str(), id.as_str()
+                };
+                won(done, Contest::Prompt)?;
             }
             match &s.factor {
                 None => {}
                 Some(FactorChange::Step(id, step)) => {
-                    let done = sqlx::query(
+                    let done = sql! { conn,
                         "update factors set last_step = $4, last_used_at = $5
-                         where rp_id = $1 and user_id = $2 and id = $3 and last_step < $4 and activated_at is not null",
-                    )
-                    .bind(s.rp_id.as_str())
-                    .bind(&s.user_id)
-                    .bind(id.as_str())
-                    .bind(step)
-                    .bind(s.at.0)
-                    .execute(&mut *conn)
-                    .await?;
-                    won(done.rows_affected(), Contest::Factor)?;
+                         where rp_id = $1 and user_id = $2 and id = $3 and last_step < $4 and activated_at is not
+                         null",
+                        s.rp_id.as_str(), &s.user_id, id.as_str(), step, s.at.0
+                    };
+                    won(done, Contest::Factor)?;
                 }
                 Some(FactorChange::Credential { id, version, sealed, details }) => {
-                    let done = sqlx::query(
+                    let done = sql! { conn,
                         "update factors set sealed = $5, details = $6, version = $4 + 1, last_used_at = $7
                          where rp_id = $1 and user_id = $2 and id = $3 and version = $4 and activated_at is not null",
-                    )
-                    .bind(s.rp_id.as_str())
-                    .bind(&s.user_id)
-                    .bind(id.as_str())
-                    .bind(version)
-                    .bind(sealed)
-                    .bind(text(details))
-                    .bind(s.at.0)
-                    .execute(&mut *conn)
-                    .await?;
-                    won(done.rows_affected(), Contest::Factor)?;
+                        s.rp_id.as_str(), &s.user_id, id.as_str(), version, sealed, text(details), s.at.0
+                    };
+                    won(done, Contest::Factor)?;
                 }
                 Some(FactorChange::Used(id)) => {
-                    let done = sqlx::query(
+                    let done = sql! { conn,
                         "update factors set last_used_at = $4
                          where rp_id = $1 and user_id = $2 and id = $3 and activated_at is not null",
-                    )
-                    .bind(s.rp_id.as_str())
-                    .bind(&s.user_id)
-                    .bind(id.as_str())
-                    .bind(s.at.0)
-                    .execute(&mut *conn)
-                    .await?;
-                    won(done.rows_affected(), Contest::Factor)?;
+                        s.rp_id.as_str(), &s.user_id, id.as_str(), s.at.0
+                    };
+                    won(done, Contest::Factor)?;
                 }
                 Some(FactorChange::RecoveryCode(set, hash)) => {
-                    let done = sqlx::query(
+                    let done = sql! { conn,
                         "update recovery_codes set used_at = $5
                          where rp_id = $1 and user_id = $2 and set_id = $3 and hash = $4 and used_at is null",
-                    )
-                    .bind(s.rp_id.as_str())
-                    .bind(&s.user_id)
-                    .bind(set.as_str())
-                    .bind(hash)
-                    .bind(s.at.0)
-                    .execute(&mut *conn)
-                    .await?;
-                    won(done.rows_affected(), Contest::RecoveryCode)?;
+                        s.rp_id.as_str(), &s.user_id, set.as_str(), hash, s.at.0
+                    };
+                    won(done, Contest::RecoveryCode)?;
                 }
                 Some(FactorChange::Activate(a)) => {
                     if let Some(credential) = &a.credential_id {
-                        let holders: i64 = sqlx::query_scalar(
+                        let holders: i64 = scalar! { conn,
                             "select count(*) from factors where rp_id = $1 and credential_id = $2",
-                        )
-                        .bind(s.rp_id.as_str())
-                        .bind(credential)
-                        .fetch_one(&mut *conn)
-                        .await?;
+                            s.rp_id.as_str(), credential
+                        };
                         if holders > 0 {
                             return Err(Error::Conflict(Contest::Credential));
                         }
@@ -229,14 +188,12 @@ impl Store {
                 }
             }
             if let Some(session) = &s.right_of {
-                let done = sqlx::query(
-                    "update sessions set added_at = $1 where id = $2 and added_at is null and ended_at is null and expires_at > $1",
-                )
-                .bind(s.at.0)
-                .bind(session.as_str())
-                .execute(&mut *conn)
-                .await?;
-                won(done.rows_affected(), Contest::Session)?;
+                let done = sql! { conn,
+                    "update sessions set added_at = $1 where id = $2 and added_at is null and ended_at is null and
+                     expires_at > $1",
+                    s.at.0, session.as_str()
+                };
+                won(done, Contest::Session)?;
             }
             if let Some(session) = &s.session {
                 insert_session!(conn, session);

@@ -52,17 +52,12 @@ macro_rules! charge {
                   where rp_id = $1 and user_id = $2 and method = $3 and version = $4"
             }
         };
-        let done = sqlx::query(statement)
-            .bind($rp.as_str())
-            .bind($user)
-            .bind(change.method.as_str())
-            .bind(state.version)
-            .bind(state.wrong)
-            .bind(state.enrolment_wrong)
-            .bind(state.paused_until.map(|t| t.0))
-            .execute(&mut *$conn)
-            .await?;
-        crate::store::won(done.rows_affected(), crate::store::Contest::Throttle)?;
+        let done = sql! { $conn,
+            statement,
+            $rp.as_str(), $user, change.method.as_str(), state.version, state.wrong, state.enrolment_wrong,
+            state.paused_until.map(|t| t.0)
+        };
+        crate::store::won(done, crate::store::Contest::Throttle)?;
     }};
 }
 pub(super) use charge;
@@ -70,15 +65,11 @@ pub(super) use charge;
 impl Store {
     /// The throttles of a user that were ever charged.
     pub async fn throttles(&self, rp: &Id, user_id: &str) -> Result<Vec<(MethodKind, ThrottleState)>> {
-        let rows: Vec<ThrottleRow> = read!(self, db => {
-            sqlx::query_as(
-                "select method, version, wrong, enrolment_wrong, paused_until from throttles where rp_id = $1 and user_id = $2",
-            )
-            .bind(rp.as_str())
-            .bind(user_id)
-            .fetch_all(db)
-            .await
-        })?;
+        let rows: Vec<ThrottleRow> = read_rows! { self,
+            "select method, version, wrong, enrolment_wrong, paused_until from throttles where rp_id = $1 and
+             user_id = $2",
+            rp.as_str(), user_id
+        };
         rows.into_iter()
             .map(|row| {
                 let method = MethodKind::parse(&row.method).ok_or(Error::Corrupt("throttles"))?;

@@ -32,31 +32,22 @@ impl UserRow {
 impl Store {
     /// The user, if ever named.
     pub async fn user(&self, rp: &Id, user_id: &str) -> Result<Option<User>> {
-        let row: Option<UserRow> = read!(self, db => {
-            sqlx::query_as(
-                "select user_id, handle, display_name, login_hint, locale, created_at from users
-                 where rp_id = $1 and user_id = $2",
-            )
-            .bind(rp.as_str())
-            .bind(user_id)
-            .fetch_optional(db)
-            .await
-        })?;
+        let row: Option<UserRow> = read_row! { self,
+            "select user_id, handle, display_name, login_hint, locale, created_at from users
+             where rp_id = $1 and user_id = $2",
+            rp.as_str(), user_id
+        };
         row.map(UserRow::model).transpose()
     }
 
     /// Names a user if nobody has; an existing row stays as it is.
     pub async fn ensure_user(&self, rp: &Id, user: &User) -> Result<()> {
         write!(self, (rp, user) conn => {
-            sqlx::query(
-                "insert into users (rp_id, user_id, handle, created_at) values ($1, $2, $3, $4) on conflict do nothing",
-            )
-            .bind(rp.as_str())
-            .bind(&user.user_id)
-            .bind(user.handle.as_slice())
-            .bind(user.created_at.0)
-            .execute(&mut *conn)
-            .await?;
+            sql! { conn,
+                "insert into users (rp_id, user_id, handle, created_at) values ($1, $2, $3, $4) on conflict do
+                 nothing",
+                rp.as_str(), &user.user_id, user.handle.as_slice(), user.created_at.0
+            };
             Ok(())
         })
     }
@@ -64,23 +55,16 @@ impl Store {
     /// Writes what pages show of a user; absent members stay as they are.
     pub async fn put_user(&self, rp: &Id, user: &User) -> Result<()> {
         write!(self, (rp, user) conn => {
-            sqlx::query(
+            sql! { conn,
                 "insert into users (rp_id, user_id, handle, display_name, login_hint, locale, created_at)
                  values ($1, $2, $3, $4, $5, $6, $7)
                  on conflict (rp_id, user_id) do update set
-                   display_name = coalesce(excluded.display_name, users.display_name),
-                   login_hint = coalesce(excluded.login_hint, users.login_hint),
-                   locale = coalesce(excluded.locale, users.locale)",
-            )
-            .bind(rp.as_str())
-            .bind(&user.user_id)
-            .bind(user.handle.as_slice())
-            .bind(&user.display_name)
-            .bind(&user.login_hint)
-            .bind(&user.locale)
-            .bind(user.created_at.0)
-            .execute(&mut *conn)
-            .await?;
+                 display_name = coalesce(excluded.display_name, users.display_name),
+                 login_hint = coalesce(excluded.login_hint, users.login_hint),
+                 locale = coalesce(excluded.locale, users.locale)",
+                rp.as_str(), &user.user_id, user.handle.as_slice(), &user.display_name, &user.login_hint,
+                &user.locale, user.created_at.0
+            };
             Ok(())
         })
     }
@@ -100,14 +84,12 @@ impl Store {
                 "delete from messages where rp_id = $1 and user_id = $2",
                 "delete from users where rp_id = $1 and user_id = $2",
             ] {
-                sqlx::query(statement).bind(rp.as_str()).bind(&user_id).execute(&mut *conn).await?;
+                sql! { conn, statement, rp.as_str(), &user_id };
             }
-            sqlx::query("update events set user_id = $3, client = null where rp_id = $1 and user_id = $2")
-                .bind(rp.as_str())
-                .bind(&user_id)
-                .bind(&pseudonym)
-                .execute(&mut *conn)
-                .await?;
+            sql! { conn,
+                "update events set user_id = $3, client = null where rp_id = $1 and user_id = $2",
+                rp.as_str(), &user_id, &pseudonym
+            };
             append!(conn, &event);
             Ok(())
         })

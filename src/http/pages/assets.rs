@@ -1,0 +1,50 @@
+//! Stylesheet, modules and icon from the binary, under an address that changes with their content and may be kept for ever.
+
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use axum::extract::Path;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use rust_embed::RustEmbed;
+use sha2::{Digest, Sha256};
+
+#[derive(RustEmbed)]
+#[folder = "$CARGO_MANIFEST_DIR/web/assets"]
+struct Embedded;
+
+/// One hash over all of them: modules import each other by name.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let mut names: Vec<_> = Embedded::iter().collect();
+    names.sort_unstable();
+    let mut hash = Sha256::new();
+    for name in names {
+        hash.update(name.as_bytes());
+        hash.update(Embedded::get(&name).map(|file| file.metadata.sha256_hash()).unwrap_or_default());
+    }
+    hash.finalize().iter().take(8).fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+});
+
+/// The path of an asset of this name.
+pub fn address(name: &str) -> String {
+    format!("/assets/{}/{name}", *VERSION)
+}
+
+/// Serves one; an address of another version is not found, so that nothing old is kept under a new name.
+pub async fn serve(Path((version, name)): Path<(String, String)>) -> Response {
+    let kind = match name.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("css") => "text/css; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("svg") => "image/svg+xml",
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    let Some(file) = Embedded::get(&name).filter(|_| version == *VERSION) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let headers = [(CONTENT_TYPE, kind), (CACHE_CONTROL, "public, max-age=31536000, immutable")];
+    (headers, file.data.into_owned()).into_response()
+}

@@ -1,0 +1,183 @@
+//! From a challenge and what the person holds to the view of its page. Pure: nothing is asked for here.
+
+use super::challenge::Chosen;
+use super::views::{Ceremony, ChallengePage, Choice, SentCode, Shell, Way};
+use super::visit::Visit;
+use super::words::{self, When};
+use crate::engine::{self, Offer, UserView};
+use crate::model::{Challenge, Details, Factor, Id, MethodKind, Prompt, RecoveryStatus, Timestamp};
+
+/// Texts of one challenge within ten minutes.
+const TEXTS: i64 = 3;
+
+/// The path of the page with a way chosen.
+pub fn here(base: &str, kind: MethodKind, factor: Option<&Id>) -> String {
+    let factor = factor.map(|id| format!("&factor={id}")).unwrap_or_default();
+    format!("{base}?method={}{factor}", kind.as_str())
+}
+
+/// The page of an open challenge.
+pub fn challenge(
+    visit: &Visit<Challenge>,
+    chosen: &Chosen,
+    offers: &[Offer],
+    view: &UserView,
+    sent: Option<&Prompt>,
+) -> ChallengePage {
+    let (challenge, party) = (&visit.subject, visit.party());
+    let base = visit.path("");
+    let offer = pick(offers, chosen);
+    ChallengePage {
+        shell: Shell::new(party, "Confirm it's you"),
+        here: offer.map_or_else(|| base.clone(), |o| here(&base, o.kind, phone(o))),
+        guard: visit.guard.clone(),
+        why: format!("You're about to {} in {party}.", engine::purpose(&challenge.terms)),
+        details: challenge.terms.display.details.clone(),
+        who: words::masked(&view.user),
+        way: offer.map_or(Way::Nothing, |offer| way(visit, offer, offers, &view.factors, sent)),
+        others: others(&base, offer, offers, view, visit.now),
+        notice: None,
+        typed: String::new(),
+        ends: When::new(challenge.expires_at, visit.now),
+    }
+}
+
+/// What was chosen, else the strongest that may be used now.
+fn pick<'a>(offers: &'a [Offer], chosen: &Chosen) -> Option<&'a Offer> {
+    let suits = |o: &&Offer| {
+        Some(o.kind) == chosen.kind && (chosen.factor.is_none() || phone(o).is_none() || o.factor_id == chosen.factor)
+    };
+    let usable = || offers.iter().find(|o| o.paused_until.is_none());
+    offers.iter().find(suits).or_else(usable).or(offers.first())
+}
+
+/// Only among phones does it matter which.
+fn phone(offer: &Offer) -> Option<&Id> {
+    offer.factor_id.as_ref().filter(|_| offer.kind == MethodKind::Sms)
+}
+
+fn way(visit: &Visit<Challenge>, offer: &Offer, offers: &[Offer], factors: &[Factor], sent: Option<&Prompt>) -> Way {
+    if let Some(until) = offer.paused_until {
+        return Way::Paused(When::new(until, visit.now));
+    }
+    match offer.kind {
+        MethodKind::Webauthn => Way::Passkey(Ceremony {
+            kind: "get",
+            state: "ready",
+            base: visit.path(""),
+            guard: visit.guard.clone(),
+            host: visit.caller.rp.host.clone(),
+            key_only: keys_only(factors),
+            saved_in: saved_in(offers),
+        }),
+        MethodKind::Totp => Way::App(names(offers, MethodKind::Totp)),
+        MethodKind::Sms => {
+            let sent = sent.filter(|p| p.factor_id == offer.factor_id);
+            let factor = offer.factor_id.as_ref().map(Id::to_string).unwrap_or_default();
+            Way::Text(factor, last_digits(offer.hint.as_deref()), sent.map(|p| sent_code(p, visit.now)))
+        }
+        MethodKind::RecoveryCode => Way::RecoveryCode,
+    }
+}
+
+/// A text that was sent, as the page counts.
+pub fn sent_code(prompt: &Prompt, now: Timestamp) -> SentCode {
+    let resend = engine::resend_after(prompt);
+    SentCode { resend: (now < resend).then(|| When::new(resend, now)), more: (TEXTS - prompt.sends).max(0) }
+}
+
+/// The last two digits of a masked number.
+pub fn last_digits(masked: Option<&str>) -> String {
+    masked.unwrap_or_default().chars().filter(char::is_ascii_digit).collect()
+}
+
+fn others(base: &str, chosen: Option<&Offer>, offers: &[Offer], view: &UserView, now: Timestamp) -> Vec<Choice> {
+    let mut choices: Vec<Choice> = Vec::new();
+    let mut seen = Vec::new();
+    for offer in offers {
+        let same = (offer.kind, phone(offer));
+        if chosen.map(|c| (c.kind, phone(c))) == Some(same) || seen.contains(&same) {
+            continue;
+        }
+        seen.push(same);
+        let paused = offer.paused_until.map(|until| ("You can use it again".to_owned(), Some(When::new(until, now))));
+        choices.push(Choice {
+            label: label(offer, &view.factors),
+            note: note(offer, offers),
+            href: paused.is_none().then(|| here(base, offer.kind, phone(offer))),
+            why_not: paused,
+        });
+    }
+    choices.extend(unfit(offers, view));
+    choices
+}
+
+/// What the person holds and cannot use here, with the reason.
+fn unfit(offers: &[Offer], view: &UserView) -> Vec<Choice> {
+    let offered = |kind| offers.iter().any(|o| o.kind == kind);
+    let weak = |label: &str, note: &str, why: &str| Choice {
+        label: label.to_owned(),
+        note: note.to_owned(),
+        href: None,
+        why_not: Some((why.to_owned(), None)),
+    };
+    let factors = view.factors.iter().filter(|f| f.is_active() && !offered(f.kind));
+    let mut choices: Vec<Choice> =
+        factors.map(|f| weak(f.kind.default_name(), &f.name, "It isn't enough for this request.")).collect();
+    let has_codes = view.recovery.status == RecoveryStatus::Active && view.recovery.remaining > 0;
+    if has_codes && !offered(MethodKind::RecoveryCode) {
+        let why = "Recovery codes can sign you in but can't confirm this action.";
+        choices.push(weak("Recovery code", "", why));
+    }
+    choices
+}
+
+fn label(offer: &Offer, factors: &[Factor]) -> String {
+    match offer.kind {
+        MethodKind::Webauthn if keys_only(factors) => "Security key".to_owned(),
+        MethodKind::Sms => format!("Text to the number ending {}", last_digits(offer.hint.as_deref())),
+        kind => kind.default_name().to_owned(),
+    }
+}
+
+fn note(offer: &Offer, offers: &[Offer]) -> String {
+    match offer.kind {
+        MethodKind::RecoveryCode => offer.hint.clone().unwrap_or_default(),
+        MethodKind::Sms => offer.name.clone(),
+        kind => match names(offers, kind) {
+            names if names.is_empty() && offer.name != kind.default_name() => offer.name.clone(),
+            names => names,
+        },
+    }
+}
+
+/// The names of several factors of a kind; empty for one.
+fn names(offers: &[Offer], kind: MethodKind) -> String {
+    let names: Vec<&str> = offers.iter().filter(|o| o.kind == kind).map(|o| o.name.as_str()).collect();
+    if names.len() > 1 { names.join(", ") } else { String::new() }
+}
+
+/// Where passkeys are kept, each provider once.
+fn saved_in(offers: &[Offer]) -> String {
+    let mut providers: Vec<&str> =
+        offers.iter().filter(|o| o.kind == MethodKind::Webauthn).filter_map(|o| o.hint.as_deref()).collect();
+    providers.sort_unstable();
+    providers.dedup();
+    providers.join(", ")
+}
+
+/// Whether all that the person holds are keys to be plugged in or held near.
+fn keys_only(factors: &[Factor]) -> bool {
+    let mut credentials = factors
+        .iter()
+        .filter(|f| f.is_active())
+        .filter_map(|f| match &f.details {
+            Details::Webauthn(details) => Some(details),
+            _ => None,
+        })
+        .peekable();
+    let is_key = |transports: &[String]| {
+        !transports.is_empty() && !transports.iter().any(|t| matches!(t.as_str(), "internal" | "hybrid"))
+    };
+    credentials.peek().is_some() && credentials.all(|d| !d.backup_eligible && is_key(&d.transports))
+}

@@ -1,0 +1,202 @@
+//! Refusals, times and names in the words of the pages: what happened, then what to do.
+
+use super::visit::Fields;
+use crate::http::problem::{self, Code, Refused};
+use crate::model::{MethodKind, Timestamp, User};
+
+/// A time as people read it: the clock, and how far away. A module turns the clock into the browser's own.
+#[derive(Clone, Debug)]
+pub struct When {
+    /// RFC 3339.
+    pub iso: String,
+    /// `14:32 UTC`
+    pub clock: String,
+    /// `in about 10 minutes`
+    pub away: String,
+}
+
+impl When {
+    /// A time as seen from now.
+    pub fn new(then: Timestamp, now: Timestamp) -> When {
+        let seconds = then.seconds_after(now);
+        let (count, unit) = match seconds {
+            ..=59 => (seconds, "second"),
+            60..=5400 => ((seconds + 30) / 60, "minute"),
+            _ => ((seconds + 1800) / 3600, "hour"),
+        };
+        let about = if unit == "second" { "" } else { "about " };
+        let plural = if count == 1 { "" } else { "s" };
+        let iso = then.rfc3339();
+        let clock = format!("{} UTC", iso.get(11..16).unwrap_or_default());
+        When { clock, iso, away: format!("in {about}{count} {unit}{plural}") }
+    }
+}
+
+/// The day of a time: `2 January 2026`.
+pub fn day(at: Timestamp) -> String {
+    const FORM: &[time::format_description::FormatItem<'_>] =
+        time::macros::format_description!("[day padding:none] [month repr:long] [year]");
+    let at = time::OffsetDateTime::from_unix_timestamp(at.seconds()).ok();
+    at.and_then(|t| t.format(FORM).ok()).unwrap_or_default()
+}
+
+/// What was refused, and what to do.
+#[derive(Clone, Debug, Default)]
+pub struct Notice {
+    /// What happened.
+    pub title: String,
+    /// What to do.
+    pub text: String,
+    /// When it can be done.
+    pub until: Option<When>,
+}
+
+impl Notice {
+    /// Of finished words.
+    pub fn new(title: impl Into<String>, text: impl Into<String>) -> Notice {
+        Notice { title: title.into(), text: text.into(), until: None }
+    }
+}
+
+/// The words for a refused code of this method, and whether what was typed stays in the field.
+pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str, now: Timestamp) -> (Notice, bool) {
+    let is = |code: Code| refused.code.code == code.code;
+    let until = refused.retry_after.map(|seconds| When::new(now.plus_seconds(seconds), now));
+    if is(problem::CODE_MALFORMED) {
+        return (malformed(kind, typed), true);
+    }
+    if is(problem::CODE_INCORRECT) {
+        return (wrong(kind, refused.attempts_left, app), true);
+    }
+    let (title, text, keep) = if is(problem::CODE_REUSED) {
+        ("That code was already used.", "Wait for the next one.", true)
+    } else if is(problem::CODE_EXPIRED) {
+        ("That code has expired.", "Send a new one.", false)
+    } else if is(problem::METHOD_PAUSED) {
+        (
+            "Take a short break.",
+            "Too many codes didn't match. Your account isn't deleted or blocked for good. You can try again",
+            false,
+        )
+    } else if is(problem::SEND_LIMITED) {
+        ("We've sent several codes already.", "You can ask again", false)
+    } else if is(problem::DELIVERY_UNAVAILABLE) {
+        ("We couldn't deliver to this number.", "It may be a landline or block our messages. Try again in a moment, or try another way.", false)
+    } else {
+        ("That didn't work.", refused.user_message(), false)
+    };
+    let until = until.filter(|_| is(problem::METHOD_PAUSED) || is(problem::SEND_LIMITED));
+    (Notice { until, ..Notice::new(title, text) }, keep)
+}
+
+fn malformed(kind: MethodKind, typed: &str) -> Notice {
+    let typed: Vec<char> = typed.chars().filter(|c| !c.is_whitespace() && !matches!(c, '-' | '#' | '＃')).collect();
+    let (form, count) = match kind {
+        MethodKind::RecoveryCode => ("16 characters", 16),
+        _ => ("6 digits", 6),
+    };
+    let only_digits = typed.iter().all(|c| c.is_ascii_digit() || ('０'..='９').contains(c));
+    match typed.len() {
+        0 => Notice::new("Enter the code.", format!("It has {form}.")),
+        n if kind != MethodKind::RecoveryCode && (!only_digits || n == count) => {
+            Notice::new("That code has other characters in it.", "Use only the 6 digits.")
+        }
+        n if n == count => Notice::new("That code has other characters in it.", "Use only its letters and digits."),
+        n => Notice::new(format!("The code has {form}."), format!("You entered {n}.")),
+    }
+}
+
+fn wrong(kind: MethodKind, left: Option<i64>, app: &str) -> Notice {
+    let mut notice = match kind {
+        MethodKind::RecoveryCode => Notice::new(
+            "That code didn't work.",
+            "It may be mistyped or already used. Try another from your list.",
+        ),
+        MethodKind::Sms => {
+            Notice::new("That code didn't match.", "Check that it's the latest message, or send another code.")
+        }
+        _ => Notice::new(
+            "That code didn't match.",
+            format!("Check it's the entry for {app}, and wait for the next code."),
+        ),
+    };
+    // A second wrong code of five: said always, whatever the code was, so that it tells a guesser nothing.
+    let again = left.is_some_and(|left| left <= 3);
+    if again && kind == MethodKind::Totp {
+        notice.text.push_str(" If it keeps failing, turn on automatic date and time on your phone.");
+    }
+    if let Some(left) = left.filter(|_| again) {
+        let tries = if left == 1 { "try" } else { "tries" };
+        notice.text.push_str(&format!(" {left} {tries} left before this request closes."));
+    }
+    notice
+}
+
+/// The words for a refused phone number.
+pub fn refused_phone(refused: &Refused, place: &str, now: Timestamp) -> Notice {
+    let code = refused.code.code;
+    if code == problem::PHONE_INVALID.code {
+        return Notice::new("Enter all digits of the number.", "Leave out the country code: it is chosen above.");
+    }
+    if code == problem::PHONE_NOT_ALLOWED.code {
+        return Notice::new("We can't text this number.", format!("We can't text some numbers in {place}. Use a mobile number, not a landline or internet number."));
+    }
+    if code == problem::FACTOR_DUPLICATE.code {
+        return Notice::new("You already added this number.", "Use another one.");
+    }
+    refused_code(MethodKind::Sms, refused, "", "", now).0
+}
+
+/// A name that its owner recognises and a passer-by does not: the first letter and what follows the @.
+pub fn masked(user: &User) -> Option<String> {
+    let Some(hint) = &user.login_hint else { return user.display_name.clone() };
+    let first = hint.chars().next()?;
+    if first == '+' || (first.is_ascii_digit() && hint.chars().all(|c| c.is_ascii_digit() || c == ' ')) {
+        let last: String = hint.chars().skip(hint.chars().count().saturating_sub(2)).collect();
+        return Some(format!("•••{last}"));
+    }
+    let domain = hint.rsplit_once('@').map(|(_, domain)| format!("@{domain}")).unwrap_or_default();
+    Some(format!("{first}•••{domain}"))
+}
+
+/// A name as a person gave it: trimmed, of bounded length, without control characters.
+pub fn name_of(fields: &Fields) -> Option<String> {
+    let name = fields.text("name").trim();
+    let fits = (1..=crate::engine::LONGEST_FACTOR_NAME).contains(&name.chars().count());
+    (fits && !name.chars().any(char::is_control)).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_hint_is_masked() {
+        let user = |hint: &str| User {
+            user_id: "u-42".to_owned(),
+            handle: [0; 16],
+            display_name: None,
+            login_hint: Some(hint.to_owned()),
+            locale: None,
+            created_at: Timestamp(0),
+        };
+        for (hint, shown) in [("jane@example.com", "j•••@example.com"), ("jane", "j•••"), ("+4915155501234", "•••34")] {
+            assert_eq!(masked(&user(hint)).as_deref(), Some(shown));
+        }
+    }
+
+    #[test]
+    fn a_malformed_code_is_told_by_its_digits() {
+        let text = |typed: &str| malformed(MethodKind::Totp, typed).text;
+        assert_eq!(text("12345"), "You entered 5.");
+        assert_eq!(text("123 4567"), "You entered 7.");
+        assert_eq!(text("12345a"), "Use only the 6 digits.");
+        assert_eq!(text(""), "It has 6 digits.");
+    }
+
+    #[test]
+    fn times_are_said_with_their_distance() {
+        let when = When::new(Timestamp::from_seconds(1_767_323_600), Timestamp::from_seconds(1_767_323_000));
+        assert_eq!((when.clock.as_str(), when.away.as_str()), ("03:13 UTC", "in about 10 minutes"));
+    }
+}

@@ -1,0 +1,109 @@
+// One ceremony on a page: it starts from a press, may be stopped, and each way in which it ends has a block of the page.
+
+import { creation, json, request } from './webauthn.js';
+
+const root = document.querySelector('[data-ceremony]');
+const { ceremony: kind, base, guard, host } = root.dataset;
+const KEEP = 240_000;
+let running = null;
+let cancelled = 0;
+let kept = null;
+
+function show(state) {
+  root.dataset.state = state;
+  for (const block of root.querySelectorAll('[data-when]')) block.hidden = !block.dataset.when.split(' ').includes(state);
+  const next = root.querySelector('[data-start]:not([hidden])');
+  if (!['ready', 'waiting', 'saving'].includes(state)) next?.focus();
+}
+
+async function call(path, body) {
+  const answer = await fetch(`${base}/${path}`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', 'form-guard': guard },
+    body: JSON.stringify(body),
+  });
+  const content = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw Object.assign(new Error(content.code), { code: content.code ?? 'fault', answered: true });
+  return content;
+}
+
+// Fresh options for each request; creation options are used again after a cancelled dialog, while they count.
+async function options(choice) {
+  if (kind === 'get') return call('options', {});
+  if (kept?.choice === choice && Date.now() - kept.at < KEEP) return kept.content;
+  const content = await call('options', { authenticator: choice });
+  kept = { choice, content, at: Date.now() };
+  return content;
+}
+
+async function start(choice) {
+  running?.abort();
+  running = new AbortController();
+  const { signal } = running;
+  let credential;
+  try {
+    show('waiting');
+    const content = await options(choice);
+    if (kind === 'get') {
+      const publicKey = request(content.options);
+      if (choice === 'hybrid') publicKey.hints = ['hybrid'];
+      credential = await navigator.credentials.get({ publicKey, signal });
+    } else {
+      credential = await navigator.credentials.create({ publicKey: creation(content.options), signal });
+    }
+    kept = null;
+    show('saving');
+    const { next } = await call('credential', { ...content.extra, credential: json(credential) });
+    location.assign(next);
+  } catch (error) {
+    show(error.answered || error instanceof TypeError ? ended(error, credential) : failed(error));
+  }
+}
+
+// The browser ended it. It hides the reason behind one name on purpose.
+function failed(error) {
+  switch (error.name) {
+    case 'NotAllowedError': case 'AbortError': cancelled += 1; return cancelled > 1 && kind === 'get' ? 'again' : 'cancelled';
+    case 'InvalidStateError': return 'already';
+    case 'ConstraintError': return 'lock';
+    case 'NotSupportedError': return 'unsupported';
+    case 'SecurityError': return 'insecure';
+    default: return 'fault';
+  }
+}
+
+// The server refused, or could not be reached.
+function ended(error, credential) {
+  if (credential && (kind === 'create' || error.code === 'credential_unknown')) forget(credential);
+  if (!error.answered) return navigator.onLine ? 'fault' : 'offline';
+  switch (error.code) {
+    case 'credential_unknown': return 'unknown';
+    case 'user_verification_required': return 'lock';
+    case 'factor_duplicate': return 'already';
+    case 'request_invalid': return kind === 'create' ? 'limit' : 'fault';
+    case 'credential_invalid': case 'method_not_allowed': return kind === 'create' ? 'unsaved' : 'refused';
+    case 'challenge_not_pending': case 'challenge_expired': case 'enrolment_expired': case 'step_up_required':
+    case 'not_found': location.reload(); return 'saving';
+    default: return kind === 'create' && credential ? 'unsaved' : 'fault';
+  }
+}
+
+// No orphans: the password manager is asked to drop what we do not hold.
+function forget(credential) {
+  PublicKeyCredential.signalUnknownCredential?.({ rpId: host, credentialId: credential.id }).catch(() => {});
+}
+
+for (const button of root.querySelectorAll('[data-start]')) {
+  button.addEventListener('click', () => start(button.dataset.start || 'any'));
+}
+root.querySelector('[data-stop]')?.addEventListener('click', () => running?.abort());
+for (const link of root.querySelectorAll('[data-choose]')) {
+  link.addEventListener('click', (event) => {
+    const chooser = document.getElementById('chooser');
+    if (!chooser) return;
+    event.preventDefault();
+    chooser.open = true;
+    chooser.querySelector('summary').focus();
+  });
+}
+if (root.dataset.example === undefined && !window.PublicKeyCredential) show('unsupported');

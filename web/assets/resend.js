@@ -1,0 +1,25 @@
+// Counts down to the next text. The button stays where it is and says why it waits; nothing is read aloud each second.
+
+const button = document.querySelector('[data-resend]');
+if (button) {
+  const at = new Date(button.dataset.resend).getTime();
+  const words = button.textContent;
+  const note = button.nextElementSibling;
+  const count = document.createElement('span');
+  count.setAttribute('aria-hidden', 'true');
+  button.append(count);
+  button.setAttribute('aria-disabled', 'true');
+  button.addEventListener('click', (event) => { if (button.ariaDisabled === 'true') event.preventDefault(); });
+  const tick = () => {
+    const left = Math.ceil((at - Date.now()) / 1000);
+    if (left > 0) {
+      count.textContent = ` (in ${left} s)`;
+      setTimeout(tick, 500);
+      return;
+    }
+    button.textContent = words;
+    button.removeAttribute('aria-disabled');
+    note?.remove();
+  };
+  tick();
+}
