@@ -3,13 +3,16 @@
 
 mod assets;
 mod challenge;
+mod enrol;
 mod picture;
+mod portal;
+mod recovery;
 mod views;
 mod visit;
 mod words;
 
 pub use assets::address as asset;
-pub use views::{Message, Shell};
+pub use views::Message;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -24,6 +27,9 @@ pub fn router() -> Router<App> {
         .route("/", get(start))
         .route("/assets/{version}/{name}", get(assets::serve))
         .merge(challenge::router())
+        .merge(portal::router())
+        .merge(enrol::router())
+        .merge(recovery::router())
 }
 
 /// What stands at the root: this is an engine, not an application.

@@ -257,3 +257,156 @@ impl ChallengePage {
         CodeField { label, digits, notice: self.notice.as_ref(), typed: &self.typed, focus: true }
     }
 }
+
+/// S7: a passkey or security key is created.
+#[derive(Template)]
+#[template(path = "passkey.html")]
+pub struct PasskeyPage {
+    /// The frame.
+    pub shell: Shell,
+    /// The ceremony.
+    pub ceremony: Ceremony,
+    /// The portal's path.
+    pub base: String,
+}
+
+/// S8: an authenticator app is set up.
+#[derive(Template)]
+#[template(path = "app.html")]
+pub struct AppPage {
+    /// The frame.
+    pub shell: Shell,
+    /// The portal's path.
+    pub base: String,
+    /// Against forgery.
+    pub guard: String,
+    /// The symbol, from the engine.
+    pub qr_svg: String,
+    /// The secret in groups of four.
+    pub key: String,
+    /// For apps on this device.
+    pub uri: String,
+    /// An earlier symbol has run out.
+    pub renewed: bool,
+    /// What was refused.
+    pub notice: Option<Notice>,
+    /// What was typed.
+    pub typed: String,
+}
+
+impl AppPage {
+    /// The code's field.
+    pub fn field(&self) -> CodeField<'_> {
+        let focus = self.notice.is_some();
+        CodeField { label: "6-digit code", digits: true, notice: self.notice.as_ref(), typed: &self.typed, focus }
+    }
+}
+
+/// S8: a phone is added.
+#[derive(Template)]
+#[template(path = "phone.html")]
+pub struct PhonePage {
+    /// The frame.
+    pub shell: Shell,
+    /// The portal's path.
+    pub base: String,
+    /// Against forgery.
+    pub guard: String,
+    /// The last digits and what was sent, once it was.
+    pub sent: Option<(String, SentCode)>,
+    /// ISO code, name and calling code, and whether it is chosen.
+    pub countries: Vec<(&'static str, &'static str, &'static str, bool)>,
+    /// What was refused.
+    pub notice: Option<Notice>,
+    /// What was typed.
+    pub typed: String,
+}
+
+impl PhonePage {
+    /// The code's field.
+    pub fn field(&self) -> CodeField<'_> {
+        CodeField { label: "6-digit code", digits: true, notice: self.notice.as_ref(), typed: &self.typed, focus: true }
+    }
+}
+
+/// Something was added, and may be named.
+#[derive(Template)]
+#[template(path = "added.html")]
+pub struct AddedPage {
+    /// The frame.
+    pub shell: Shell,
+    /// The portal's path.
+    pub base: String,
+    /// Against forgery.
+    pub guard: String,
+    /// The factor.
+    pub factor: String,
+    /// Its name.
+    pub name: String,
+    /// What to know of it.
+    pub line: String,
+    /// What else to add: label and page.
+    pub next: Option<(&'static str, &'static str)>,
+    /// What was refused.
+    pub notice: Option<Notice>,
+    /// It has a new name.
+    pub renamed: bool,
+}
+
+/// S9: new codes, once.
+#[derive(Template)]
+#[template(path = "codes.html")]
+pub struct CodesPage {
+    /// The frame.
+    pub shell: Shell,
+    /// The portal's path.
+    pub base: String,
+    /// Against forgery.
+    pub guard: String,
+    /// The codes.
+    pub codes: Vec<String>,
+    /// Whose, and made when.
+    pub caption: String,
+    /// What was refused.
+    pub notice: Option<Notice>,
+    /// About to go without having saved them.
+    pub leaving: bool,
+}
+
+/// One factor in the list.
+pub struct Card {
+    /// `fac_…`
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: &'static str,
+    /// When added and last used.
+    pub dates: String,
+    /// In words.
+    pub badges: Vec<&'static str>,
+}
+
+/// S10: the list.
+#[derive(Template)]
+#[template(path = "settings.html")]
+pub struct SettingsPage {
+    /// The frame.
+    pub shell: Shell,
+    /// The portal's path.
+    pub base: String,
+    /// Against forgery.
+    pub guard: String,
+    /// Active factors.
+    pub cards: Vec<Card>,
+    /// Recovery codes in a line.
+    pub codes: String,
+    /// They are few, gone or unconfirmed.
+    pub codes_low: bool,
+    /// What was refused.
+    pub notice: Option<Notice>,
+    /// RP ID, user handle and credential ids, for the Signal API.
+    pub accepted: (String, String, String),
+    /// Which card is being renamed.
+    pub open: String,
+}

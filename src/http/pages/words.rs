@@ -2,7 +2,7 @@
 
 use super::visit::Fields;
 use crate::http::problem::{self, Code, Refused};
-use crate::model::{MethodKind, Timestamp, User};
+use crate::model::{Details, Factor, MethodKind, Timestamp, User};
 
 /// A time as people read it: the clock, and how far away. A module turns the clock into the browser's own.
 #[derive(Clone, Debug)]
@@ -164,6 +164,26 @@ pub fn name_of(fields: &Fields) -> Option<String> {
     let name = fields.text("name").trim();
     let fits = (1..=crate::engine::LONGEST_FACTOR_NAME).contains(&name.chars().count());
     (fits && !name.chars().any(char::is_control)).then(|| name.to_owned())
+}
+
+/// What was added, and what to know of it.
+pub fn added(factor: &Factor) -> (&'static str, String) {
+    match &factor.details {
+        Details::Totp => ("Authenticator app added", "From now on it shows you a new code every 30 seconds.".to_owned()),
+        Details::Sms(_) => ("Phone added", "Texts can be intercepted. A passkey is safer.".to_owned()),
+        Details::Webauthn(details) => {
+            let here = details.transports.iter().any(|t| t == "internal");
+            let line = match (&details.provider_name, details.backup_eligible) {
+                (Some(name), true) => {
+                    format!("Saved in {name}. You can use it on devices where {name} is signed in.")
+                }
+                (None, true) => "You can use it on devices where your password manager is signed in.".to_owned(),
+                (_, false) if here => "It works only on this device. Add another so you aren't locked out.".to_owned(),
+                (_, false) => "It works only with this key. Add another so you aren't locked out.".to_owned(),
+            };
+            (if here || details.backup_eligible { "Passkey added" } else { "Security key added" }, line)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,354 @@
+//! Enrolment on the portal's pages: a passkey or security key, an authenticator app, a phone.
+
+use axum::http::StatusCode;
+use axum::http::header::ACCEPT_LANGUAGE;
+use axum::http::request::Parts;
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::picture::{last_digits, sent_code};
+use super::portal::AtPortal;
+use super::views::{AppPage, Ceremony, PasskeyPage, PhonePage, Shell, show as render};
+use super::visit::{Called, Fields, Posted, see};
+use super::words;
+use crate::engine::{Answer, Attachment, Begin, Error, Shown, Started, Wish};
+use crate::http::App;
+use crate::http::problem::{self, Refused};
+use crate::model::{Details, Factor, Flow, Id, Kind, MethodKind, Number, PortalSession};
+
+/// Every country that can be dialled: ISO code, calling code, name.
+const COUNTRIES: &str = include_str!("../../../web/countries.txt");
+
+/// Routes below `/portal/{id}`.
+pub fn router() -> Router<App> {
+    Router::new()
+        .route("/portal/{id}/passkey", get(passkey))
+        .route("/portal/{id}/passkey/options", post(options))
+        .route("/portal/{id}/passkey/credential", post(credential))
+        .route("/portal/{id}/authenticator-app", get(app).post(activate_app))
+        .route("/portal/{id}/phone", get(phone).post(change_phone))
+}
+
+impl AtPortal {
+    async fn begin(&self, wish: Wish) -> Result<Started, Refused> {
+        let begin = Begin { user_id: self.subject.user_id.clone(), wish, name: None };
+        let started = self.app.engine.begin_enrolment(&self.caller, begin).await?;
+        self.app.engine.set_portal_factor(&self.subject, &started.factor.id).await?;
+        Ok(started)
+    }
+
+    async fn activate(&self, id: &Id, answer: Answer) -> Result<Factor, Error> {
+        self.app.engine.activate(&self.caller, &self.subject.user_id, id, &answer).await
+    }
+
+    /// The enrolment of this kind that is under way.
+    async fn under_way(&self, kind: MethodKind) -> Option<Factor> {
+        let id = self.subject.factor_id.as_ref()?;
+        let factor = self.app.engine.factor(&self.caller, &self.subject.user_id, id).await.ok()?;
+        Some(factor).filter(|f| f.kind == kind && !f.is_active())
+    }
+}
+
+// --- passkey ---
+
+async fn passkey(visit: AtPortal) -> Result<Response, Response> {
+    visit.admit(Flow::AddPasskey).await?;
+    let ceremony = Ceremony {
+        kind: "create",
+        state: "ready",
+        base: visit.path("passkey"),
+        guard: visit.guard.clone(),
+        host: visit.caller.rp.host.clone(),
+        key_only: false,
+        saved_in: String::new(),
+    };
+    let shell = Shell::new(visit.party(), "Create a passkey");
+    Ok(render(StatusCode::OK, &PasskeyPage { shell, ceremony, base: visit.path("") }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    authenticator: String,
+}
+
+async fn options(Called(visit, wanted): Called<PortalSession, Wanted>) -> Result<Json<Value>, Refused> {
+    let attachment = match wanted.authenticator.as_str() {
+        "security_key" => Attachment::SecurityKey,
+        _ => Attachment::Any,
+    };
+    let started = visit.begin(Wish::Webauthn(attachment)).await?;
+    let Shown::Webauthn(options) = started.shown else { return Err(problem::METHOD_NOT_ALLOWED.into()) };
+    Ok(Json(json!({ "options": options, "extra": { "factor": started.factor.id } })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Made {
+    factor: String,
+    credential: Value,
+}
+
+async fn credential(Called(visit, made): Called<PortalSession, Made>) -> Result<Json<Value>, Refused> {
+    let id = Id::parse(Kind::Factor, &made.factor).ok_or(Refused::from(problem::NOT_FOUND))?;
+    visit.activate(&id, Answer::Credential(made.credential)).await?;
+    Ok(Json(json!({ "next": visit.path("added") })))
+}
+
+// --- authenticator app ---
+
+async fn app(visit: AtPortal) -> Result<Response, Response> {
+    visit.admit(Flow::AddAuthenticatorApp).await?;
+    app_page(&visit, None).await
+}
+
+/// The same secret as long as it counts, then a new one with a word about it.
+async fn app_page(visit: &AtPortal, refused: Option<(Refused, &str)>) -> Result<Response, Response> {
+    let (engine, user_id) = (&visit.app.engine, &visit.subject.user_id);
+    let mut renewed = false;
+    let mut shown = None;
+    if let Some(id) = &visit.subject.factor_id {
+        shown = engine.show_again(&visit.caller, user_id, id).await.map_err(|e| visit.fault(e))?;
+        renewed = shown.is_none() && engine.factor(&visit.caller, user_id, id).await.is_err();
+    }
+    let started = match shown {
+        Some(started) => started,
+        None => match visit.begin(Wish::Totp).await {
+            Ok(started) => started,
+            Err(refused) => return Err(visit.refuse(refused, Flow::AddAuthenticatorApp.page()).await),
+        },
+    };
+    let Shown::Totp { secret, otpauth_uri, qr_svg } = started.shown else {
+        return Err(visit.fault(problem::METHOD_NOT_ALLOWED));
+    };
+    let status = refused.as_ref().map_or(StatusCode::OK, |(r, _)| r.code.status);
+    let words = refused.map(|(refused, typed)| {
+        let (mut notice, keep) = words::refused_code(MethodKind::Totp, &refused, typed, visit.party(), visit.now);
+        if refused.code.code == problem::CODE_INCORRECT.code {
+            notice.text.push_str(" Or scan the code again.");
+        }
+        (notice, if keep { typed.to_owned() } else { String::new() })
+    });
+    let mut shell = Shell::new(visit.party(), "Set up your authenticator app");
+    shell.is_error = words.is_some();
+    let (notice, typed) = words.map_or((None, String::new()), |(n, t)| (Some(n), t));
+    let page = AppPage {
+        shell,
+        base: visit.path(""),
+        guard: visit.guard.clone(),
+        qr_svg: qr_svg.to_string(),
+        key: grouped(&secret),
+        uri: otpauth_uri.to_string(),
+        renewed,
+        notice,
+        typed,
+    };
+    Ok(render(status, &page))
+}
+
+/// In groups of four.
+fn grouped(secret: &str) -> String {
+    let letters: Vec<char> = secret.chars().collect();
+    letters.chunks(4).map(|group| group.iter().collect::<String>()).collect::<Vec<_>>().join(" ")
+}
+
+async fn activate_app(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Response> {
+    visit.check(&fields)?;
+    visit.in_time()?;
+    let page = visit.path(Flow::AddAuthenticatorApp.page());
+    let Some(id) = &visit.subject.factor_id else { return Ok(see(&page)) };
+    let typed = fields.text("code");
+    match visit.activate(id, Answer::Code(Zeroizing::new(typed.to_owned()))).await.map_err(Refused::from) {
+        Ok(_) => Ok(see(&visit.path("added"))),
+        Err(refused) if refused.code.code == problem::FACTOR_NOT_PENDING.code => Ok(see(&visit.path("added"))),
+        Err(refused) if is_over(&refused) => Ok(see(&page)),
+        Err(refused) if explains(&refused) => app_page(&visit, Some((refused, typed))).await,
+        Err(refused) => Err(visit.refuse(refused, Flow::AddAuthenticatorApp.page()).await),
+    }
+}
+
+fn is_over(refused: &Refused) -> bool {
+    [problem::ENROLMENT_EXPIRED.code, problem::NOT_FOUND.code].contains(&refused.code.code)
+}
+
+/// Whether the form has words for it.
+fn explains(refused: &Refused) -> bool {
+    ![problem::STEP_UP_REQUIRED.code, problem::STORE_UNAVAILABLE.code, problem::REQUEST_INVALID.code]
+        .contains(&refused.code.code)
+}
+
+// --- phone ---
+
+async fn phone(visit: AtPortal, query: Fields, parts: Parts) -> Result<Response, Response> {
+    visit.admit(Flow::AddPhone).await?;
+    if query.text("change").is_empty() && visit.under_way(MethodKind::Sms).await.is_some() {
+        return code_page(&visit, None).await;
+    }
+    let languages = parts.headers.get(ACCEPT_LANGUAGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    Ok(number_page(&visit, region(languages), "", None))
+}
+
+async fn change_phone(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Response> {
+    visit.check(&fields)?;
+    visit.in_time()?;
+    match fields.text("do") {
+        "number" => take_number(&visit, &fields).await,
+        "send" => send_again(&visit).await,
+        _ => activate_phone(&visit, fields.text("code")).await,
+    }
+}
+
+async fn take_number(visit: &AtPortal, fields: &Fields) -> Result<Response, Response> {
+    let (country, typed) = (fields.text("country"), fields.text("number"));
+    let begun = match composed(country, typed) {
+        Some(number) => visit.begin(Wish::Sms(number)).await,
+        None => Err(problem::PHONE_INVALID.into()),
+    };
+    match begun {
+        Ok(_) => Ok(see(&visit.path(Flow::AddPhone.page()))),
+        Err(refused) if explains(&refused) => Ok(number_page(visit, country, typed, Some(refused))),
+        Err(refused) => Err(visit.refuse(refused, Flow::AddPhone.page()).await),
+    }
+}
+
+fn number_page(visit: &AtPortal, country: &str, typed: &str, refused: Option<Refused>) -> Response {
+    let place = countries(country).find(|c| c.3).map_or("this country", |c| c.1);
+    let mut shell = Shell::new(visit.party(), "Add your phone");
+    shell.is_error = refused.is_some();
+    let page = PhonePage {
+        shell,
+        base: visit.path(""),
+        guard: visit.guard.clone(),
+        sent: None,
+        countries: countries(country).collect(),
+        notice: refused.as_ref().map(|refused| words::refused_phone(refused, place, visit.now)),
+        typed: typed.to_owned(),
+    };
+    render(refused.map_or(StatusCode::OK, |r| r.code.status), &page)
+}
+
+async fn send_again(visit: &AtPortal) -> Result<Response, Response> {
+    let page = visit.path(Flow::AddPhone.page());
+    let Some(factor) = visit.under_way(MethodKind::Sms).await else { return Ok(see(&page)) };
+    let sent = visit.app.engine.resend(&visit.caller, &visit.subject.user_id, &factor.id).await;
+    match sent.map_err(Refused::from) {
+        Ok(_) => Ok(see(&page)),
+        Err(refused) if explains(&refused) => code_page(visit, Some((refused, ""))).await,
+        Err(refused) => Err(visit.refuse(refused, Flow::AddPhone.page()).await),
+    }
+}
+
+async fn activate_phone(visit: &AtPortal, typed: &str) -> Result<Response, Response> {
+    let page = visit.path(Flow::AddPhone.page());
+    let Some(id) = &visit.subject.factor_id else { return Ok(see(&page)) };
+    match visit.activate(id, Answer::Code(Zeroizing::new(typed.to_owned()))).await.map_err(Refused::from) {
+        Ok(_) => Ok(see(&visit.path("added"))),
+        Err(refused) if refused.code.code == problem::FACTOR_NOT_PENDING.code => Ok(see(&visit.path("added"))),
+        Err(refused) if is_over(&refused) => Ok(see(&page)),
+        Err(refused) if explains(&refused) => code_page(visit, Some((refused, typed))).await,
+        Err(refused) => Err(visit.refuse(refused, Flow::AddPhone.page()).await),
+    }
+}
+
+async fn code_page(visit: &AtPortal, refused: Option<(Refused, &str)>) -> Result<Response, Response> {
+    let Some(factor) = visit.under_way(MethodKind::Sms).await else {
+        return Ok(see(&visit.path(Flow::AddPhone.page())));
+    };
+    let prompt = visit.app.engine.sent_code(&visit.caller, &visit.subject.user_id, &factor.id).await;
+    let prompt = prompt.map_err(|e| visit.fault(e))?;
+    let masked = match &factor.details {
+        Details::Sms(details) => last_digits(Some(&details.phone_masked)),
+        Details::Totp | Details::Webauthn(_) => String::new(),
+    };
+    let sent = prompt.map_or(super::views::SentCode { resend: None, more: 0 }, |p| sent_code(&p, visit.now));
+    let status = refused.as_ref().map_or(StatusCode::OK, |(r, _)| r.code.status);
+    let (notice, typed) = match refused {
+        None => (None, String::new()),
+        Some((refused, typed)) => {
+            let (notice, keep) = words::refused_code(MethodKind::Sms, &refused, typed, visit.party(), visit.now);
+            (Some(notice), if keep { typed.to_owned() } else { String::new() })
+        }
+    };
+    let mut shell = Shell::new(visit.party(), "Enter the code we sent");
+    shell.is_error = notice.is_some();
+    let (base, guard) = (visit.path(""), visit.guard.clone());
+    let page = PhonePage { shell, base, guard, sent: Some((masked, sent)), countries: Vec::new(), notice, typed };
+    Ok(render(status, &page))
+}
+
+/// All countries, with the chosen one marked.
+pub fn countries(chosen: &str) -> impl Iterator<Item = (&'static str, &'static str, &'static str, bool)> + '_ {
+    COUNTRIES.lines().filter_map(move |line| {
+        let mut parts = line.splitn(3, ' ');
+        let (code, dial, name) = (parts.next()?, parts.next()?, parts.next()?);
+        Some((code, name, dial, code.eq_ignore_ascii_case(chosen)))
+    })
+}
+
+/// The region that the browser's languages name first: `de-CH,de;q=0.9` says `CH`.
+fn region(languages: &str) -> &str {
+    let tags = languages.split(',').map(|tag| tag.split(';').next().unwrap_or_default().trim());
+    tags.filter_map(|tag| tag.split('-').skip(1).find(|part| part.len() == 2)).next().unwrap_or_default()
+}
+
+/// The number in E.164: as typed where it begins with `+`, else below the chosen country without its trunk prefix.
+fn composed(country: &str, typed: &str) -> Option<Number> {
+    let digits: String = typed
+        .chars()
+        .map(|c| match c {
+            '０'..='９' => char::from_digit(u32::from(c) - u32::from('０'), 10).unwrap_or(c),
+            other => other,
+        })
+        .filter(char::is_ascii_digit)
+        .collect();
+    if typed.trim_start().starts_with(['+', '＋']) {
+        return Number::parse(&format!("+{digits}"));
+    }
+    let (code, _, dial, _) = countries(country).find(|c| c.3)?;
+    // Where the zero is part of the number.
+    let keeps_zero = matches!(code, "IT" | "SM" | "VA" | "CI" | "CG" | "GA");
+    let trunk = if matches!(dial, "7") { '8' } else { '0' };
+    let national = if keeps_zero { &digits } else { digits.strip_prefix(trunk).unwrap_or(&digits) };
+    Number::parse(&format!("+{dial}{national}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_composed_as_people_write_them() {
+        let number = |country, typed| composed(country, typed).map(|n| n.as_str().to_owned());
+        for (country, typed, whole) in [
+            ("DE", "0151 55501234", "+4915155501234"),
+            ("DE", "+49 151 55501234", "+4915155501234"),
+            ("US", "(415) 555-0123", "+14155550123"),
+            ("IT", "06 1234 5678", "+390612345678"),
+            ("GB", "07700 900123", "+447700900123"),
+        ] {
+            assert_eq!(number(country, typed).as_deref(), Some(whole), "{country} {typed}");
+        }
+        assert_eq!(number("", "0151 55501234"), None);
+        assert_eq!(number("DE", "12"), None);
+    }
+
+    #[test]
+    fn the_region_of_a_browser_is_read() {
+        assert_eq!(region("de-CH,de;q=0.9,en"), "CH");
+        assert_eq!(region("zh-Hant-TW"), "TW");
+        assert_eq!(region("en"), "");
+    }
+
+    #[test]
+    fn each_country_is_listed_once() {
+        let mut codes: Vec<_> = countries("").map(|c| c.0).collect();
+        let all = codes.len();
+        codes.sort_unstable();
+        codes.dedup();
+        assert!(all > 200 && all == codes.len());
+    }
+}

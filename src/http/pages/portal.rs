@@ -1,0 +1,302 @@
+//! The portal: a person looks after the sign-in methods that they have with a relying party.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::Response;
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::views::{AddedPage, Card, Message, SettingsPage, Shell, show as render};
+use super::visit::{Fields, Posted, Visit, bound, land, open, see, timed_out};
+use super::words::{self, Notice, day};
+use crate::engine::UserView;
+use crate::http::App;
+use crate::http::problem::{self, Refused};
+use crate::model::{Details, Factor, Flow, Id, Kind, MethodKind, PortalSession, RecoveryStatus, RecoverySummary};
+
+/// Routes below `/portal/{id}`.
+pub fn router() -> Router<App> {
+    Router::new()
+        .route("/portal/{id}", get(enter).post(open_link))
+        .route("/portal/{id}/settings", get(settings).post(rename))
+        .route("/portal/{id}/settings/{factor}/remove", get(ask_removal).post(remove))
+        .route("/portal/{id}/added", get(added).post(name_added))
+        .route("/portal/{id}/done", get(done))
+}
+
+/// A visit to the portal.
+pub type AtPortal = Visit<PortalSession>;
+
+async fn enter(
+    State(app): State<App>,
+    visit: Result<AtPortal, Response>,
+    query: Fields,
+    parts: Parts,
+) -> Result<Response, Response> {
+    match (visit, query.text("token")) {
+        (Ok(visit), "") => Ok(see(&visit.path(visit.subject.flow.page()))),
+        (Ok(visit), _) => Ok(see(&visit.path(""))),
+        (Err(closed), "") => Err(closed),
+        (Err(_), token) => Ok(land::<PortalSession>(&app, &parts, token).await),
+    }
+}
+
+async fn open_link(
+    State(app): State<App>,
+    visit: Result<AtPortal, Response>,
+    parts: Parts,
+    Posted(fields): Posted,
+) -> Response {
+    match visit {
+        Ok(visit) => see(&visit.path("")),
+        Err(_) => open::<PortalSession>(&app, &parts, &fields).await,
+    }
+}
+
+impl AtPortal {
+    /// Refuses a visit that has run out.
+    pub fn in_time(&self) -> Result<(), Response> {
+        match self.now < self.subject.expires_at {
+            true => Ok(()),
+            false => Err(timed_out(self.party()).respond(StatusCode::GONE)),
+        }
+    }
+
+    /// Lets the page of this flow be shown, or leads to the proof that it needs first.
+    pub async fn admit(&self, flow: Flow) -> Result<(), Response> {
+        self.in_time()?;
+        let needed = self.app.engine.needs_step_up(&self.caller, &self.subject.user_id, flow).await;
+        match needed.map_err(|e| self.fault(e))? {
+            false => Ok(()),
+            true => Err(self.step_up(flow.page()).await),
+        }
+    }
+
+    /// Asks for a proof in this browser, and comes back to the page.
+    pub async fn step_up(&self, page: &str) -> Response {
+        match self.app.engine.portal_challenge(&self.caller, &self.subject, page).await {
+            Ok((challenge, cookie)) => {
+                let response = see(&format!("/challenge/{}", challenge.id));
+                bound(&self.app, response, &challenge.id, &cookie, challenge.expires_at)
+            }
+            Err(error) => self.fault(error),
+        }
+    }
+
+    /// The page for a refusal that the form itself does not explain.
+    pub async fn refuse(&self, refused: Refused, page: &str) -> Response {
+        match refused.code.code == problem::STEP_UP_REQUIRED.code {
+            true => self.step_up(page).await,
+            false => self.fault(refused),
+        }
+    }
+
+    /// What the engine knows of the person.
+    pub async fn person(&self) -> Result<UserView, Response> {
+        self.app.engine.user_view(&self.caller, &self.subject.user_id).await.map_err(|e| self.fault(e))
+    }
+}
+
+async fn done(visit: AtPortal) -> Response {
+    let party = visit.party();
+    let page = Message::new(party, "You're set").done();
+    match &visit.subject.return_url {
+        Some(url) => page.line(format!("Taking you back to {party}…")).link("Continue", url).refresh(url),
+        None => page.line("You can close this page."),
+    }
+    .respond(StatusCode::OK)
+}
+
+// --- the list ---
+
+async fn settings(visit: AtPortal, query: Fields) -> Result<Response, Response> {
+    visit.in_time()?;
+    list(&visit, query.text("rename"), None, StatusCode::OK).await
+}
+
+async fn list(
+    visit: &AtPortal,
+    open: &str,
+    notice: Option<Notice>,
+    status: StatusCode,
+) -> Result<Response, Response> {
+    let person = visit.person().await?;
+    let active: Vec<&Factor> = person.factors.iter().filter(|f| f.is_active()).collect();
+    let just_used = match &visit.subject.session_id {
+        Some(_) => active.iter().max_by_key(|f| f.last_used_at).filter(|f| f.last_used_at.is_some()).map(|f| &f.id),
+        None => None,
+    };
+    let ids: Vec<&str> = active.iter().filter_map(|f| f.credential_id.as_deref()).collect();
+    let mut shell = Shell::new(visit.party(), "Your sign-in methods");
+    shell.is_error = notice.is_some();
+    let page = SettingsPage {
+        shell,
+        base: visit.path(""),
+        guard: visit.guard.clone(),
+        cards: active.iter().map(|f| card(f, just_used == Some(&f.id))).collect(),
+        codes: codes_line(&person.recovery),
+        codes_low: person.recovery.remaining <= 3 || person.recovery.status != RecoveryStatus::Active,
+        notice,
+        accepted: (visit.caller.rp.host.clone(), URL_SAFE_NO_PAD.encode(person.user.handle), ids.join(" ")),
+        open: open.to_owned(),
+    };
+    Ok(render(status, &page))
+}
+
+fn card(factor: &Factor, just_used: bool) -> Card {
+    let used = factor.last_used_at.map(|at| format!(" · Last used {}", day(at))).unwrap_or_default();
+    let mut badges = match &factor.details {
+        Details::Webauthn(details) if details.backup_eligible => vec!["Synced"],
+        Details::Webauthn(_) => vec!["This device only"],
+        Details::Totp | Details::Sms(_) => Vec::new(),
+    };
+    if just_used {
+        badges.push("Used now");
+    }
+    Card {
+        id: factor.id.to_string(),
+        name: factor.name.clone(),
+        kind: match &factor.details {
+            Details::Webauthn(details) if !details.transports.iter().any(|t| t == "internal" || t == "hybrid") => {
+                "Security key"
+            }
+            _ => factor.kind.default_name(),
+        },
+        dates: format!("Added {}{used}", day(factor.created_at)),
+        badges,
+    }
+}
+
+/// Recovery codes in a line.
+pub fn codes_line(summary: &RecoverySummary) -> String {
+    let made = summary.created_at.map(|at| format!(" · made {}", day(at))).unwrap_or_default();
+    match (summary.status, summary.remaining) {
+        (RecoveryStatus::None, _) | (RecoveryStatus::Active, 0) => {
+            "You have none. If you lose your devices, you can't get in.".to_owned()
+        }
+        (RecoveryStatus::Unconfirmed, _) => "Your codes aren't saved yet.".to_owned(),
+        (RecoveryStatus::Active, n @ 1..=3) => format!("Only {n} left{made}. Get a new set."),
+        (RecoveryStatus::Active, n) => format!("{n} of {} left{made}", summary.total),
+    }
+}
+
+/// Gives a factor another name; tells what was refused.
+async fn give_name(visit: &AtPortal, fields: &Fields) -> Result<Result<(), (Notice, StatusCode)>, Response> {
+    let Some(id) = fields.id("factor", Kind::Factor) else { return Err(visit.fault(problem::NOT_FOUND)) };
+    let Some(name) = words::name_of(fields) else {
+        let notice = Notice::new("Choose another name.", "It has 1 to 50 characters.");
+        return Ok(Err((notice, StatusCode::UNPROCESSABLE_ENTITY)));
+    };
+    let renamed = visit.app.engine.rename_factor(&visit.caller, &visit.subject.user_id, &id, &name).await;
+    match renamed.map_err(Refused::from) {
+        Ok(_) => Ok(Ok(())),
+        Err(refused) if refused.code.code == problem::NAME_TAKEN.code => {
+            Ok(Err((Notice::new("You already use that name.", "Choose another one."), refused.code.status)))
+        }
+        Err(refused) => Err(visit.refuse(refused, Flow::Settings.page()).await),
+    }
+}
+
+async fn rename(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Response> {
+    visit.check(&fields)?;
+    visit.in_time()?;
+    match give_name(&visit, &fields).await? {
+        Ok(()) => Ok(see(&visit.path("settings"))),
+        Err((notice, status)) => list(&visit, fields.text("factor"), Some(notice), status).await,
+    }
+}
+
+async fn factor_named(visit: &AtPortal, text: &str) -> Result<Factor, Response> {
+    visit.in_time()?;
+    let gone = || {
+        let page = Message::new(visit.party(), "This list changed in another window").stopped();
+        page.link("Reload", &visit.path("settings")).respond(StatusCode::NOT_FOUND)
+    };
+    let id = Id::parse(Kind::Factor, text).ok_or_else(gone)?;
+    visit.app.engine.factor(&visit.caller, &visit.subject.user_id, &id).await.map_err(|_| gone())
+}
+
+async fn ask_removal(visit: AtPortal, Path((_, factor)): Path<(String, String)>) -> Result<Response, Response> {
+    let factor = factor_named(&visit, &factor).await?;
+    let party = visit.party();
+    let mut page = Message::new(party, &format!("Remove {}?", factor.name));
+    page = page.line(format!("You won't be able to use it to sign in to {party}."));
+    if factor.kind == MethodKind::Webauthn {
+        page = page.line("It may stay in your password manager; you can delete it there.");
+    }
+    if factor.kind == MethodKind::Totp {
+        page = page.line("Afterwards delete the entry in your app.");
+    }
+    let path = visit.path(&format!("settings/{}/remove", factor.id));
+    let page = page.link("Keep", &visit.path("settings")).danger("Remove", &path, &[("guard", &visit.guard)]);
+    Ok(page.respond(StatusCode::OK))
+}
+
+async fn remove(
+    visit: AtPortal,
+    Path((_, factor)): Path<(String, String)>,
+    Posted(fields): Posted,
+) -> Result<Response, Response> {
+    visit.check(&fields)?;
+    let factor = factor_named(&visit, &factor).await?;
+    let removed = visit.app.engine.remove_factor(&visit.caller, &visit.subject.user_id, &factor.id).await;
+    match removed.map_err(Refused::from) {
+        Ok(()) => Ok(see(&visit.path("settings"))),
+        Err(refused) if refused.code.code == problem::LAST_FACTOR.code => {
+            let page = Message::new(visit.party(), "You can't remove your only method").stopped();
+            let page = page.line("Add another first.").link("Add another", &visit.path("settings"));
+            Ok(page.respond(refused.code.status))
+        }
+        Err(refused) => Err(visit.refuse(refused, &format!("settings/{}/remove", factor.id)).await),
+    }
+}
+
+// --- after an enrolment ---
+
+async fn added(visit: AtPortal, query: Fields) -> Result<Response, Response> {
+    visit.in_time()?;
+    success(&visit, None, !query.text("renamed").is_empty(), StatusCode::OK).await
+}
+
+async fn name_added(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Response> {
+    visit.check(&fields)?;
+    visit.in_time()?;
+    match give_name(&visit, &fields).await? {
+        Ok(()) => Ok(see(&format!("{}?renamed=1", visit.path("added")))),
+        Err((notice, status)) => success(&visit, Some(notice), false, status).await,
+    }
+}
+
+async fn success(
+    visit: &AtPortal,
+    notice: Option<Notice>,
+    renamed: bool,
+    status: StatusCode,
+) -> Result<Response, Response> {
+    let person = visit.person().await?;
+    let just_added = |f: &&Factor| f.is_active() && Some(&f.id) == visit.subject.factor_id.as_ref();
+    let Some(factor) = person.factors.iter().find(just_added) else { return Ok(see(&visit.path("settings"))) };
+    let only = person.factors.iter().filter(|f| f.is_active()).count() == 1;
+    let backup = only && person.recovery.status != RecoveryStatus::Active;
+    let (heading, line) = words::added(factor);
+    let mut shell = Shell::new(visit.party(), heading);
+    shell.is_error = notice.is_some();
+    let page = AddedPage {
+        shell,
+        base: visit.path(""),
+        guard: visit.guard.clone(),
+        factor: factor.id.to_string(),
+        name: factor.name.clone(),
+        line,
+        next: match factor.kind {
+            MethodKind::Sms => Some(("Add a passkey", Flow::AddPasskey.page())),
+            _ => backup.then_some(("Get recovery codes", Flow::RecoveryCodes.page())),
+        },
+        notice,
+        renamed,
+    };
+    Ok(render(status, &page))
+}

@@ -1,0 +1,125 @@
+//! Recovery codes on the portal: how many are left, a new set shown once, and its confirmation. The codes go back and forth in the
+//! person's own form only, so that the page can be shown again without keeping them.
+
+use axum::Router;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+
+use super::portal::{AtPortal, codes_line};
+use super::views::{CodesPage, Message, Shell, show as render};
+use super::visit::{Fields, Posted, see};
+use super::words::{self, Notice, day};
+use crate::http::App;
+use crate::http::problem::{self, Refused};
+use crate::model::{Flow, RecoveryStatus};
+
+/// Routes below `/portal/{id}`.
+pub fn router() -> Router<App> {
+    Router::new()
+        .route("/portal/{id}/recovery-codes", get(status).post(act))
+        .route("/portal/{id}/recovery-codes/file", post(file))
+}
+
+async fn status(visit: AtPortal, query: Fields) -> Result<Response, Response> {
+    visit.admit(Flow::RecoveryCodes).await?;
+    let summary = visit.app.engine.recovery_summary(&visit.caller, &visit.subject.user_id).await;
+    let summary = summary.map_err(|e| visit.fault(e))?;
+    let here = visit.path(Flow::RecoveryCodes.page());
+    let fields = [("guard", visit.guard.as_str()), ("do", "make")];
+    let page = if summary.status == RecoveryStatus::Active && !query.text("saved").is_empty() {
+        let page = Message::new(visit.party(), "Recovery codes saved").done().line(codes_line(&summary));
+        page.line("Keep them where you'd find them without your phone.").link("Done", &visit.path("done"))
+    } else {
+        let page = Message::new(visit.party(), "Recovery codes");
+        let page = page.line("If you lose your devices, these get you in. Each works once.").line(codes_line(&summary));
+        match summary.status {
+            RecoveryStatus::Active => {
+                let page = page.line("Get new codes? The old ones stop working as soon as you've saved the new ones.");
+                page.post("Get new codes", &here, &fields)
+            }
+            RecoveryStatus::None | RecoveryStatus::Unconfirmed => page.post("Get recovery codes", &here, &fields),
+        }
+        .link("Not now", &visit.path("done"))
+    };
+    Ok(page.respond(StatusCode::OK))
+}
+
+async fn act(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Response> {
+    visit.check(&fields)?;
+    visit.in_time()?;
+    if fields.text("do") == "make" {
+        return make(&visit).await;
+    }
+    let Some(codes) = carried(&fields) else { return Ok(see(&visit.path(Flow::RecoveryCodes.page()))) };
+    match fields.text("do") {
+        "leave" => Ok(codes_page(&visit, codes, None, true).await?),
+        "confirm" if fields.text("saved").is_empty() => {
+            let notice = Notice::new("Save your codes first.", "Then tick the box.");
+            codes_page(&visit, codes, Some(notice), false).await
+        }
+        "confirm" => confirm(&visit).await,
+        _ => codes_page(&visit, codes, None, false).await,
+    }
+}
+
+async fn make(visit: &AtPortal) -> Result<Response, Response> {
+    let made = visit.app.engine.create_recovery_codes(&visit.caller, &visit.subject.user_id, true).await;
+    match made.map_err(Refused::from) {
+        Ok((codes, _)) => codes_page(visit, codes.iter().map(|c| c.to_string()).collect(), None, false).await,
+        Err(refused) if refused.code.code == problem::REQUEST_INVALID.code => {
+            let page = Message::new(visit.party(), "Set up a second step first").stopped();
+            let page = page.line("Recovery codes stand in for a passkey, app or phone that you have lost.");
+            Ok(page.link("Create a passkey", &visit.path(Flow::AddPasskey.page())).respond(refused.code.status))
+        }
+        Err(refused) => Err(visit.refuse(refused, Flow::RecoveryCodes.page()).await),
+    }
+}
+
+async fn confirm(visit: &AtPortal) -> Result<Response, Response> {
+    let page = visit.path(Flow::RecoveryCodes.page());
+    let confirmed = visit.app.engine.confirm_recovery_codes(&visit.caller, &visit.subject.user_id).await;
+    match confirmed.map_err(Refused::from) {
+        Ok(_) => Ok(see(&format!("{page}?saved=1"))),
+        Err(refused) if refused.code.code == problem::NOT_FOUND.code => Ok(see(&page)),
+        Err(refused) => Err(visit.refuse(refused, Flow::RecoveryCodes.page()).await),
+    }
+}
+
+async fn codes_page(
+    visit: &AtPortal,
+    codes: Vec<String>,
+    notice: Option<Notice>,
+    leaving: bool,
+) -> Result<Response, Response> {
+    let heading = if leaving { "Your codes aren't saved yet" } else { "Save your recovery codes" };
+    let mut shell = Shell::new(visit.party(), heading);
+    shell.is_error = notice.is_some();
+    let status = if notice.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    let caption = caption(visit).await?;
+    let (base, guard) = (visit.path(""), visit.guard.clone());
+    Ok(render(status, &CodesPage { shell, base, guard, codes, caption, notice, leaving }))
+}
+
+/// Whose codes these are, and made when.
+async fn caption(visit: &AtPortal) -> Result<String, Response> {
+    let who = words::masked(&visit.person().await?.user).map(|who| format!(" for {who}")).unwrap_or_default();
+    Ok(format!("{} recovery codes{who}, {}", visit.party(), day(visit.now)))
+}
+
+/// The codes as the person's own form brings them back; nothing else passes.
+fn carried(fields: &Fields) -> Option<Vec<String>> {
+    let codes: Vec<String> = fields.text("codes").split_whitespace().map(str::to_owned).collect();
+    let is_code = |c: &String| c.len() == 19 && c.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase() || b == b'-');
+    (codes.len() == 10 && codes.iter().all(is_code)).then_some(codes)
+}
+
+async fn file(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Response> {
+    visit.check(&fields)?;
+    let Some(codes) = carried(&fields) else { return Ok(see(&visit.path(Flow::RecoveryCodes.page()))) };
+    let text = format!("{}\nEach works once.\n\n{}\n", caption(&visit).await?, codes.join("\n"));
+    let plain: String = visit.party().chars().filter(char::is_ascii_alphanumeric).collect();
+    let name = format!("attachment; filename=\"{}-recovery-codes.txt\"", plain.to_lowercase());
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()), (CONTENT_DISPOSITION, name)], text).into_response())
+}

@@ -1,0 +1,22 @@
+// Copies a text of the page and says so; prints; keeps a reload of the codes' page from asking to send its form again.
+
+for (const button of document.querySelectorAll('[data-copy]')) {
+  const words = button.textContent;
+  button.setAttribute('aria-live', 'polite');
+  button.addEventListener('click', async () => {
+    const from = document.getElementById(button.dataset.copy);
+    const lines = from.querySelectorAll('code');
+    const text = lines.length ? [...lines].map((line) => line.textContent).join('\n') : from.textContent;
+    try {
+      await navigator.clipboard.writeText(button.dataset.strip ? text.replaceAll(button.dataset.strip, '') : text);
+      button.textContent = 'Copied';
+      setTimeout(() => { button.textContent = words; }, 3000);
+    } catch {
+      getSelection().selectAllChildren(from);
+    }
+  });
+}
+
+document.querySelector('[data-print]')?.addEventListener('click', () => print());
+
+if (document.getElementById('codes')) history.replaceState(null, '', location.href);
