@@ -13,10 +13,13 @@ use super::visit::Visit;
 #[derive(Template)]
 #[template(path = "demo/panes.html")]
 pub struct Panes {
-    texts: Option<Vec<Text>>,
+    /// `None` where they cannot be read.
+    pub texts: Option<Vec<Text>>,
     calls: Vec<Call>,
 }
 
+/// Calls that are in sight; the others unfold.
+const LATEST: usize = 6;
 /// Texts shown.
 const TEXTS: usize = 10;
 

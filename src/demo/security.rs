@@ -91,7 +91,8 @@ impl Factor {
 
     /// What helps to recognise it.
     pub fn hint(&self) -> String {
-        let day = |time: &str| time.get(..10).unwrap_or_default().to_owned();
+        // with hyphens at which no line breaks
+        let day = |time: &str| time.get(..10).unwrap_or_default().replace('-', "\u{2011}");
         let mut hints = Vec::new();
         if let Some(sms) = &self.sms {
             hints.push(sms.phone_masked.clone());

@@ -1,6 +1,6 @@
 // Keeps the panes up to date: texts arrive while the person looks at another page. Without it, a reload does the same.
 
-const panes = document.getElementById("panes");
+const panes = document.querySelector("[data-panes]");
 const EVERY = 3000;
 
 async function refresh() {

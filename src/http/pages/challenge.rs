@@ -193,7 +193,11 @@ async fn approved(visit: &Visit<Challenge>, now: bool) -> Result<Message, Respon
     if let Some(portal) = &challenge.terms.portal {
         let target = format!("/portal/{}/{}", portal.id, portal.page);
         let page = if now { thanks } else { again };
-        return Ok(if by_recovery { page.link("Continue", &target) } else { page.link("Continue", &target).refresh(&target) });
+        return Ok(if by_recovery {
+            page.link("Continue", &target)
+        } else {
+            page.link("Continue", &target).refresh(&target)
+        });
     }
     if challenge.terms.return_url.is_none() {
         let page = if now { thanks } else { again };
@@ -264,8 +268,7 @@ struct Credential {
 }
 
 async fn credential(Called(visit, body): Called<Challenge, Credential>) -> Result<Json<Value>, Refused> {
-    let given =
-        Given { kind: MethodKind::Webauthn, answer: Answer::Credential(body.credential), factor_id: None };
+    let given = Given { kind: MethodKind::Webauthn, answer: Answer::Credential(body.credential), factor_id: None };
     visit.app.engine.verify_on_page(&visit.caller, &visit.subject, &given).await?;
     Ok(Json(json!({ "next": visit.path("done") })))
 }

@@ -117,12 +117,7 @@ async fn settings(visit: AtPortal, query: Fields) -> Result<Response, Response> 
     list(&visit, query.text("rename"), None, StatusCode::OK).await
 }
 
-async fn list(
-    visit: &AtPortal,
-    open: &str,
-    notice: Option<Notice>,
-    status: StatusCode,
-) -> Result<Response, Response> {
+async fn list(visit: &AtPortal, open: &str, notice: Option<Notice>, status: StatusCode) -> Result<Response, Response> {
     let person = visit.person().await?;
     let active: Vec<&Factor> = person.factors.iter().filter(|f| f.is_active()).collect();
     let just_used = match &visit.subject.session_id {

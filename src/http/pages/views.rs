@@ -11,8 +11,7 @@ use crate::model::Detail;
 /// Nothing inline, nothing of another origin, never in a frame (C-08).
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'";
 /// C-13
-const PERMISSIONS: &str =
-    "publickey-credentials-get=(self), publickey-credentials-create=(self), otp-credentials=(self), camera=(), microphone=(), geolocation=()";
+const PERMISSIONS: &str = "publickey-credentials-get=(self), publickey-credentials-create=(self), otp-credentials=(self), camera=(), microphone=(), geolocation=()";
 
 /// The answer that shows a template.
 pub fn show(status: StatusCode, screen: &impl Template) -> Response {
