@@ -43,7 +43,10 @@ pub async fn begin(visit: &Visit, person: &Person, purpose: Purpose) -> Result<B
     let mut body = purpose.members(person.customer);
     body["user_id"] = json!(person.customer.user_id);
     body["binding"] = json!(person.binding);
-    body["client"] = json!({ "ip": visit.address, "user_agent": visit.user_agent });
+    body["client"] = json!({ "ip": visit.address });
+    if !visit.user_agent.is_empty() {
+        body["client"]["user_agent"] = json!(visit.user_agent);
+    }
     body["return_url"] = json!(format!("{}/demo/return", visit.bank.settings.origin));
     body["state"] = json!(state);
     body["code_challenge"] = json!(URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes())));
@@ -109,8 +112,14 @@ pub async fn returned(visit: Visit, Query(given): Query<Return>) -> Response {
             visit.rotate();
             done(&visit, &person, pending.purpose, session).await
         }
+        Err(Trouble::Refused(problem)) if is_about_the_code(&problem.code) => pages::not_yours(&visit).await,
         Err(trouble) => pages::trouble(&visit, &trouble).await,
     }
+}
+
+/// Wrong, spent or run out, rather than a fault of ours.
+fn is_about_the_code(problem: &str) -> bool {
+    matches!(problem, "code_incorrect" | "code_reused" | "code_expired" | "challenge_not_pending")
 }
 
 fn called_off(visit: &Visit, purpose: &Purpose, error: &str) -> Response {
