@@ -2,13 +2,14 @@
 //! person's own form only, so that the page can be shown again without keeping them.
 
 use axum::Router;
-use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::portal::{AtPortal, codes_line};
-use super::views::{CodesPage, Message, Shell, show as render};
+use super::screen::{Message, Shell, show as render};
+use super::views::CodesPage;
 use super::visit::{Fields, Posted, see};
 use super::words::{self, Notice, day};
 use crate::http::App;
@@ -111,7 +112,8 @@ async fn caption(visit: &AtPortal) -> Result<String, Response> {
 /// The codes as the person's own form brings them back; nothing else passes.
 fn carried(fields: &Fields) -> Option<Vec<String>> {
     let codes: Vec<String> = fields.text("codes").split_whitespace().map(str::to_owned).collect();
-    let is_code = |c: &String| c.len() == 19 && c.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase() || b == b'-');
+    let is_code =
+        |c: &String| c.len() == 19 && c.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase() || b == b'-');
     (codes.len() == 10 && codes.iter().all(is_code)).then_some(codes)
 }
 

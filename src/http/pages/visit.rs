@@ -12,7 +12,7 @@ use axum_extra::extract::CookieJar;
 use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
 
-use super::views::Message;
+use super::screen::Message;
 use crate::engine::{Caller, Opened};
 use crate::http::body::{Body, LARGEST};
 use crate::http::problem::{self, Refused};
@@ -59,7 +59,8 @@ impl Subject for Challenge {
 impl Subject for PortalSession {
     const KIND: Kind = Kind::Portal;
     const PLACE: &str = "portal";
-    const WORDS: (&str, &str) = ("Your sign-in methods", "lets you look after them here. This page opens in one browser only.");
+    const WORDS: (&str, &str) =
+        ("Your sign-in methods", "lets you look after them here. This page opens in one browser only.");
 
     fn of(opened: Opened) -> Option<PortalSession> {
         match opened {
@@ -170,7 +171,8 @@ impl FromRequest<App> for Posted {
             return Err(foreign("Countersign"));
         }
         let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        {
             return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response());
         }
         let bytes = axum::body::to_bytes(request.into_body(), LARGEST).await;

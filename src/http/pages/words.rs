@@ -81,7 +81,11 @@ pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str,
     } else if is(problem::SEND_LIMITED) {
         ("We've sent several codes already.", "You can ask again", false)
     } else if is(problem::DELIVERY_UNAVAILABLE) {
-        ("We couldn't deliver to this number.", "It may be a landline or block our messages. Try again in a moment, or try another way.", false)
+        (
+            "We couldn't deliver to this number.",
+            "It may be a landline or block our messages. Try again in a moment, or try another way.",
+            false,
+        )
     } else {
         ("That didn't work.", refused.user_message(), false)
     };
@@ -108,10 +112,9 @@ fn malformed(kind: MethodKind, typed: &str) -> Notice {
 
 fn wrong(kind: MethodKind, left: Option<i64>, app: &str) -> Notice {
     let mut notice = match kind {
-        MethodKind::RecoveryCode => Notice::new(
-            "That code didn't work.",
-            "It may be mistyped or already used. Try another from your list.",
-        ),
+        MethodKind::RecoveryCode => {
+            Notice::new("That code didn't work.", "It may be mistyped or already used. Try another from your list.")
+        }
         MethodKind::Sms => {
             Notice::new("That code didn't match.", "Check that it's the latest message, or send another code.")
         }
@@ -139,7 +142,10 @@ pub fn refused_phone(refused: &Refused, place: &str, now: Timestamp) -> Notice {
         return Notice::new("Enter all digits of the number.", "Leave out the country code: it is chosen above.");
     }
     if code == problem::PHONE_NOT_ALLOWED.code {
-        return Notice::new("We can't text this number.", format!("We can't text some numbers in {place}. Use a mobile number, not a landline or internet number."));
+        return Notice::new(
+            "We can't text this number.",
+            format!("We can't text some numbers in {place}. Use a mobile number, not a landline or internet number."),
+        );
     }
     if code == problem::FACTOR_DUPLICATE.code {
         return Notice::new("You already added this number.", "Use another one.");
@@ -169,7 +175,9 @@ pub fn name_of(fields: &Fields) -> Option<String> {
 /// What was added, and what to know of it.
 pub fn added(factor: &Factor) -> (&'static str, String) {
     match &factor.details {
-        Details::Totp => ("Authenticator app added", "From now on it shows you a new code every 30 seconds.".to_owned()),
+        Details::Totp => {
+            ("Authenticator app added", "From now on it shows you a new code every 30 seconds.".to_owned())
+        }
         Details::Sms(_) => ("Phone added", "Texts can be intercepted. A passkey is safer.".to_owned()),
         Details::Webauthn(details) => {
             let here = details.transports.iter().any(|t| t == "internal");
@@ -200,7 +208,8 @@ mod tests {
             locale: None,
             created_at: Timestamp(0),
         };
-        for (hint, shown) in [("jane@example.com", "j•••@example.com"), ("jane", "j•••"), ("+4915155501234", "•••34")] {
+        for (hint, shown) in [("jane@example.com", "j•••@example.com"), ("jane", "j•••"), ("+4915155501234", "•••34")]
+        {
             assert_eq!(masked(&user(hint)).as_deref(), Some(shown));
         }
     }
