@@ -7,6 +7,7 @@
 mod macros;
 
 mod challenges;
+mod dossier;
 mod events;
 mod factors;
 mod housekeeping;
@@ -23,12 +24,13 @@ mod throttles;
 mod users;
 
 pub use challenges::NewChallenge;
+pub use dossier::{Dossier, STATEMENTS};
 pub use factors::{Activation, NewFactor};
 pub use housekeeping::Purged;
 pub use keys::SigningKey;
 pub use sending::{BudgetChange, PromptChange, Reservation};
 pub use sessions::NewSession;
-pub use settlement::{ChallengeChange, FactorChange, Settlement};
+pub use settlement::{ChallengeChange, FactorChange, PARTS, Settlement};
 pub use sqlite::Lock;
 pub use throttles::{ThrottleChange, ThrottleState};
 
