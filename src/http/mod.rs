@@ -7,7 +7,7 @@ mod pages;
 pub mod problem;
 mod server;
 
-pub use server::serve;
+pub use server::{Gate, serve};
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
