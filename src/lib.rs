@@ -41,6 +41,8 @@ use store::Store;
 
 /// How often what has run out is removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// The longest wait between two tries to reach the database.
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
 /// Between "not ready" and the end of accepting, so that a balancer sees it.
 const DRAIN: Duration = Duration::from_millis(500);
 
@@ -80,39 +82,49 @@ pub struct Running {
     pub engine: Arc<Engine>,
     stop: watch::Sender<bool>,
     draining: Arc<AtomicBool>,
-    server: JoinHandle<()>,
+    server: AbortOnDrop,
     _lock: Option<store::Lock>,
 }
 
 impl Running {
     /// Fails readiness, lets requests in flight finish, and ends.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.draining.store(true, Ordering::Relaxed);
         tokio::time::sleep(DRAIN).await;
         let _ = self.stop.send(true);
-        let _ = self.server.await;
+        let _ = (&mut self.server.0).await;
         self.engine.close().await;
     }
 
     /// Ends without any of that, as a crash would.
     pub fn abort(self) {
-        self.server.abort();
+        drop(self.server);
     }
 }
 
-/// The composition root: opens the store, brings the engine up, listens, serves.
+/// The composition root: listens, opens the store, brings the engine up, lets requests through to it.
+///
+/// A PostgreSQL that cannot be reached is tried again, for as long as it takes; meanwhile the process lives and is not ready.
 pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
     let lock = match &config.storage.database {
         Database::Sqlite(path) => Some(Store::lock_sqlite(path)?),
         Database::Postgres(_) => None,
     };
-    let store = engine::open_store(&config.storage, parts.migrate).await?;
-    let engine = Arc::new(Engine::start(config, store, parts.clock, parts.rng).await?);
+    let master = vault::MasterKey::parse(&config.master_key.0)?;
     let listener = match parts.listener {
         Some(listener) => listener,
         None => TcpListener::bind(config.listen).await.map_err(|e| StartError::Listen(config.listen, e))?,
     };
     let address = listener.local_addr().map_err(|e| StartError::Listen(config.listen, e))?;
+    let (stop, stopped) = watch::channel(false);
+    let gate = http::Gate::default();
+    let (clock, rng) = (Arc::clone(&parts.clock), Arc::clone(&parts.rng));
+    let request_id = move || model::Id::new(model::Kind::Request, &Moment::new(clock.now(), &*rng)).to_string();
+    let front = gate.clone().router(config.issuer(), request_id);
+    let server = AbortOnDrop(tokio::spawn(http::serve(listener, front, ended(stopped.clone()))));
+
+    let store = reach(config, parts.migrate).await?;
+    let engine = Arc::new(Engine::start(config, &master, store, parts.clock, parts.rng).await?);
     let draining = Arc::new(AtomicBool::new(false));
     let settings = http::Settings {
         secure: config.public_url.scheme() == "https",
@@ -121,14 +133,42 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
         draining: Arc::clone(&draining),
     };
     let router = http::router(http::App::new(Arc::clone(&engine), settings));
-    let router = match parts.around {
+    gate.open(match parts.around {
         Some(around) => around(router),
         None => router,
-    };
-    let (stop, stopped) = watch::channel(false);
-    tokio::spawn(keep_house(Arc::clone(&engine), stopped.clone()));
-    let server = tokio::spawn(http::serve(listener, router, ended(stopped)));
+    });
+    tokio::spawn(keep_house(Arc::clone(&engine), stopped));
     Ok(Running { address, engine, stop, draining, server, _lock: lock })
+}
+
+/// Opens the store, and tries again where a database server does not answer yet.
+async fn reach(config: &Config, migrate: bool) -> Result<Store, StartError> {
+    let mut wait = Duration::from_millis(500);
+    loop {
+        match engine::open_store(&config.storage, migrate).await {
+            Err(StartError::Store(store::Error::Unavailable(why)))
+                if matches!(config.storage.database, Database::Postgres(_)) =>
+            {
+                tracing::error!(
+                    why,
+                    wait_seconds = wait.as_secs_f32(),
+                    "COUNTERSIGN_DATABASE_URL: the database does not answer; trying again"
+                );
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+            settled => return settled,
+        }
+    }
+}
+
+/// A task that ends with the one who holds it.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 async fn ended(mut stopped: watch::Receiver<bool>) {
@@ -169,8 +209,9 @@ pub fn new_master_key() -> zeroize::Zeroizing<String> {
 /// Whether the database of these settings is there and the master key opens its key ring.
 pub async fn examine_keys(config: &Config) -> Result<(), StartError> {
     let parts = Parts::new(config);
+    let master = vault::MasterKey::parse(&config.master_key.0)?;
     let store = engine::open_store(&config.storage, false).await?;
-    let engine = Engine::start(config, store, parts.clock, parts.rng).await?;
+    let engine = Engine::start(config, &master, store, parts.clock, parts.rng).await?;
     engine.close().await;
     Ok(())
 }

@@ -2,14 +2,15 @@
 
 use zeroize::Zeroizing;
 
+use super::limits::paused;
 use super::verification::{EXCHANGE_LIFE, is_open};
 use super::{Answered, Caller, Engine, Error, Given, Issued, prompt_row};
 use crate::methods::{Shown, webauthn};
 use crate::model::{
-    Challenge, ChallengeStatus, Details, Factor, Id, Kind, MethodKind, Moment, Prompt, Terms, Timestamp,
+    Challenge, ChallengeStatus, Details, Factor, Id, Kind, MethodKind, Moment, Prompt, RecoveryStatus, Terms, Timestamp,
 };
 use crate::policy::requirement;
-use crate::store;
+use crate::store::{self, Dossier};
 use crate::token::ClientToken;
 use crate::vault::token_hash;
 
@@ -103,13 +104,14 @@ impl Engine {
         {
             return Ok(created);
         }
-        let offers = self.offers(&at, caller, &challenge).await?;
+        let dossier = self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?;
+        let offers = offers_of(&challenge.terms, &dossier, at.now);
         if offers.is_empty() {
             let missing = requirement::would_satisfy(&challenge.terms.action, &challenge.terms.require);
             return Ok(Created::EnrolmentRequired { missing });
         }
         if let Some(given) = answer {
-            let verdict = self.verify_at_once(&at, caller, &challenge, &given).await?;
+            let verdict = self.verify_at_once(&at, caller, &challenge, dossier, &given).await?;
             let issued = verdict.issued.expect("a server's verification issues a session");
             return Ok(Created::Approved {
                 challenge: Box::new(verdict.challenge),
@@ -176,34 +178,8 @@ impl Engine {
 
     /// How a challenge may be answered, strongest first.
     pub async fn offers(&self, at: &Moment<'_>, caller: &Caller, challenge: &Challenge) -> Result<Vec<Offer>, Error> {
-        let (rp, user_id, terms) = (&caller.rp.id, &challenge.user_id, &challenge.terms);
-        let factors = self.store.factors(rp, user_id, at.now).await?;
-        let paused = self.paused(at, rp, user_id).await?;
-        let mut offers = Vec::new();
-        for kind in MethodKind::ALL.into_iter().filter(|k| requirement::admits(&terms.action, &terms.require, *k)) {
-            let paused_until = paused.iter().find(|(k, _)| *k == kind).map(|(_, until)| *until);
-            if kind == MethodKind::RecoveryCode {
-                let set = self.store.recovery_set(rp, user_id).await?;
-                offers.extend(set.filter(|s| !s.unused.is_empty()).map(|set| Offer {
-                    kind,
-                    factor_id: None,
-                    name: "Recovery code".to_owned(),
-                    hint: Some(format!("{} left", set.unused.len())),
-                    paused_until,
-                    last_used_at: None,
-                }));
-                continue;
-            }
-            offers.extend(factors.iter().filter(|f| f.kind == kind && f.is_active()).map(|f| Offer {
-                kind,
-                factor_id: Some(f.id.clone()),
-                name: f.name.clone(),
-                hint: hint(f),
-                paused_until,
-                last_used_at: f.last_used_at,
-            }));
-        }
-        Ok(offers)
+        let dossier = self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?;
+        Ok(offers_of(&challenge.terms, &dossier, at.now))
     }
 
     /// A challenge of this relying party.
@@ -306,6 +282,35 @@ impl Engine {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn offers_of(terms: &Terms, dossier: &Dossier, now: Timestamp) -> Vec<Offer> {
+    let paused = paused(dossier, now);
+    let mut offers = Vec::new();
+    for kind in MethodKind::ALL.into_iter().filter(|k| requirement::admits(&terms.action, &terms.require, *k)) {
+        let paused_until = paused.iter().find(|(k, _)| *k == kind).map(|(_, until)| *until);
+        if kind == MethodKind::RecoveryCode {
+            let codes = dossier.recovery.filter(|r| r.status == RecoveryStatus::Active && r.remaining > 0);
+            offers.extend(codes.map(|codes| Offer {
+                kind,
+                factor_id: None,
+                name: kind.default_name().to_owned(),
+                hint: Some(format!("{} left", codes.remaining)),
+                paused_until,
+                last_used_at: None,
+            }));
+            continue;
+        }
+        offers.extend(dossier.factors.iter().filter(|f| f.kind == kind && f.is_active()).map(|f| Offer {
+            kind,
+            factor_id: Some(f.id.clone()),
+            name: f.name.clone(),
+            hint: hint(f),
+            paused_until,
+            last_used_at: f.last_used_at,
+        }));
+    }
+    offers
 }
 
 /// A return address is registered, exactly, and comes with the guards of whoever opens the challenge.

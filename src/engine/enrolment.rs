@@ -2,10 +2,10 @@
 
 use zeroize::Zeroizing;
 
-use super::limits::change;
+use super::limits::{change, throttle_of};
 use super::portal::Manage;
 use super::verification::reason;
-use super::{Caller, Clash, Engine, Error, Gone, factor_row, prompt_row};
+use super::{Caller, Clash, Engine, Error, Gone, factor_row, prompt_row, unnamed};
 use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
 use crate::model::{Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, Timestamp, User};
 use crate::policy::requirement;
@@ -144,7 +144,8 @@ impl Engine {
         let at = self.moment();
         for _ in 0..ROUNDS {
             match self.activate_once(&at, caller, user_id, id, answer).await {
-                Err(Error::Store(store::Error::Conflict(Contest::Throttle | Contest::Prompt | Contest::Factor))) => {}
+                // A lost row of a unique credential is one of these too: the next round finds its holder.
+                Err(Error::Store(store::Error::Conflict(_))) => {}
                 settled => return settled,
             }
         }
@@ -164,12 +165,13 @@ impl Engine {
         let mut factor = self.pending(at, caller, user_id, id).await?;
         let method = self.methods.of(factor.kind);
         method.check_form(answer)?;
-        let throttle = self.throttle(rp, user_id, factor.kind).await?;
+        let dossier = self.store.dossier(rp, user_id, at.now).await?;
+        let throttle = throttle_of(&dossier, factor.kind);
         if let Some(until) = throttle.as_ref().and_then(|t| t.paused(at.now)) {
             return Err(Error::Paused(until.seconds_after(at.now)));
         }
         let prompt = self.store.prompt(rp, user_id, id, factor.kind).await?.filter(|p| at.now < p.expires_at);
-        let user = self.user_or_new(at, rp, user_id).await?;
+        let user = dossier.user.unwrap_or_else(|| unnamed(at, user_id));
         let state = prompt.as_ref().and_then(|p| self.vault.open(prompt_row(rp, user_id, &p.id), &p.sealed).ok());
         let exam = Exam {
             now: at.now,
@@ -195,7 +197,7 @@ impl Engine {
             factor: None,
             right_of: None,
             session: None,
-            events: Vec::new(),
+            event,
         };
         match method.finish_enrolment(&exam) {
             Ok(enrolled) => {
@@ -211,13 +213,13 @@ impl Engine {
                     last_step: enrolled.last_step,
                     at: at.now,
                 }));
-                settlement.events = vec![event];
-                match self.store.settle(settlement.clone()).await {
-                    Ok(_) => {}
-                    Err(store::Error::Conflict(Contest::Credential)) => {
-                        let credential = enrolled.credential_id.as_deref();
-                        return Err(self.refuse_known_credential(caller, user_id, credential, settlement).await?);
-                    }
+                if let Some(credential) = &enrolled.credential_id
+                    && let Some(holder) = self.store.credential_holder(rp, credential).await?
+                {
+                    return Err(self.refuse_known_credential(holder == user_id, settlement).await?);
+                }
+                match self.store.settle(settlement).await {
+                    Ok(()) => {}
                     Err(store::Error::Conflict(Contest::Session)) => return Err(Error::StepUpRequired),
                     Err(error) => return Err(error.into()),
                 }
@@ -226,13 +228,12 @@ impl Engine {
                 Ok(factor)
             }
             Err(refusal @ Refusal::Wrong(_)) => {
-                event.kind = "enrolment.failed";
-                event.outcome = Outcome::Failure;
-                event.reason = Some(reason(refusal));
+                settlement.event.kind = "enrolment.failed";
+                settlement.event.outcome = Outcome::Failure;
+                settlement.event.reason = Some(reason(refusal));
                 settlement.throttle =
                     change(factor.kind, throttle.as_ref(), |t| t.after_wrong(Side::Enrolment, at.now));
                 settlement.prompt = burnt.filter(|_| factor.kind == MethodKind::Webauthn);
-                settlement.events = vec![event];
                 self.store.settle(settlement).await?;
                 Err(refusal.into())
             }
@@ -241,22 +242,12 @@ impl Engine {
     }
 
     /// The user's own credential again is a duplicate; anybody else's looks like any other fault.
-    async fn refuse_known_credential(
-        &self,
-        caller: &Caller,
-        user_id: &str,
-        credential: Option<&str>,
-        mut settlement: Settlement,
-    ) -> Result<Error, Error> {
-        let holder = self.store.credential_holder(&caller.rp.id, credential.unwrap_or_default()).await?;
-        let own = holder.as_deref() == Some(user_id);
+    async fn refuse_known_credential(&self, own: bool, mut settlement: Settlement) -> Result<Error, Error> {
         settlement.factor = None;
         settlement.right_of = None;
-        for event in &mut settlement.events {
-            event.kind = "enrolment.failed";
-            event.outcome = Outcome::Failure;
-            event.reason = Some(if own { "factor_duplicate" } else { "credential_of_another_user" });
-        }
+        settlement.event.kind = "enrolment.failed";
+        settlement.event.outcome = Outcome::Failure;
+        settlement.event.reason = Some(if own { "factor_duplicate" } else { "credential_of_another_user" });
         self.store.settle(settlement).await?;
         Ok(match own {
             true => Error::Clash(Clash::FactorDuplicate),

@@ -4,34 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Engine, Error};
-use crate::model::{Id, MethodKind, Moment, Timestamp};
+use crate::model::{MethodKind, Timestamp};
 use crate::policy::throttle::{self, Throttle};
-use crate::store::{self, ThrottleChange, ThrottleState};
+use crate::store::{self, Dossier, ThrottleChange, ThrottleState};
 
 /// How long a costly verdict waits for its turn.
 const COSTLY_WAIT: Duration = Duration::from_secs(5);
 
 impl Engine {
-    /// The throttle of a method that can be guessed.
-    pub(super) async fn throttle(&self, rp: &Id, user_id: &str, kind: MethodKind) -> Result<Option<Throttle>, Error> {
-        if !throttle::applies(kind) {
-            return Ok(None);
-        }
-        let all = self.store.throttles(rp, user_id).await?;
-        Ok(Some(all.into_iter().find(|(k, _)| *k == kind).map(|(_, state)| from_row(state)).unwrap_or_default()))
-    }
-
-    /// Methods of a user whose guessing pauses now.
-    pub(super) async fn paused(
-        &self,
-        at: &Moment<'_>,
-        rp: &Id,
-        user_id: &str,
-    ) -> Result<Vec<(MethodKind, Timestamp)>, Error> {
-        let all = self.store.throttles(rp, user_id).await?;
-        Ok(all.into_iter().filter_map(|(kind, state)| Some((kind, from_row(state).paused(at.now)?))).collect())
-    }
-
     /// Runs something costly off the threads that serve requests, a bounded number at once.
     pub(super) async fn costly<T: Send + 'static>(
         &self,
@@ -46,6 +26,18 @@ impl Engine {
         });
         done.await.map_err(|_| Error::Store(store::Error::Unavailable("a worker thread stopped".to_owned())))
     }
+}
+
+/// The throttle of a method that can be guessed; untouched where it was never charged.
+pub(super) fn throttle_of(dossier: &Dossier, kind: MethodKind) -> Option<Throttle> {
+    let charged = || dossier.throttles.iter().find(|(k, _)| *k == kind).map(|(_, state)| from_row(state.clone()));
+    throttle::applies(kind).then(|| charged().unwrap_or_default())
+}
+
+/// Methods whose guessing pauses now.
+pub(super) fn paused(dossier: &Dossier, now: Timestamp) -> Vec<(MethodKind, Timestamp)> {
+    let paused = |(kind, state): &(MethodKind, ThrottleState)| Some((*kind, from_row(state.clone()).paused(now)?));
+    dossier.throttles.iter().filter_map(paused).collect()
 }
 
 /// The throttle's next state, to be written on the condition that nobody else wrote it.

@@ -161,15 +161,7 @@ impl Engine {
 
     /// The user as known, or as one would be who was never named: nothing tells the two apart.
     async fn user_or_new(&self, at: &Moment<'_>, rp: &Id, user_id: &str) -> Result<User, Error> {
-        let unnamed = || User {
-            user_id: user_id.to_owned(),
-            handle: at.random(),
-            display_name: None,
-            login_hint: None,
-            locale: None,
-            created_at: at.now,
-        };
-        Ok(self.store.user(rp, user_id).await?.unwrap_or_else(unnamed))
+        Ok(self.store.user(rp, user_id).await?.unwrap_or_else(|| unnamed(at, user_id)))
     }
 
     /// Opens the sealed part of a factor. One that does not open is left out and reported: it is closed, and the others stay open.
@@ -200,6 +192,18 @@ impl Engine {
             client: caller.client.clone(),
             request_id: Some(caller.request_id.clone()),
         }
+    }
+}
+
+/// A user as one would be who was never named.
+fn unnamed(at: &Moment<'_>, user_id: &str) -> User {
+    User {
+        user_id: user_id.to_owned(),
+        handle: at.random(),
+        display_name: None,
+        login_hint: None,
+        locale: None,
+        created_at: at.now,
     }
 }
 

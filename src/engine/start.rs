@@ -36,6 +36,9 @@ pub enum StartError {
     /// The address cannot be listened on.
     #[error("COUNTERSIGN_LISTEN: cannot listen on {0}: {1}")]
     Listen(std::net::SocketAddr, std::io::Error),
+    /// A later release has changed the schema so that this one may no longer run on it.
+    #[error("the database's schema needs countersign {0} or newer; this is {version}", version = env!("CARGO_PKG_VERSION"))]
+    TooOld(String),
     /// The schema is not this binary's.
     #[error("the database's schema is not up to date: run countersign migrate, or start with --migrate")]
     NotMigrated,
@@ -56,20 +59,29 @@ pub async fn open_store(storage: &Storage, migrate: bool) -> Result<Store, Start
     if migrate {
         store.migrate().await?;
     }
+    let oldest = store.oldest_release().await?;
+    if release(&oldest) > release(env!("CARGO_PKG_VERSION")) {
+        return Err(StartError::TooOld(oldest));
+    }
     if store.is_migrated().await? { Ok(store) } else { Err(StartError::NotMigrated) }
+}
+
+/// A release's numbers, to be compared.
+fn release(text: &str) -> Vec<u32> {
+    text.split('.').map(|n| n.parse().unwrap_or(u32::MAX)).collect()
 }
 
 impl Engine {
     /// An engine on an open store.
     pub async fn start(
         config: &Config,
+        master: &MasterKey,
         store: Store,
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
     ) -> Result<Engine, StartError> {
-        let master = MasterKey::parse(&config.master_key.0)?;
         let at = Moment::new(clock.now(), &*rng);
-        let vault = Arc::new(open_vault(&store, &master, &at).await?);
+        let vault = Arc::new(open_vault(&store, master, &at).await?);
         let signer = open_signer(&store, &vault, &config.issuer(), &at).await?;
         let inbox = Arc::new(Inbox::default());
         let caps = Caps::default();
@@ -136,4 +148,17 @@ async fn open_signer(store: &Store, vault: &Vault, issuer: &str, at: &Moment<'_>
 
 fn signing_row(kid: &str) -> Row<'_> {
     Row { table: "signing_keys", rp: "", user: "", id: kid }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::release;
+
+    #[test]
+    fn releases_are_compared_by_number_and_what_does_not_read_is_newest() {
+        assert!(release("0.10.0") > release("0.9.3"));
+        assert!(release("1.0.0") > release("0.10.0"));
+        assert!(release("0.1.0") == release("0.1.0"));
+        assert!(release("next") > release("99.0.0"));
+    }
 }

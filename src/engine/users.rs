@@ -1,6 +1,7 @@
 //! What the engine knows of a user: shown, written, erased.
 
-use super::{Caller, Engine, Error};
+use super::limits::paused;
+use super::{Caller, Engine, Error, unnamed};
 use crate::model::{Acr, Factor, MethodKind, RecoverySummary, Timestamp, User};
 use crate::policy::assurance;
 
@@ -22,14 +23,13 @@ impl Engine {
     /// Everything that may be shown; an unknown user looks like one with nothing enrolled.
     pub async fn user_view(&self, caller: &Caller, user_id: &str) -> Result<UserView, Error> {
         let at = self.moment();
-        let rp = &caller.rp.id;
-        let factors = self.store.factors(rp, user_id, at.now).await?;
+        let dossier = self.store.dossier(&caller.rp.id, user_id, at.now).await?;
         Ok(UserView {
-            user: self.user_or_new(&at, rp, user_id).await?,
-            recovery: self.store.recovery_summary(rp, user_id).await?,
-            paused: self.paused(&at, rp, user_id).await?,
-            highest_acr: assurance::highest(factors.iter().filter(|f| f.is_active()).map(|f| f.kind)),
-            factors,
+            recovery: dossier.recovery.unwrap_or(RecoverySummary::NONE),
+            paused: paused(&dossier, at.now),
+            highest_acr: assurance::highest(dossier.factors.iter().filter(|f| f.is_active()).map(|f| f.kind)),
+            user: dossier.user.unwrap_or_else(|| unnamed(&at, user_id)),
+            factors: dossier.factors,
         })
     }
 

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::limits::change;
-use super::{Answered, Caller, Clash, Engine, Error, Gone, Issued, prompt_row};
+use super::limits::{change, throttle_of};
+use super::{Answered, Caller, Clash, Engine, Error, Gone, Issued, prompt_row, unnamed};
 use crate::methods::{Answer, Exam, Fault, Parties, Proven, Refusal, Spent};
 use crate::model::{
-    Challenge, ChallengeStatus, Event, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof, RecoverySet, Timestamp,
+    Challenge, ChallengeStatus, Event, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof, RecoverySet,
+    RecoveryStatus, Timestamp,
 };
 use crate::policy::requirement;
 use crate::policy::throttle::{Side, Throttle};
-use crate::store::{self, ChallengeChange, Contest, FactorChange, Settlement};
+use crate::store::{self, ChallengeChange, Contest, Dossier, FactorChange, Settlement};
 use crate::vault::token_hash;
 
 /// How often a verdict is computed anew because somebody else moved the throttle or the credential on. Every round that is
@@ -75,10 +76,11 @@ impl Engine {
     ) -> Result<Verdict, Answered> {
         let at = self.moment();
         for _ in 0..ROUNDS {
-            let challenge = self.challenge_of(caller, id).await?;
+            let found = self.store.case(&caller.rp.id, id, at.now).await?;
+            let (challenge, dossier) = found.ok_or(Error::NotFound)?;
             let attempts_left = challenge.attempts_left;
             let round = async {
-                let case = self.read_case(&at, caller, challenge, given).await?;
+                let case = self.read_case(&at, caller, challenge, dossier, given).await?;
                 self.decide(&at, caller, case, given, delivery).await
             };
             match round.await {
@@ -98,16 +100,19 @@ impl Engine {
         at: &Moment<'_>,
         caller: &Caller,
         challenge: &Challenge,
+        mut dossier: Dossier,
         given: &Given,
     ) -> Result<Verdict, Answered> {
         for _ in 0..ROUNDS {
             let round = async {
-                let mut case = self.read_case(at, caller, challenge.clone(), given).await?;
+                let mut case = self.read_case(at, caller, challenge.clone(), dossier, given).await?;
                 case.fresh = true;
                 self.decide(at, caller, case, given, Delivery::Session).await
             };
             match round.await {
-                Err(Answered { error: Error::Store(store::Error::Conflict(_)), .. }) => {}
+                Err(Answered { error: Error::Store(store::Error::Conflict(_)), .. }) => {
+                    dossier = self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?;
+                }
                 Err(refused) => return Err(refused.error.into()),
                 verdict => return verdict,
             }
@@ -115,24 +120,23 @@ impl Engine {
         Err(Error::Busy(1).into())
     }
 
-    /// Reads what the verdict depends on, and refuses early what is over, not offered, malformed or paused.
+    /// Takes from what was read what the verdict depends on, and refuses early what is over, not offered, malformed or paused.
     async fn read_case(
         &self,
         at: &Moment<'_>,
         caller: &Caller,
         challenge: Challenge,
+        dossier: Dossier,
         given: &Given,
     ) -> Result<Case, Error> {
-        let (rp, user_id, kind) = (&caller.rp.id, &challenge.user_id, given.kind);
+        let (terms, kind) = (&challenge.terms, given.kind);
         is_open(&challenge, at.now)?;
-        let mut factors = self.store.factors(rp, user_id, at.now).await?;
+        let throttle = throttle_of(&dossier, kind);
+        let Dossier { user, mut factors, prompts, recovery, .. } = dossier;
         factors.retain(|f| f.kind == kind && f.is_active());
-        let recovery = match kind {
-            MethodKind::RecoveryCode => self.store.recovery_set(rp, user_id).await?,
-            _ => None,
-        };
-        let held = !factors.is_empty() || recovery.is_some();
-        if !held || !requirement::admits(&challenge.terms.action, &challenge.terms.require, kind) {
+        let has_codes =
+            kind == MethodKind::RecoveryCode && recovery.is_some_and(|r| r.status == RecoveryStatus::Active);
+        if (factors.is_empty() && !has_codes) || !requirement::admits(&terms.action, &terms.require, kind) {
             return Err(Error::MethodNotAllowed);
         }
         if let Some(wanted) = &given.factor_id {
@@ -142,15 +146,18 @@ impl Engine {
             }
         }
         self.methods.of(kind).check_form(&given.answer)?;
-        let throttle = self.throttle(rp, user_id, kind).await?;
         if let Some(until) = throttle.as_ref().and_then(|t| t.paused(at.now)) {
             return Err(Error::Paused(until.seconds_after(at.now)));
         }
-        let prompt = self.store.prompt(rp, user_id, &challenge.id, kind).await?.filter(|p| at.now < p.expires_at);
+        let prompt = prompts.into_iter().find(|p| p.method == kind && at.now < p.expires_at);
         if let Some(sent_to) = prompt.as_ref().and_then(|p| p.factor_id.as_ref()) {
             factors.retain(|f| f.id == *sent_to);
         }
-        let user = self.user_or_new(at, rp, user_id).await?;
+        let recovery = match has_codes {
+            true => self.store.recovery_set(&caller.rp.id, &challenge.user_id).await?,
+            false => None,
+        };
+        let user = user.unwrap_or_else(|| unnamed(at, &challenge.user_id));
         let parties = self.parties(&caller.rp, user, String::new());
         Ok(Case { challenge, fresh: false, parties, factors, throttle, prompt, recovery })
     }
@@ -244,11 +251,10 @@ impl Engine {
                 true => ChallengeChange::Create(Box::new(approved.clone())),
                 false => ChallengeChange::Approve(challenge.id.clone(), proof, code_kept),
             },
-            prompt: case.prompt.as_ref().map(|p| (p.owner_id.clone(), p.method, p.id.clone())),
+            prompt: case.prompt.as_ref().map(|p| (challenge.id.clone(), p.method, p.id.clone())),
             factor: Some(self.spend(at, &caller.rp.id, &challenge.user_id, proven.spent)),
             session: issued.as_ref().map(|i| i.new.clone()),
-            events: vec![event],
-            ..nothing(caller, challenge, at.now)
+            ..nothing(caller, challenge, event)
         };
         self.store.settle(settlement).await?;
         Ok(Verdict {
@@ -282,19 +288,19 @@ impl Engine {
                 .filter(|_| wrong),
             challenge: match case.fresh {
                 true => ChallengeChange::None,
-                false => ChallengeChange::Charge(case.challenge.id.clone()),
+                false => ChallengeChange::Charge(case.challenge.id.clone(), case.challenge.attempts_left),
             },
-            prompt: case.prompt.as_ref().filter(|_| burns).map(|p| (p.owner_id.clone(), p.method, p.id.clone())),
-            events: vec![event],
-            ..nothing(caller, &case.challenge, at.now)
+            prompt: case.prompt.as_ref().filter(|_| burns).map(|p| (case.challenge.id.clone(), p.method, p.id.clone())),
+            ..nothing(caller, &case.challenge, event)
         };
-        let left = match self.store.settle(settlement.clone()).await {
+        match self.store.settle(settlement.clone()).await {
             Err(store::Error::Conflict(Contest::Prompt)) => {
                 settlement.prompt = None;
-                self.store.settle(settlement).await?
+                self.store.settle(settlement).await?;
             }
             settled => settled?,
-        };
+        }
+        let left = case.challenge.attempts_left - 1;
         Err(Answered { error: Error::Refused(refusal), attempts_left: (!case.fresh).then_some(left) })
     }
 
@@ -333,18 +339,18 @@ pub(super) fn is_open(challenge: &Challenge, now: Timestamp) -> Result<(), Error
     }
 }
 
-fn nothing(caller: &Caller, challenge: &Challenge, now: Timestamp) -> Settlement {
+fn nothing(caller: &Caller, challenge: &Challenge, event: Event) -> Settlement {
     Settlement {
         rp_id: caller.rp.id.clone(),
         user_id: challenge.user_id.clone(),
-        at: now,
+        at: event.at,
         throttle: None,
         challenge: ChallengeChange::None,
         prompt: None,
         factor: None,
         right_of: None,
         session: None,
-        events: Vec::new(),
+        event,
     }
 }
 

@@ -7,7 +7,7 @@ mod pages;
 pub mod problem;
 mod server;
 
-pub use server::serve;
+pub use server::{Gate, serve};
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl App {
 pub fn router(app: App) -> Router {
     let (api, document) = api::router();
     let routes = api
-        .merge(pages::router())
+        .merge(pages::router(app.settings.development))
         .merge(api::around(document, app.settings.development))
         .fallback(|| async { Refused::from(problem::NOT_FOUND) })
         .method_not_allowed_fallback(|| async { Refused::from(problem::HTTP_METHOD_UNSUPPORTED) });

@@ -3,17 +3,21 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
+use axum::extract::{ConnectInfo, Request};
+use axum::response::IntoResponse;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tower::ServiceExt;
+
+use super::problem::{self, Refused};
 
 /// A client has this long to send a request's headers; a silent connection is closed after it.
 const HEADERS: Duration = Duration::from_secs(15);
@@ -21,6 +25,31 @@ const HEADERS: Duration = Duration::from_secs(15);
 const FINISH: Duration = Duration::from_secs(20);
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS: usize = 8192;
+
+/// Lets nothing through to the engine's routes until they are there: the socket listens, the process lives, and it is not ready.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<OnceLock<Router>>);
+
+impl Gate {
+    /// The routes are there.
+    pub fn open(&self, router: Router) {
+        let _ = self.0.set(router);
+    }
+
+    /// What stands in front; `request_id` names a request that comes too early.
+    pub fn router(self, issuer: String, request_id: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
+        let early = move |request: &Request| match request.uri().path() {
+            "/livez" => "{\"status\":\"ok\"}".into_response(),
+            _ => problem::complete(Refused::from(problem::STORE_UNAVAILABLE).into_response(), &issuer, &request_id()),
+        };
+        Router::new().fallback(move |request: Request| async move {
+            match self.0.get() {
+                Some(router) => router.clone().oneshot(request).await.into_response(),
+                None => early(&request),
+            }
+        })
+    }
+}
 
 /// Serves until `stop`, then finishes what is in flight.
 pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {

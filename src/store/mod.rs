@@ -7,6 +7,7 @@
 mod macros;
 
 mod challenges;
+mod dossier;
 mod events;
 mod factors;
 mod housekeeping;
@@ -23,22 +24,29 @@ mod throttles;
 mod users;
 
 pub use challenges::NewChallenge;
+pub use dossier::{Dossier, STATEMENTS};
 pub use factors::{Activation, NewFactor};
 pub use housekeeping::Purged;
 pub use keys::SigningKey;
 pub use sending::{BudgetChange, PromptChange, Reservation};
 pub use sessions::NewSession;
-pub use settlement::{ChallengeChange, FactorChange, Settlement};
+pub use settlement::{ChallengeChange, FactorChange, PARTS, Settlement};
 pub use sqlite::Lock;
 pub use throttles::{ThrottleChange, ThrottleState};
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+/// A schema may be newer than this binary: releases run side by side while they are rolled out.
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrations = sqlx::migrate!("./migrations");
+    migrations.set_ignore_missing(true);
+    migrations
+});
 
 /// How long a request waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
@@ -147,7 +155,23 @@ impl Store {
     pub async fn is_migrated(&self) -> Result<bool> {
         let applied: std::result::Result<i64, _> =
             read!(self, db => sqlx::query_scalar("select count(*) from _sqlx_migrations").fetch_one(db).await);
-        Ok(applied.is_ok_and(|n| n >= MIGRATIONS.iter().count() as i64))
+        match applied {
+            Ok(applied) => Ok(applied >= MIGRATIONS.iter().count() as i64),
+            Err(error) if error.as_database_error().is_some() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The oldest release that may run on this schema; `0` where there is no schema yet.
+    pub async fn oldest_release(&self) -> Result<String> {
+        let oldest: std::result::Result<Option<String>, sqlx::Error> = read!(self, db => {
+            sqlx::query_scalar("select value from meta where name = 'oldest_release'").fetch_optional(db).await
+        });
+        match oldest {
+            Ok(oldest) => Ok(oldest.unwrap_or_default()),
+            Err(error) if error.as_database_error().is_some() => Ok("0".to_owned()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Answers if the database does.

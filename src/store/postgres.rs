@@ -1,16 +1,28 @@
 //! PostgreSQL: one transaction a write, run again where the database says that it may be.
 
-use sqlx::PgPool;
-use sqlx::postgres::{PgConnection, PgPoolOptions};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgPool};
 
 use super::sqlite::Borrowing;
 use super::{ACQUIRE, Error, Result};
 
 /// How often a transaction is run again after a serialisation failure or a deadlock.
-const RETRIES: usize = 3;
+pub(super) const RETRIES: usize = 3;
+
+/// A connection that was idle for longer is tried before it is used.
+const STALE: Duration = Duration::from_secs(1);
 
 pub(super) async fn open(url: &str, pool: u32) -> Result<PgPool> {
-    Ok(PgPoolOptions::new().max_connections(pool).acquire_timeout(ACQUIRE).connect(url).await?)
+    let options: PgConnectOptions = url.parse()?;
+    let options = options.statement_cache_capacity(512).disable_statement_logging();
+    let pool = PgPoolOptions::new().max_connections(pool).acquire_timeout(ACQUIRE);
+    // A ping before every use would be a round trip more; one after a pause finds connections that the server has dropped.
+    let pool = pool.test_before_acquire(false).before_acquire(|conn, use_| {
+        Box::pin(async move { if use_.idle_for > STALE { conn.ping().await.map(|()| true) } else { Ok(true) } })
+    });
+    Ok(pool.connect_with(options).await?)
 }
 
 /// Runs the body in a transaction; answers once the commit stands.

@@ -60,7 +60,6 @@ macro_rules! insert_session {
         };
     }};
 }
-pub(super) use insert_session;
 
 impl Store {
     /// The session with this token.

@@ -1,11 +1,15 @@
 //! The one transaction that settles a verification or an enrolment's first proof, whatever its outcome.
-//! Rows are taken in one order: throttle, challenge or pending factor, prompt, factor, recovery code.
+//!
+//! It is put together from parts in one order (throttle, challenge, prompt, factor, session): each part is one conditional
+//! write of one row, and all draw on the same numbered values. SQLite runs the parts as one script in the writer's
+//! transaction; PostgreSQL runs them as one statement, which is one round trip and one commit. A part that touches no row
+//! was lost to somebody faster, and then nothing of the whole stands.
 
-use super::challenges::insert_challenge;
-use super::events::append;
-use super::sessions::insert_session;
-use super::throttles::charge;
-use super::{Activation, Contest, Error, NewSession, Result, Store, ThrottleChange, text, won};
+use sqlx::postgres::PgArguments;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
+use sqlx::{Arguments, AssertSqlSafe, PgPool};
+
+use super::{Activation, Contest, Db, Error, NewSession, Result, Store, ThrottleChange, text};
 use crate::model::{Challenge, Details, Event, Id, MethodKind, Proof, Timestamp};
 
 /// What happens to the challenge.
@@ -13,8 +17,8 @@ use crate::model::{Challenge, Details, Event, Id, MethodKind, Proof, Timestamp};
 pub enum ChallengeChange {
     /// There is none: an enrolment, or a wrong answer in the call that would have made it.
     None,
-    /// A wrong answer: one attempt less, denied with the last.
-    Charge(Id),
+    /// A wrong answer: one attempt less than these, denied with the last.
+    Charge(Id, i64),
     /// A right answer. The code's hash and end, where a code is to be exchanged for the session.
     Approve(Id, Proof, Option<(Vec<u8>, Timestamp)>),
     /// A right answer in the call that makes it: it is written approved.
@@ -67,141 +71,285 @@ pub struct Settlement {
     /// The session that it earns at once.
     pub session: Option<NewSession>,
     /// What is written down.
-    pub events: Vec<Event>,
+    pub event: Event,
+}
+
+/// One conditional write of one row, and what is lost where it touches none.
+pub type Part = (Contest, &'static str);
+
+const THROTTLE_NEW: Part = (
+    Contest::Throttle,
+    "insert into throttles (rp_id, user_id, method, version, wrong, enrolment_wrong, paused_until)
+     values ($1, $2, $4, $5 + 1, $6, $7, $8) on conflict do nothing",
+);
+const THROTTLE: Part = (
+    Contest::Throttle,
+    "update throttles set version = $5 + 1, wrong = $6, enrolment_wrong = $7, paused_until = $8
+     where rp_id = $1 and user_id = $2 and method = $4 and version = $5",
+);
+const CHARGE: Part = (
+    Contest::Challenge,
+    "update challenges set attempts_left = $10 - 1, status = case when $10 <= 1 then 'denied' else status end
+     where rp_id = $1 and user_id = $2 and id = $9 and status = 'pending' and attempts_left = $10 and expires_at > $3",
+);
+const APPROVE: Part = (
+    Contest::Challenge,
+    "update challenges set status = 'approved', proof = $11, code_hash = $12, code_expires_at = $13, exchanged_at = $14
+     where rp_id = $1 and user_id = $2 and id = $9 and status = 'pending' and attempts_left > 0 and expires_at > $3",
+);
+const CREATE: Part = (
+    Contest::Challenge,
+    "insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, proof, exchanged_at)
+     values ($1, $2, $9, $15, 'approved', $10, $3, $16, $11, $3)",
+);
+const BURN: Part = (
+    Contest::Prompt,
+    "delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $17 and method = $18 and id = $19",
+);
+const STEP: Part = (
+    Contest::Factor,
+    "update factors set last_step = $21, last_used_at = $3
+     where rp_id = $1 and user_id = $2 and id = $20 and last_step < $21 and activated_at is not null",
+);
+const CREDENTIAL: Part = (
+    Contest::Factor,
+    "update factors set sealed = $23, details = $24, version = $22 + 1, last_used_at = $3
+     where rp_id = $1 and user_id = $2 and id = $20 and version = $22 and activated_at is not null",
+);
+const USED: Part = (
+    Contest::Factor,
+    "update factors set last_used_at = $3 where rp_id = $1 and user_id = $2 and id = $20 and activated_at is not null",
+);
+const RECOVERY_CODE: Part = (
+    Contest::RecoveryCode,
+    "update recovery_codes set used_at = $3
+     where rp_id = $1 and user_id = $2 and set_id = $20 and hash = $23 and used_at is null",
+);
+const ACTIVATE: Part = (
+    Contest::Factor,
+    "update factors set activated_at = $3, details = $24, sealed = coalesce($23, sealed), credential_id = $25,
+       last_step = $21, version = version + 1
+     where rp_id = $1 and user_id = $2 and id = $20 and activated_at is null and expires_at > $3",
+);
+const RIGHT: Part = (
+    Contest::Session,
+    "update sessions set added_at = $3
+     where rp_id = $1 and user_id = $2 and id = $26 and added_at is null and ended_at is null and expires_at > $3",
+);
+const SESSION: Part = (
+    Contest::Row,
+    "insert into sessions (rp_id, user_id, id, token_hash, granted, factor_id, created_at, expires_at)
+     values ($1, $2, $27, $28, $29, $30, $3, $31)",
+);
+const EVENT: Part = (
+    Contest::Row,
+    "insert into events (rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client, request_id)
+     values ($1, $32, $3, $33, $34, $2, $35, $36, $37, $38, $39, $40, $41, $42)",
+);
+
+/// Every part, for the test that prepares every statement.
+pub const PARTS: [Part; 14] = [
+    THROTTLE_NEW,
+    THROTTLE,
+    CHARGE,
+    APPROVE,
+    CREATE,
+    BURN,
+    STEP,
+    CREDENTIAL,
+    USED,
+    RECOVERY_CODE,
+    ACTIVATE,
+    RIGHT,
+    SESSION,
+    EVENT,
+];
+
+impl Settlement {
+    fn parts(&self) -> Vec<Part> {
+        let mut parts = Vec::with_capacity(6);
+        parts.extend(self.throttle.as_ref().map(|t| if t.state.version == 0 { THROTTLE_NEW } else { THROTTLE }));
+        parts.extend(match self.challenge {
+            ChallengeChange::None => None,
+            ChallengeChange::Charge(..) => Some(CHARGE),
+            ChallengeChange::Approve(..) => Some(APPROVE),
+            ChallengeChange::Create(_) => Some(CREATE),
+        });
+        parts.extend(self.prompt.as_ref().map(|_| BURN));
+        parts.extend(self.factor.as_ref().map(|change| match change {
+            FactorChange::Step(..) => STEP,
+            FactorChange::Credential { .. } => CREDENTIAL,
+            FactorChange::Used(_) => USED,
+            FactorChange::RecoveryCode(..) => RECOVERY_CODE,
+            FactorChange::Activate(_) => ACTIVATE,
+        }));
+        parts.extend(self.right_of.as_ref().map(|_| RIGHT));
+        parts.extend(self.session.as_ref().map(|_| SESSION));
+        parts.push(EVENT);
+        parts
+    }
+}
+
+/// The numbered values of all parts, for either driver. A value that no part of this settlement uses is null.
+macro_rules! values {
+    ($arguments:expr, $settlement:expr) => {{
+        let (values, s): (_, &Settlement) = (&mut $arguments, $settlement);
+        let throttle = s.throttle.as_ref();
+        let (challenge, attempts, proof, code, terms, challenge_end) = match &s.challenge {
+            ChallengeChange::None => (None, None, None, None, None, None),
+            ChallengeChange::Charge(id, left) => (Some(id.as_str()), Some(*left), None, None, None, None),
+            ChallengeChange::Approve(id, proof, code) => {
+                (Some(id.as_str()), None, Some(text(proof)), code.as_ref(), None, None)
+            }
+            ChallengeChange::Create(c) => (
+                Some(c.id.as_str()),
+                Some(c.attempts_left),
+                c.proof.as_ref().map(text),
+                None,
+                Some(text(&c.terms)),
+                Some(c.expires_at.0),
+            ),
+        };
+        let (factor, step, version, bytes, details, credential) = match &s.factor {
+            None => (None, None, None, None, None, None),
+            Some(FactorChange::Step(id, step)) => (Some(id.as_str()), Some(*step), None, None, None, None),
+            Some(FactorChange::Credential { id, version, sealed, details }) => {
+                (Some(id.as_str()), None, Some(*version), Some(sealed.clone()), Some(text(details)), None)
+            }
+            Some(FactorChange::Used(id)) => (Some(id.as_str()), None, None, None, None, None),
+            Some(FactorChange::RecoveryCode(set, hash)) => {
+                (Some(set.as_str()), None, None, Some(hash.clone()), None, None)
+            }
+            Some(FactorChange::Activate(a)) => (
+                Some(a.id.as_str()),
+                Some(a.last_step),
+                None,
+                a.sealed.clone(),
+                Some(text(&a.details)),
+                a.credential_id.clone(),
+            ),
+        };
+        let session = s.session.as_ref();
+        let event = &s.event;
+        let id = |id: &Option<Id>| id.as_ref().map(|i| i.as_str().to_owned());
+        values.add(s.rp_id.as_str().to_owned()).map_err(unencodable)?; // $1
+        values.add(s.user_id.clone()).map_err(unencodable)?;
+        values.add(s.at.0).map_err(unencodable)?;
+        values.add(throttle.map(|t| t.method.as_str().to_owned())).map_err(unencodable)?; // $4
+        values.add(throttle.map(|t| t.state.version)).map_err(unencodable)?;
+        values.add(throttle.map(|t| t.state.wrong)).map_err(unencodable)?;
+        values.add(throttle.map(|t| t.state.enrolment_wrong)).map_err(unencodable)?;
+        values.add(throttle.and_then(|t| t.state.paused_until).map(|t| t.0)).map_err(unencodable)?;
+        values.add(challenge.map(str::to_owned)).map_err(unencodable)?; // $9
+        values.add(attempts).map_err(unencodable)?;
+        values.add(proof).map_err(unencodable)?;
+        values.add(code.map(|(hash, _)| hash.clone())).map_err(unencodable)?;
+        values.add(code.map(|(_, end)| end.0)).map_err(unencodable)?;
+        values.add(session.map(|_| s.at.0)).map_err(unencodable)?;
+        values.add(terms).map_err(unencodable)?; // $15
+        values.add(challenge_end).map_err(unencodable)?;
+        values.add(s.prompt.as_ref().map(|(owner, _, _)| owner.as_str().to_owned())).map_err(unencodable)?; // $17
+        values.add(s.prompt.as_ref().map(|(_, method, _)| method.as_str().to_owned())).map_err(unencodable)?;
+        values.add(s.prompt.as_ref().map(|(_, _, id)| id.as_str().to_owned())).map_err(unencodable)?;
+        values.add(factor.map(str::to_owned)).map_err(unencodable)?; // $20
+        values.add(step).map_err(unencodable)?;
+        values.add(version).map_err(unencodable)?;
+        values.add(bytes).map_err(unencodable)?;
+        values.add(details).map_err(unencodable)?;
+        values.add(credential).map_err(unencodable)?; // $25
+        values.add(id(&s.right_of)).map_err(unencodable)?;
+        values.add(session.map(|n| n.session.id.as_str().to_owned())).map_err(unencodable)?; // $27
+        values.add(session.map(|n| n.token_hash.clone())).map_err(unencodable)?;
+        values.add(session.map(|n| text(&n.session.grant))).map_err(unencodable)?;
+        values.add(session.and_then(|n| id(&n.session.factor_id))).map_err(unencodable)?;
+        values.add(session.map(|n| n.session.expires_at.0)).map_err(unencodable)?; // $31
+        values.add(event.id.as_str().to_owned()).map_err(unencodable)?;
+        values.add(event.kind.to_owned()).map_err(unencodable)?;
+        values.add(event.actor.as_str().to_owned()).map_err(unencodable)?;
+        values.add(event.method.map(|m| m.as_str().to_owned())).map_err(unencodable)?; // $35
+        values.add(id(&event.factor_id)).map_err(unencodable)?;
+        values.add(id(&event.challenge_id)).map_err(unencodable)?;
+        values.add(id(&event.session_id)).map_err(unencodable)?;
+        values.add(event.outcome.as_str().to_owned()).map_err(unencodable)?;
+        values.add(event.reason.map(str::to_owned)).map_err(unencodable)?; // $40
+        values.add(event.client.as_ref().map(text)).map_err(unencodable)?;
+        values.add(event.request_id.clone()).map_err(unencodable)?;
+    }};
+}
+
+fn unencodable(error: sqlx::error::BoxDynError) -> Error {
+    Error::Unavailable(error.to_string())
 }
 
 impl Store {
-    /// Writes all of it or nothing, and tells how many attempts the challenge has left.
-    /// `Conflict` names the first row that was lost; nothing stands then, and the caller decides what the answer was worth.
-    pub async fn settle(&self, settlement: Settlement) -> Result<i64> {
-        let settlement = std::sync::Arc::new(settlement);
-        write!(self, (settlement) conn => {
-            let s: &Settlement = &settlement;
-            if let Some(change) = &s.throttle {
-                charge!(conn, s.rp_id, &s.user_id, change);
+    /// Writes all of it or nothing. `Conflict` names the first row that was lost; nothing stands then, and the caller decides
+    /// what the answer was worth.
+    pub async fn settle(&self, settlement: Settlement) -> Result<()> {
+        match &self.db {
+            Db::Sqlite(lite) => {
+                lite.write(move |conn| Box::pin(async move { on_sqlite(conn, &settlement).await })).await
             }
-            let attempts_left: i64 = match &s.challenge {
-                ChallengeChange::None => 0,
-                ChallengeChange::Charge(id) => {
-                    let left: Option<i64> = scalar_if! { conn,
-                        "update challenges set attempts_left = attempts_left - 1,
-                         status = case when attempts_left <= 1 then 'denied' else status end
-                         where rp_id = $1 and user_id = $2 and id = $3 and status = 'pending' and attempts_left > 0
-                         and expires_at > $4
-                         returning attempts_left",
-                        s.rp_id.as_str(), &s.user_id, id.as_str(), s.at.0
-                    };
-                    left.ok_or(Error::Conflict(Contest::Challenge))?
-                }
-                ChallengeChange::Approve(id, proof, code) => {
-                    let left: Option<i64> = scalar_if! { conn,
-                        "update challenges set status = 'approved', proof = $5, code_hash = $6, code_expires_at =
-                         $7, exchanged_at = $8
-                         where rp_id = $1 and user_id = $2 and id = $3 and status = 'pending' and attempts_left > 0
-                         and expires_at > $4
-                         returning attempts_left",
-                        s.rp_id.as_str(), &s.user_id, id.as_str(), s.at.0, text(proof),
-                        code.as_ref().map(|(hash, _)| hash.clone()), code.as_ref().map(|(_, end)| end.0),
-                        s.session.as_ref().map(|_| s.at.0)
-                    };
-                    left.ok_or(Error::Conflict(Contest::Challenge))?
-                }
-                ChallengeChange::Create(challenge) => {
-                    insert_challenge!(conn, challenge);
-                    challenge.attempts_left
-                }
-            };
-            if let Some((owner, method, id)) = &s.prompt {
-                let done = sql! { conn,
-                    "delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4 and id
-                     = $5",
-                    s.rp_id.as_str(), &s.user_id, owner.as_str(), method.as_str(), id.as_str()
-                };
-                won(done, Contest::Prompt)?;
-            }
-            match &s.factor {
-                None => {}
-                Some(FactorChange::Step(id, step)) => {
-                    let done = sql! { conn,
-                        "update factors set last_step = $4, last_used_at = $5
-                         where rp_id = $1 and user_id = $2 and id = $3 and last_step < $4 and activated_at is not
-                         null",
-                        s.rp_id.as_str(), &s.user_id, id.as_str(), step, s.at.0
-                    };
-                    won(done, Contest::Factor)?;
-                }
-                Some(FactorChange::Credential { id, version, sealed, details }) => {
-                    let done = sql! { conn,
-                        "update factors set sealed = $5, details = $6, version = $4 + 1, last_used_at = $7
-                         where rp_id = $1 and user_id = $2 and id = $3 and version = $4 and activated_at is not null",
-                        s.rp_id.as_str(), &s.user_id, id.as_str(), version, sealed, text(details), s.at.0
-                    };
-                    won(done, Contest::Factor)?;
-                }
-                Some(FactorChange::Used(id)) => {
-                    let done = sql! { conn,
-                        "update factors set last_used_at = $4
-                         where rp_id = $1 and user_id = $2 and id = $3 and activated_at is not null",
-                        s.rp_id.as_str(), &s.user_id, id.as_str(), s.at.0
-                    };
-                    won(done, Contest::Factor)?;
-                }
-                Some(FactorChange::RecoveryCode(set, hash)) => {
-                    let done = sql! { conn,
-                        "update recovery_codes set used_at = $5
-                         where rp_id = $1 and user_id = $2 and set_id = $3 and hash = $4 and used_at is null",
-                        s.rp_id.as_str(), &s.user_id, set.as_str(), hash, s.at.0
-                    };
-                    won(done, Contest::RecoveryCode)?;
-                }
-                Some(FactorChange::Activate(a)) => {
-                    if let Some(credential) = &a.credential_id {
-                        let holders: i64 = scalar! { conn,
-                            "select count(*) from factors where rp_id = $1 and credential_id = $2",
-                            s.rp_id.as_str(), credential
-                        };
-                        if holders > 0 {
-                            return Err(Error::Conflict(Contest::Credential));
-                        }
-                    }
-                    let done = sqlx::query(
-                        "update factors set activated_at = $4, details = $5, sealed = coalesce($6, sealed), credential_id = $7,
-                           last_step = $8, version = version + 1
-                         where rp_id = $1 and user_id = $2 and id = $3 and activated_at is null and expires_at > $4",
-                    )
-                    .bind(s.rp_id.as_str())
-                    .bind(&s.user_id)
-                    .bind(a.id.as_str())
-                    .bind(a.at.0)
-                    .bind(text(&a.details))
-                    .bind(&a.sealed)
-                    .bind(&a.credential_id)
-                    .bind(a.last_step)
-                    .execute(&mut *conn)
-                    .await
-                    .map_err(|error| match Error::from(error) {
-                        // The only unique column that this writes.
-                        Error::Conflict(Contest::Row) => Error::Conflict(Contest::Credential),
-                        other => other,
-                    })?;
-                    won(done.rows_affected(), Contest::Factor)?;
-                }
-            }
-            if let Some(session) = &s.right_of {
-                let done = sql! { conn,
-                    "update sessions set added_at = $1 where id = $2 and added_at is null and ended_at is null and
-                     expires_at > $1",
-                    s.at.0, session.as_str()
-                };
-                won(done, Contest::Session)?;
-            }
-            if let Some(session) = &s.session {
-                insert_session!(conn, session);
-            }
-            for event in &s.events {
-                append!(conn, event);
-            }
-            Ok(attempts_left)
-        })
+            Db::Postgres(pool) => on_postgres(pool, &settlement).await,
+        }
     }
+}
+
+/// The parts as one script. Where the rows do not add up, the first part that was lost is found by running them one by one;
+/// the writer takes all of it back.
+async fn on_sqlite(conn: &mut SqliteConnection, settlement: &Settlement) -> Result<()> {
+    let parts = settlement.parts();
+    let script = parts.iter().map(|(_, sql)| *sql).collect::<Vec<_>>().join(";\n");
+    let done = sqlx::query_with(AssertSqlSafe(script), sqlite_values(settlement)?).execute(&mut *conn).await?;
+    if done.rows_affected() == parts.len() as u64 {
+        return Ok(());
+    }
+    sqlx::raw_sql("rollback to one").execute(&mut *conn).await?;
+    for (contest, sql) in parts {
+        let done = sqlx::query_with(sql, sqlite_values(settlement)?).execute(&mut *conn).await?;
+        if done.rows_affected() != 1 {
+            return Err(Error::Conflict(contest));
+        }
+    }
+    Ok(())
+}
+
+fn sqlite_values(settlement: &Settlement) -> Result<SqliteArguments> {
+    let mut values = SqliteArguments::default();
+    values!(values, settlement);
+    Ok(values)
+}
+
+/// The parts as one statement. It fails as a whole, naming the first part that was lost, unless each touched its row.
+async fn on_postgres(pool: &PgPool, settlement: &Settlement) -> Result<()> {
+    let parts = settlement.parts();
+    let mut writes = Vec::new();
+    let mut losses = String::new();
+    for (n, (_, sql)) in parts.iter().enumerate() {
+        writes.push(format!("p{n} as ({sql} returning 1)"));
+        losses.push_str(&format!(" when (select count(*) from p{n}) <> 1 then 'lost {n}'"));
+    }
+    let statement = format!("with {} select cast(case{losses} else '1' end as bigint)", writes.join(", "));
+    for _ in 0..=super::postgres::RETRIES {
+        let mut values = PgArguments::default();
+        values!(values, settlement);
+        match sqlx::query_with(AssertSqlSafe(statement.clone()), values).execute(pool).await {
+            Ok(_) => return Ok(()),
+            Err(error) => match lost(&error, &parts) {
+                Some(contest) => return Err(Error::Conflict(contest)),
+                None => match Error::from(error) {
+                    Error::Unserialised => {}
+                    other => return Err(other),
+                },
+            },
+        }
+    }
+    Err(Error::Unserialised)
+}
+
+/// The part that an error of the final cast names.
+fn lost(error: &sqlx::Error, parts: &[Part]) -> Option<Contest> {
+    let database = error.as_database_error().filter(|e| e.code().as_deref() == Some("22P02"))?;
+    let (_, rest) = database.message().split_once("\"lost ")?;
+    let place: usize = rest.trim_end_matches('"').parse().ok()?;
+    parts.get(place).map(|(contest, _)| *contest)
 }

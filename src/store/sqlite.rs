@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, SqlitePool};
+use sqlx::{ConnectOptions, Connection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{ACQUIRE, Error, Result};
@@ -69,10 +69,14 @@ impl Sqlite {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10))
-            .statement_cache_capacity(512);
+            .statement_cache_capacity(512)
+            .disable_statement_logging();
         let writer = SqliteConnection::connect_with(&options).await?;
-        let readers =
-            SqlitePoolOptions::new().max_connections(pool).acquire_timeout(ACQUIRE).connect_lazy_with(options);
+        let readers = SqlitePoolOptions::new()
+            .max_connections(pool)
+            .acquire_timeout(ACQUIRE)
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
         super::MIGRATIONS.run(&readers).await.map_err(|e| Error::Unavailable(e.to_string()))?;
         let (jobs, waiting) = mpsc::channel(QUEUE);
         tokio::spawn(write_all(writer, waiting));
@@ -115,24 +119,24 @@ async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
         tracing::error!(%error, "cannot begin a write");
         return;
     }
-    let alone = batch.len() == 1;
-    let mut done = Vec::with_capacity(batch.len());
+    let mut done: Vec<Done> = Vec::with_capacity(batch.len());
     let mut broken = None;
     for job in batch {
-        if !alone && broken.is_none() {
-            broken = run(conn, "savepoint one").await.err();
+        let between = match done.last() {
+            None => "savepoint one",
+            Some(last) if last.keep => "release one; savepoint one",
+            Some(_) => "rollback to one",
+        };
+        if broken.is_none() {
+            broken = run(conn, between).await.err();
         }
-        let ran = job(conn).await;
-        if !alone && broken.is_none() {
-            let end = if ran.keep { "release one" } else { "rollback to one; release one" };
-            broken = run(conn, end).await.err();
-        }
-        done.push(ran);
+        done.push(job(conn).await);
     }
     let keep = done.iter().any(|d| d.keep);
     let end = match broken {
         Some(error) => Err(error),
-        None if keep => run(conn, "commit").await,
+        None if keep && done.last().is_some_and(|d| d.keep) => run(conn, "commit").await,
+        None if keep => run(conn, "rollback to one; commit").await,
         None => run(conn, "rollback").await,
     };
     if let Err(error) = &end {
@@ -146,5 +150,5 @@ async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
 }
 
 async fn run(conn: &mut SqliteConnection, statements: &'static str) -> std::result::Result<(), sqlx::Error> {
-    sqlx::raw_sql(statements).execute(conn).await.map(drop)
+    sqlx::query(statements).execute(conn).await.map(drop)
 }

@@ -60,7 +60,6 @@ macro_rules! charge {
         crate::store::won(done, crate::store::Contest::Throttle)?;
     }};
 }
-pub(super) use charge;
 
 impl Store {
     /// The throttles of a user that were ever charged.

@@ -106,4 +106,4 @@ for (const link of root.querySelectorAll('[data-choose]')) {
     chooser.querySelector('summary').focus();
   });
 }
-if (root.dataset.example === undefined && !window.PublicKeyCredential) show('unsupported');
+if (!window.PublicKeyCredential) show('unsupported');

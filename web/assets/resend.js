@@ -5,6 +5,7 @@ if (button) {
   const at = new Date(button.dataset.resend).getTime();
   const words = button.textContent;
   const note = button.nextElementSibling;
+  note.className = 'out-of-sight';
   const count = document.createElement('span');
   count.setAttribute('aria-hidden', 'true');
   button.append(count);

@@ -13,6 +13,7 @@ use crate::model::{Acr, Client, Detail, Display, Id, Kind, MethodKind, Requireme
 /// A challenge to be opened.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ChallengeRequest)]
 pub struct CreateRequest {
     /// Of whom proof is asked.
     #[schema(value_type = String, max_length = 255, example = "u-42")]

@@ -19,6 +19,7 @@ use crate::model::{Id, Kind, Number, Scope};
 /// A factor to be enrolled.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = FactorRequest)]
 pub struct CreateRequest {
     /// The method.
     #[serde(rename = "type")]

@@ -16,6 +16,7 @@ use crate::model::{Flow, Scope, User};
 /// A visit to be opened.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PortalRequest)]
 pub struct CreateRequest {
     /// Whose factors.
     #[schema(value_type = String, max_length = 255)]

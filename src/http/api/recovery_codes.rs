@@ -16,6 +16,7 @@ use crate::model::Scope;
 /// A set to be made.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RecoveryCodesRequest)]
 pub struct CreateRequest {
     /// The set redeems nothing until it is confirmed; `false` if unset.
     require_confirmation: Option<bool>,

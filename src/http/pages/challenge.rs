@@ -10,9 +10,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::views::{Message, show as render};
+use super::screen::{Message, show as render};
 use super::visit::{Called, Fields, Posted, Visit, land, open, see};
-use super::{picture, words};
+use super::{ends, picture, words};
 use crate::engine::{Answer, Given, Shown};
 use crate::http::App;
 use crate::http::problem::{self, Refused};
@@ -153,86 +153,37 @@ async fn done(visit: Visit<Challenge>) -> Result<Response, Response> {
     }
 }
 
-/// How it ended, and the way back. Only the page that follows the end itself (`now`) goes on by itself.
+/// How it ended, and the way back; `now` on the page that follows the end itself.
 async fn ended(visit: &Visit<Challenge>, status: ChallengeStatus, now: bool) -> Result<Message, Response> {
-    let party = visit.party();
-    let (page, error, label) = match status {
-        ChallengeStatus::Approved | ChallengeStatus::Pending => return approved(visit, now).await,
-        ChallengeStatus::Cancelled => {
-            let page = Message::new(party, "This request was cancelled").stopped();
-            (page.line("Nothing was changed."), "access_denied", format!("Return to {party}"))
-        }
-        ChallengeStatus::Denied => {
-            let page = Message::new(party, "This request is closed").stopped();
-            let line = "Too many codes didn't match. Nothing was changed.";
-            (page.line(line), "access_denied", format!("Return to {party}"))
-        }
-        ChallengeStatus::Expired => {
-            let page = Message::new(party, "This request timed out").stopped();
-            let line = "For your safety it was open for 10 minutes only. Nothing was changed.";
-            (page.line(line), "expired", "Start again".to_owned())
-        }
+    let told = match status {
+        ChallengeStatus::Approved => return approved(visit, now).await,
+        ChallengeStatus::Cancelled | ChallengeStatus::Denied => "access_denied",
+        ChallengeStatus::Expired | ChallengeStatus::Pending => "expired",
     };
-    let Some(target) = way_back(&visit.subject, &[("error", error)]) else {
-        return Ok(page.line(format!("Go back to {party} to start again. You can close this page.")));
-    };
-    let goes_on = now && status == ChallengeStatus::Cancelled;
-    let page = page.link(&label, &target);
-    Ok(if goes_on { page.refresh(&target) } else { page })
+    let target = way_back(&visit.subject, &[("error", told)]);
+    Ok(ends::without_proof(visit.party(), status, target.as_deref(), now))
 }
 
 async fn approved(visit: &Visit<Challenge>, now: bool) -> Result<Message, Response> {
     let (challenge, party) = (&visit.subject, visit.party());
-    let again = Message::new(party, "You've already confirmed this").done();
-    let onwards = format!("Continue to {party}");
-    let by_recovery = challenge.proof.as_ref().is_some_and(|p| p.method == MethodKind::RecoveryCode);
-    let thanks = match by_recovery && now {
-        true => after_recovery(visit).await?,
-        false => Message::new(party, "Thanks, it's you").done(),
-    };
-    if let Some(portal) = &challenge.terms.portal {
-        let target = format!("/portal/{}/{}", portal.id, portal.page);
-        let page = if now { thanks } else { again };
-        return Ok(if by_recovery {
-            page.link("Continue", &target)
-        } else {
-            page.link("Continue", &target).refresh(&target)
-        });
-    }
-    if challenge.terms.return_url.is_none() {
-        let page = if now { thanks } else { again };
-        return Ok(page.line(format!("{party} knows. You can close this page.")));
-    }
+    let own = challenge.terms.portal.is_some();
     if !now {
-        return Ok(match challenge.exchanged_at {
-            None => again.link(&onwards, &visit.path("done")),
-            Some(_) => again.line(format!("{party} knows. You can close this page.")),
-        });
+        let open = own || (challenge.terms.return_url.is_some() && challenge.exchanged_at.is_none());
+        return Ok(ends::already(party, open.then(|| visit.path("done")).as_deref()));
     }
-    let code = visit.app.engine.return_code(challenge).await.map_err(|e| visit.fault(e))?;
-    let target = code.and_then(|code| way_back(challenge, &[("code", &code)]));
-    Ok(match target {
-        None => again.line(format!("{party} knows. You can close this page.")),
-        Some(target) if by_recovery => thanks.link(&onwards, &target),
-        Some(target) => thanks.line(format!("Taking you back to {party}…")).link("Continue", &target).refresh(&target),
-    })
-}
-
-/// What a person should know who has just used a recovery code.
-async fn after_recovery(visit: &Visit<Challenge>) -> Result<Message, Response> {
-    let summary = visit.app.engine.recovery_summary(&visit.caller, &visit.subject.user_id).await;
-    let left = summary.map_err(|e| visit.fault(e))?.remaining;
-    let party = visit.party();
-    let page = match left {
-        0 => Message::new(party, "That was your last recovery code")
-            .line(format!("You're in. Save a new set in {party} next.")),
-        _ => {
-            let codes = if left == 1 { "recovery code" } else { "recovery codes" };
-            let page = Message::new(party, "Thanks, it's you").line(format!("You're in. {left} {codes} left."));
-            if left <= 3 { page.line("Get a new set soon, before they run out.") } else { page }
-        }
+    let target = match own || challenge.terms.return_url.is_none() {
+        true => way_back(challenge, &[]),
+        false => match visit.app.engine.return_code(challenge).await.map_err(|e| visit.fault(e))? {
+            Some(code) => way_back(challenge, &[("code", &code)]),
+            None => return Ok(ends::already(party, None)),
+        },
     };
-    Ok(page.done().line("Lost a device? Remove it from your sign-in methods now, so nobody else can use it."))
+    if challenge.proof.as_ref().is_some_and(|p| p.method == MethodKind::RecoveryCode) {
+        let summary = visit.app.engine.recovery_summary(&visit.caller, &challenge.user_id).await;
+        let left = summary.map_err(|e| visit.fault(e))?.remaining;
+        return Ok(ends::by_recovery_code(party, left, target.as_deref()));
+    }
+    Ok(ends::thanks(party, target.as_deref()))
 }
 
 /// The registered address with what the application is told; `None` where there is none.

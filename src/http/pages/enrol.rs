@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 
 use super::picture::{last_digits, sent_code};
 use super::portal::AtPortal;
-use super::views::{AppPage, Ceremony, PasskeyPage, PhonePage, Shell, show as render};
+use super::screen::{Shell, show as render};
+use super::views::{AppPage, Ceremony, PasskeyPage, PhonePage};
 use super::visit::{Called, Fields, Posted, see};
 use super::words;
 use crate::engine::{Answer, Attachment, Begin, Error, Shown, Started, Wish};

@@ -3,16 +3,19 @@
 
 mod assets;
 mod challenge;
+mod ends;
 mod enrol;
+mod gallery;
 mod picture;
 mod portal;
 mod recovery;
+mod screen;
 mod views;
 mod visit;
 mod words;
 
 pub use assets::address as asset;
-pub use views::Message;
+pub use screen::Message;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -21,15 +24,19 @@ use axum::routing::get;
 
 use super::App;
 
-/// The pages' routes.
-pub fn router() -> Router<App> {
-    Router::new()
+/// The pages' routes; in development with the gallery.
+pub fn router(development: bool) -> Router<App> {
+    let router = Router::new()
         .route("/", get(start))
         .route("/assets/{version}/{name}", get(assets::serve))
         .merge(challenge::router())
         .merge(portal::router())
         .merge(enrol::router())
-        .merge(recovery::router())
+        .merge(recovery::router());
+    match development {
+        true => router.merge(gallery::router()),
+        false => router,
+    }
 }
 
 /// What stands at the root: this is an engine, not an application.

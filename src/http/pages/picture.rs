@@ -1,7 +1,8 @@
 //! From a challenge and what the person holds to the view of its page. Pure: nothing is asked for here.
 
 use super::challenge::Chosen;
-use super::views::{Ceremony, ChallengePage, Choice, SentCode, Shell, Way};
+use super::screen::Shell;
+use super::views::{Ceremony, ChallengePage, Choice, SentCode, Way};
 use super::visit::Visit;
 use super::words::{self, When};
 use crate::engine::{self, Offer, UserView};
@@ -102,6 +103,7 @@ fn others(base: &str, chosen: Option<&Offer>, offers: &[Offer], view: &UserView,
         seen.push(same);
         let paused = offer.paused_until.map(|until| ("You can use it again".to_owned(), Some(When::new(until, now))));
         choices.push(Choice {
+            icon: if is_key(offer, &view.factors) { "key" } else { offer.kind.as_str() },
             label: label(offer, &view.factors),
             note: note(offer, offers),
             href: paused.is_none().then(|| here(base, offer.kind, phone(offer))),
@@ -115,26 +117,31 @@ fn others(base: &str, chosen: Option<&Offer>, offers: &[Offer], view: &UserView,
 /// What the person holds and cannot use here, with the reason.
 fn unfit(offers: &[Offer], view: &UserView) -> Vec<Choice> {
     let offered = |kind| offers.iter().any(|o| o.kind == kind);
-    let weak = |label: &str, note: &str, why: &str| Choice {
-        label: label.to_owned(),
+    let weak = |kind: MethodKind, note: &str, why: &str| Choice {
+        icon: kind.as_str(),
+        label: kind.default_name().to_owned(),
         note: note.to_owned(),
         href: None,
         why_not: Some((why.to_owned(), None)),
     };
     let factors = view.factors.iter().filter(|f| f.is_active() && !offered(f.kind));
     let mut choices: Vec<Choice> =
-        factors.map(|f| weak(f.kind.default_name(), &f.name, "It isn't enough for this request.")).collect();
+        factors.map(|f| weak(f.kind, &f.name, "It isn't enough for this request.")).collect();
     let has_codes = view.recovery.status == RecoveryStatus::Active && view.recovery.remaining > 0;
     if has_codes && !offered(MethodKind::RecoveryCode) {
         let why = "Recovery codes can sign you in but can't confirm this action.";
-        choices.push(weak("Recovery code", "", why));
+        choices.push(weak(MethodKind::RecoveryCode, "", why));
     }
     choices
 }
 
+fn is_key(offer: &Offer, factors: &[Factor]) -> bool {
+    offer.kind == MethodKind::Webauthn && keys_only(factors)
+}
+
 fn label(offer: &Offer, factors: &[Factor]) -> String {
     match offer.kind {
-        MethodKind::Webauthn if keys_only(factors) => "Security key".to_owned(),
+        MethodKind::Webauthn if is_key(offer, factors) => "Security key".to_owned(),
         MethodKind::Sms => format!("Text to the number ending {}", last_digits(offer.hint.as_deref())),
         kind => kind.default_name().to_owned(),
     }

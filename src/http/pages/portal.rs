@@ -9,7 +9,8 @@ use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::views::{AddedPage, Card, Message, SettingsPage, Shell, show as render};
+use super::screen::{Message, Shell, show as render};
+use super::views::{AddedPage, Card, SettingsPage};
 use super::visit::{Fields, Posted, Visit, bound, land, open, see, timed_out};
 use super::words::{self, Notice, day};
 use crate::engine::UserView;
@@ -151,15 +152,15 @@ fn card(factor: &Factor, just_used: bool) -> Card {
     if just_used {
         badges.push("Used now");
     }
+    let is_key = match &factor.details {
+        Details::Webauthn(details) => !details.transports.iter().any(|t| t == "internal" || t == "hybrid"),
+        Details::Totp | Details::Sms(_) => false,
+    };
     Card {
         id: factor.id.to_string(),
         name: factor.name.clone(),
-        kind: match &factor.details {
-            Details::Webauthn(details) if !details.transports.iter().any(|t| t == "internal" || t == "hybrid") => {
-                "Security key"
-            }
-            _ => factor.kind.default_name(),
-        },
+        icon: if is_key { "key" } else { factor.kind.as_str() },
+        kind: if is_key { "Security key" } else { factor.kind.default_name() },
         dates: format!("Added {}{used}", day(factor.created_at)),
         badges,
     }

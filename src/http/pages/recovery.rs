@@ -8,7 +8,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::portal::{AtPortal, codes_line};
-use super::views::{CodesPage, Message, Shell, show as render};
+use super::screen::{Message, Shell, show as render};
+use super::views::CodesPage;
 use super::visit::{Fields, Posted, see};
 use super::words::{self, Notice, day};
 use crate::http::App;

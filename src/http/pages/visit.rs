@@ -12,7 +12,7 @@ use axum_extra::extract::CookieJar;
 use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
 
-use super::views::Message;
+use super::screen::Message;
 use crate::engine::{Caller, Opened};
 use crate::http::body::{Body, LARGEST};
 use crate::http::problem::{self, Refused};
