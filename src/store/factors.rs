@@ -178,6 +178,13 @@ impl Store {
     /// Renames; `Conflict(Name)` where the user has the name, `Conflict(Factor)` where the factor is gone.
     pub async fn rename_factor(&self, rp: &Id, user_id: &str, id: &Id, name: &str, event: &Event) -> Result<()> {
         write!(self, (rp, user_id, id, name, event) conn => {
+            // Names of enrolments that ran out are free again.
+            sqlx::query("delete from factors where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <= $3")
+                .bind(rp.as_str())
+                .bind(&user_id)
+                .bind(event.at.0)
+                .execute(&mut *conn)
+                .await?;
             let taken: i64 = sqlx::query_scalar(
                 "select count(*) from factors where rp_id = $1 and user_id = $2 and name = $3 and id <> $4",
             )
