@@ -50,6 +50,8 @@ pub struct NewFactor {
     pub factor: Factor,
     /// Takes the next free "name 2", "name 3" … instead of refusing a name that is taken.
     pub free_name: bool,
+    /// How many pending factors the user may have beside it, of any kind and of its own.
+    pub beside: (usize, usize),
     /// What is written down of it.
     pub event: Event,
 }
@@ -104,10 +106,17 @@ impl Store {
         row.map(FactorRow::model).transpose()
     }
 
-    /// Makes a pending factor and tells its name; `Conflict(Name)` where it is taken, `Conflict(Row)` where a parallel one took it first.
+    /// Makes a pending factor and tells its name; `Conflict(Name)` where it is taken, `Conflict(Row)` where a parallel one took
+    /// it first, `Conflict(Limit)` where as many are pending as may be.
     pub async fn create_factor(&self, rp: &Id, new: &NewFactor) -> Result<String> {
         write!(self, (rp, new) conn => {
             let factor = &new.factor;
+            // Every new factor of a user takes this row first, so two of them cannot each be the last that may be.
+            sqlx::query("update users set user_id = user_id where rp_id = $1 and user_id = $2")
+                .bind(rp.as_str())
+                .bind(&factor.user_id)
+                .execute(&mut *conn)
+                .await?;
             // Names of enrolments that ran out are free again.
             sqlx::query("delete from factors where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <= $3")
                 .bind(rp.as_str())
@@ -115,11 +124,18 @@ impl Store {
                 .bind(factor.created_at.0)
                 .execute(&mut *conn)
                 .await?;
-            let taken: Vec<String> = sqlx::query_scalar("select name from factors where rp_id = $1 and user_id = $2")
-                .bind(rp.as_str())
-                .bind(&factor.user_id)
-                .fetch_all(&mut *conn)
-                .await?;
+            let held: Vec<(String, String, Option<i64>)> =
+                sqlx::query_as("select name, kind, activated_at from factors where rp_id = $1 and user_id = $2")
+                    .bind(rp.as_str())
+                    .bind(&factor.user_id)
+                    .fetch_all(&mut *conn)
+                    .await?;
+            let pending = held.iter().filter(|(_, _, activated_at)| activated_at.is_none());
+            let of_kind = pending.clone().filter(|(_, kind, _)| kind == factor.kind.as_str());
+            if pending.count() > new.beside.0 || of_kind.count() > new.beside.1 {
+                return Err(Error::Conflict(Contest::Limit));
+            }
+            let taken: Vec<String> = held.into_iter().map(|(name, _, _)| name).collect();
             let name = match (taken.contains(&factor.name), new.free_name) {
                 (false, _) => factor.name.clone(),
                 (true, false) => return Err(Error::Conflict(Contest::Name)),
