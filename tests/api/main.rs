@@ -6,5 +6,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod challenges;
 mod conventions;
 mod factors;
+mod sessions;
+mod texts;
+mod users;

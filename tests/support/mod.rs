@@ -32,3 +32,14 @@ where
     }
     answers
 }
+
+/// Waits until this holds, in real time and not for long.
+pub async fn until(holds: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("it never came about");
+}
