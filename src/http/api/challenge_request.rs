@@ -10,6 +10,9 @@ use crate::http::body::Text;
 use crate::http::problem::Refused;
 use crate::model::{Acr, Client, Detail, Display, Id, Kind, MethodKind, Requirement, Terms, User};
 
+/// The longest binding, in bytes.
+const LONGEST_BINDING: usize = 255;
+
 /// A challenge to be opened.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -168,6 +171,9 @@ impl CreateRequest {
         let user_id = self.user_id.take();
         if !User::is_valid_id(&user_id) {
             return Err(Refused::invalid("user_id", "Expected 1 to 255 bytes without control characters."));
+        }
+        if self.binding.as_ref().is_some_and(|b| b.0.len() > LONGEST_BINDING) {
+            return Err(Refused::invalid("binding", "Expected at most 255 bytes."));
         }
         if self.audience.as_ref().is_some_and(|a| a.is_empty() || a.len() > 10) {
             return Err(Refused::invalid("audience", "Expected 1 to 10 services."));

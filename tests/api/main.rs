@@ -1,0 +1,14 @@
+//! The engine as its callers see it: api.md, sentence by sentence, over HTTP. One module a resource; what every answer must be
+//! is checked beneath, in `support::document`.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "in tests a panic is the report")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod challenges;
+mod conventions;
+mod factors;
+mod sessions;
+mod texts;
+mod users;
