@@ -10,6 +10,7 @@ mod challenges;
 mod conventions;
 mod factors;
 mod portal;
+mod races;
 mod sessions;
 mod texts;
 mod throttle;
