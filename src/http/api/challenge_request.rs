@@ -1,7 +1,7 @@
 //! The bodies of calls about challenges, and what they mean.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -133,7 +133,7 @@ pub struct AnswerRequest {
     code: Option<Zeroizing<String>>,
     /// What `credential.toJSON()` gave.
     #[schema(value_type = Option<Object>)]
-    credential: Option<Value>,
+    credential: Option<Map<String, Value>>,
     /// By this factor and no other.
     factor_id: Option<String>,
 }
@@ -142,7 +142,7 @@ impl AnswerRequest {
     /// The answer; `place` is where it stands in the request, with its dot.
     pub fn model(self, place: &str) -> Result<Given, Refused> {
         let answer = match (self.kind, self.code, self.credential) {
-            (MethodKind::Webauthn, None, Some(credential)) => Answer::Credential(credential),
+            (MethodKind::Webauthn, None, Some(credential)) => Answer::Credential(Value::Object(credential)),
             (MethodKind::Webauthn, Some(_), _) => {
                 return Err(Refused::invalid(format!("{place}code"), "webauthn takes a credential."));
             }
