@@ -1,0 +1,207 @@
+//! Challenges answered by codes, without any script.
+
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::visitor::Visitor;
+use crate::world::World;
+
+/// Y-01, Y-02.
+#[tokio::test]
+async fn codes_are_taken_as_people_paste_them() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let wide = |code: &str| code.chars().map(|c| char::from_u32(c as u32 + 0xfee0).expect("a wide digit")).collect();
+    let forms: [&dyn Fn(&str) -> String; 4] =
+        [&|code| format!("{} {}", &code[..3], &code[3..]), &wide, &|code| format!("#{code}"), &|code| {
+            format!(" {}-{} ", &code[..2], &code[2..])
+        }];
+    for form in forms {
+        world.clock.advance(30);
+        let (id, url) = world.challenge("u", "payout").await;
+        let visitor = Visitor::new(&world.base);
+        let page = visitor.open(&url).await;
+        assert!(page.html.contains("autocomplete=\"one-time-code\"") && !page.html.contains("maxlength"));
+        let typed = form(&world.code(&secret));
+        let done = visitor.send(&page, "Confirm", &[("code", &typed)]).await;
+        done.says("Thanks, it's you").says("Taking you back to Harbour Bank");
+        let target = done.link("Continue");
+        assert_eq!(done.refresh().as_deref(), Some(target.as_str()));
+        let (address, query) = target.split_once('?').expect("a query");
+        assert_eq!(Some(address), world.back.split('?').next());
+        assert!(query.starts_with("from=pages&code="), "{query}");
+        assert_eq!(world.exchange(&id, query).await["amr"], json!(["otp"]), "{typed}");
+    }
+}
+
+/// Y-04, Y-10.
+#[tokio::test]
+async fn a_refused_code_says_what_happened_and_what_to_do() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let (_, url) = world.challenge("u", "login").await;
+    let visitor = Visitor::new(&world.base);
+    let mut page = visitor.open(&url).await;
+    page.says("6-digit code").says("Open the entry for Harbour Bank. It has 6 digits.");
+    let wrong = if world.code(&secret) == "000000" { "000001" } else { "000000" };
+    for (typed, words) in [
+        ("12345", vec!["The code has 6 digits. You entered 5."]),
+        ("12345x", vec!["Use only the 6 digits."]),
+        ("", vec!["Enter the code."]),
+        (wrong, vec!["That code didn't match. Check it's the entry for Harbour Bank, and wait for the next code."]),
+        (wrong, vec!["turn on automatic date and time on your phone", "3 tries left"]),
+    ] {
+        page = visitor.send(&page, "Confirm", &[("code", typed)]).await;
+        assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(page.title(), "Error: Confirm it's you – Harbour Bank");
+        for words in words {
+            page.says(words);
+        }
+        assert!(page.html.contains(&format!("value=\"{typed}\"")), "what was typed stays");
+        assert!(page.html.contains("aria-invalid=\"true\" aria-describedby=\"notice\" autofocus"));
+        assert!(page.html.contains("id=\"notice\" role=\"alert\""));
+    }
+}
+
+#[tokio::test]
+async fn a_code_is_refused_the_second_time_and_says_so() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let code = world.code(&secret);
+    let visitor = Visitor::new(&world.base);
+    let (_, first) = world.challenge("u", "login").await;
+    let page = visitor.open(&first).await;
+    visitor.send(&page, "Confirm", &[("code", &code)]).await.says("Thanks, it's you");
+    let (_, second) = world.challenge("u", "login").await;
+    let page = visitor.open(&second).await;
+    let page = visitor.send(&page, "Confirm", &[("code", &code)]).await;
+    assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
+    page.says("That code was already used. Wait for the next one.");
+}
+
+#[tokio::test]
+async fn five_wrong_codes_close_the_request_and_ten_pause_the_method_alone() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    world.phone("u").await;
+    let wrong = if world.code(&secret) == "000000" { "000001" } else { "000000" };
+    for _ in 0..2 {
+        let (_, url) = world.challenge("u", "payout").await;
+        let visitor = Visitor::new(&world.base);
+        let mut page = visitor.open(&url).await;
+        for _ in 0..5 {
+            page = visitor.send(&page, "Confirm", &[("code", wrong)]).await;
+            assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
+        }
+        page.says("This request is closed").says("Nothing was changed.");
+        assert!(page.link("Return to Harbour Bank").contains("error=access_denied"));
+    }
+    let (_, url) = world.challenge("u", "payout").await;
+    let page = Visitor::new(&world.base).open(&url).await;
+    page.says("Get a code by text message").says("Authenticator app").says("You can use it again at");
+}
+
+#[tokio::test]
+async fn a_paused_method_says_when_it_may_be_used_again() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let wrong = if world.code(&secret) == "000000" { "000001" } else { "000000" };
+    for _ in 0..10 {
+        let body = json!({"user_id": "u", "answer": {"type": "totp", "code": wrong}});
+        assert_eq!(world.says("POST", "/v1/challenges", body).await["code"], "code_incorrect");
+    }
+    let (_, url) = world.challenge("u", "login").await;
+    let page = Visitor::new(&world.base).open(&url).await;
+    page.says("You can't use codes yet").says("(in 30 seconds)");
+}
+
+/// look-alikes, case and dashes do not matter.
+#[tokio::test]
+async fn a_recovery_code_is_redeemed_and_the_rest_counted() {
+    let world = World::start().await;
+    world.person("u").await;
+    let codes = world.recovery_codes("u").await;
+    let (id, url) = world.challenge("u", "login").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&url).await;
+    let page = visitor.go(&page.html_link("Recovery code")).await;
+    page.says("Enter a recovery code");
+    let page = visitor.send(&page, "Confirm", &[("code", "0000-0000-0000-0000")]).await;
+    page.says("That code didn't work. It may be mistyped or already used. Try another from your list.");
+    let typed = codes[3].to_lowercase().replace('-', " ");
+    let done = visitor.send(&page, "Confirm", &[("code", &typed)]).await;
+    done.says("You're in. 9 recovery codes left.").says("Lost a device?");
+    assert_eq!(done.refresh(), None, "there is something to read");
+    let target = done.link("Continue to Harbour Bank");
+    let session = world.exchange(&id, target.split_once('?').expect("a query").1).await;
+    assert_eq!(session["amr"], json!(["recovery"]));
+}
+
+#[tokio::test]
+async fn a_recovery_code_is_shown_as_unfit_where_it_may_not_confirm() {
+    let world = World::start().await;
+    world.person("u").await;
+    world.recovery_codes("u").await;
+    let (_, url) = world.challenge("u", "payout").await;
+    let page = Visitor::new(&world.base).open(&url).await;
+    page.says("Recovery codes can sign you in but can't confirm this action.");
+}
+
+#[tokio::test]
+async fn a_text_is_sent_on_request_only_and_its_code_passes() {
+    let world = World::start().await;
+    world.person("u").await;
+    world.phone("u").await;
+    let before = world.running.engine.inbox().texts().len();
+    let (id, url) = world.challenge("u", "payout").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&url).await;
+    let page = visitor.go(&page.html_link("Text to the number ending 23")).await;
+    page.says("We'll text the number ending 23.");
+    assert_eq!(world.running.engine.inbox().texts().len(), before, "nothing is sent by looking");
+    world.clock.advance(60);
+    let page = visitor.send(&page, "Send code", &[]).await;
+    page.says("We've sent a code to the number ending 23.").says("You can ask for up to 2 more.");
+    let early = visitor.send(&page, "Send another code", &[]).await;
+    assert_eq!(early.status, StatusCode::TOO_MANY_REQUESTS);
+    early.says("You can ask again at");
+    let old = world.texted();
+    world.clock.advance(30);
+    let page = visitor.send(&early, "Send another code", &[]).await;
+    if old != world.texted() {
+        visitor.send(&page, "Confirm", &[("code", &old)]).await.says("That code didn't match.");
+    }
+    let done = visitor.send(&page, "Confirm", &[("code", &world.texted())]).await;
+    let target = done.says("Thanks, it's you").link("Continue");
+    assert_eq!(world.exchange(&id, target.split_once('?').expect("a query").1).await["amr"], json!(["sms"]));
+}
+
+/// Y-03.
+#[tokio::test]
+async fn what_runs_out_while_a_person_types_says_so_and_leads_back() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let (id, url) = world.challenge("u", "login").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&url).await;
+    page.says("Open until");
+    world.clock.advance(601);
+    let page = visitor.send(&page, "Confirm", &[("code", &world.code(&secret))]).await;
+    page.says("This request timed out").says("Nothing was changed.");
+    let target = page.link("Start again");
+    assert!(target.contains("error=expired") && target.contains(&id) && target.contains("state=st%26ate%3D1"));
+}
+
+#[tokio::test]
+async fn a_cancelled_request_leads_back_without_a_code() {
+    let world = World::start().await;
+    world.person("u").await;
+    let (id, url) = world.challenge("u", "login").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&url).await;
+    let page = visitor.send(&page, "Cancel and return", &[]).await;
+    let target = page.says("This request was cancelled").link("Return to Harbour Bank");
+    assert!(target.contains("error=access_denied") && !target.contains("code="), "{target}");
+    visitor.go(&format!("/challenge/{id}")).await.says("This request was cancelled");
+    assert_eq!(world.says("GET", &format!("/v1/challenges/{id}"), json!(null)).await["status"], "cancelled");
+}

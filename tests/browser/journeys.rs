@@ -1,0 +1,240 @@
+//! What needs a real browser: passkeys, the keyboard, history, tabs, and how a page is laid out.
+
+use fantoccini::Locator;
+use serde_json::json;
+
+use crate::browser::Browser;
+use crate::visitor::Visitor;
+use crate::world::World;
+
+const OPEN: &str = "main form button";
+const START: &str = "[data-start]:not([hidden])";
+
+/// Enrols a passkey on the portal's page.
+async fn enrol(world: &World, browser: &Browser, user: &str) {
+    browser.go(&world.portal(user, "add_passkey").await).await;
+    browser.press(OPEN).await;
+    browser.sees("Create a passkey").await;
+    browser.press("[data-start=any]:not([hidden])").await;
+    browser.sees("Passkey added").await;
+}
+
+/// Opens a challenge in the browser.
+async fn open(world: &World, browser: &Browser, user: &str, action: &str) -> String {
+    let (id, url) = world.challenge(user, action).await;
+    browser.go(&url).await;
+    browser.press(OPEN).await;
+    browser.sees("You're about to").await;
+    id
+}
+
+async fn brought_back(world: &World, browser: &Browser) -> String {
+    browser.sees("Back at the bank").await;
+    let returned = world.returned.lock().expect("no test panics with it");
+    returned.last().expect("a query").clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_is_created_and_passes_a_challenge_whose_code_is_exchanged() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let authenticator = browser.plug_in(json!({})).await;
+    enrol(&world, &browser, "u").await;
+    browser.sees("It works only on this device. Add another so you aren't locked out.").await;
+    assert_eq!(browser.held_by(&authenticator).await.len(), 1);
+    browser.run("document.getElementById('name').value = 'Laptop'").await;
+    browser.press(".naming button").await;
+    browser.sees("Renamed.").await;
+
+    let id = open(&world, &browser, "u", "payout").await;
+    browser.sees("Unlock it with your face, fingerprint, or screen lock.").await;
+    browser.press(START).await;
+    let query = brought_back(&world, &browser).await;
+    let session = world.exchange(&id, &query).await;
+    assert_eq!((&session["acr"], &session["user_id"]), (&json!("phr"), &json!("u")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_that_is_already_there_is_no_error() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let authenticator = browser.plug_in(json!({})).await;
+    enrol(&world, &browser, "u").await;
+    browser.go(&world.portal("u", "add_passkey").await).await;
+    browser.press(OPEN).await;
+    browser.sees("Confirm it's you").await;
+    browser.press(START).await;
+    browser.sees("Create a passkey").await;
+    browser.press("[data-start=any]:not([hidden])").await;
+    browser.sees("This device already has a passkey for Harbour Bank. You're set.").await;
+    assert_eq!(browser.held_by(&authenticator).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ceremony_that_was_stopped_costs_nothing_and_leaves_the_other_ways() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let first = browser.plug_in(json!({})).await;
+    browser.go(&world.portal("u", "add_passkey").await).await;
+    browser.press(OPEN).await;
+    browser.write("#code", &world.code(&secret)).await;
+    browser.press("[value=answer]").await;
+    browser.sees("Create a passkey").await;
+    browser.press("[data-start=any]:not([hidden])").await;
+    browser.sees("Passkey added").await;
+    browser.pull_out(&first).await;
+    browser.plug_in(json!({"isUserConsenting": false})).await;
+    world.clock.advance(30);
+
+    let id = open(&world, &browser, "u", "payout").await;
+    browser.press(START).await;
+    browser.sees("Follow the steps your browser shows.").await;
+    browser.press("[data-stop]").await;
+    browser.sees("That didn't finish.").await;
+    browser.press(START).await;
+    browser.press("[data-stop]:not([hidden])").await;
+    browser.sees("Use a phone or another device").await;
+    assert_eq!(world.says("GET", &format!("/v1/challenges/{id}"), json!(null)).await["attempts_left"], 5);
+
+    browser.press("[data-choose]:not([hidden])").await;
+    browser.press("a.choice[href*=totp]").await;
+    browser.write("#code", &world.code(&secret)).await;
+    browser.press("[value=answer]").await;
+    let query = brought_back(&world, &browser).await;
+    assert_eq!(world.exchange(&id, &query).await["amr"], json!(["otp"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_that_was_removed_meanwhile_is_told_and_forgotten_by_the_browser() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let first = browser.plug_in(json!({})).await;
+    enrol(&world, &browser, "u").await;
+    browser.go(&world.portal("u", "add_passkey").await).await;
+    browser.press(OPEN).await;
+    browser.press(START).await;
+    browser.sees("Create a passkey").await;
+    browser.pull_out(&first).await;
+    let second = browser.plug_in(json!({})).await;
+    browser.press("[data-start=any]:not([hidden])").await;
+    browser.sees("Passkey added").await;
+
+    open(&world, &browser, "u", "payout").await;
+    browser.run(HOLD).await;
+    browser.press(START).await;
+    browser.sees("Checking…").await;
+    let factors = world.says("GET", "/v1/users/u/factors", json!(null)).await;
+    let newest = factors["data"][1]["id"].as_str().expect("an id");
+    world.says("DELETE", &format!("/v1/users/u/factors/{newest}"), json!(null)).await;
+    browser.run("window.released = true").await;
+    browser.sees("That passkey was removed from your account.").await;
+    for _ in 0..50 {
+        if browser.held_by(&second).await.is_empty() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the browser still holds what we do not");
+}
+
+/// Keeps the page's answer back until the test lets it go.
+const HOLD: &str = "
+const real = window.fetch;
+window.fetch = async (url, call) => {
+  while (url.endsWith('/credential') && !window.released) await new Promise((go) => setTimeout(go, 50));
+  return real(url, call);
+};
+";
+
+/// Y-09.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_challenge_is_passed_by_the_keyboard_alone() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let (id, url) = world.challenge("u", "login").await;
+    browser.go(&url).await;
+    browser.run("document.body.focus()").await;
+    browser.tab().await;
+    let outline = browser.run("return getComputedStyle(document.activeElement).outlineStyle").await;
+    assert_eq!(outline, "solid", "the focus is seen");
+    browser.keys("\u{e007}").await;
+    browser.sees("Enter the code from your authenticator app").await;
+    browser.keys(&format!("{}\u{e007}", world.code(&secret))).await;
+    let query = brought_back(&world, &browser).await;
+    assert_eq!(world.exchange(&id, &query).await["amr"], json!(["otp"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_back_button_after_approval_says_it_is_confirmed() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let id = open(&world, &browser, "u", "login").await;
+    browser.write("#code", &world.code(&secret)).await;
+    browser.press("[value=answer]").await;
+    let query = brought_back(&world, &browser).await;
+    assert!(!world.exchange(&id, &query).await.is_null());
+    browser.client.back().await.expect("back");
+    browser.sees("You've already confirmed this").await;
+    browser.client.refresh().await.expect("a reload asks nothing");
+    browser.sees("You've already confirmed this").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_tabs_one_answers_and_the_other_learns_of_it() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let id = open(&world, &browser, "u", "login").await;
+    let first = browser.client.window().await.expect("a tab");
+    let second = browser.client.new_window(true).await.expect("another tab").handle;
+    browser.client.switch_to_window(second).await.expect("it opens");
+    browser.go(&format!("{}/challenge/{id}", world.base)).await;
+    browser.write("#code", &world.code(&secret)).await;
+    browser.press("[value=answer]").await;
+    let query = brought_back(&world, &browser).await;
+    assert!(!world.exchange(&id, &query).await.is_null());
+
+    browser.client.switch_to_window(first).await.expect("it is still there");
+    browser.write("#code", "123456").await;
+    browser.press("[value=answer]").await;
+    browser.sees("You've already confirmed this").await;
+}
+
+/// Y-05, Y-06, and reflow (WCAG 1.4.10).
+#[tokio::test(flavor = "multi_thread")]
+async fn every_state_fits_320_pixels_and_its_targets_a_finger() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let index = Visitor::new(&world.base).go("/dev/gallery").await;
+    let states: Vec<&str> =
+        index.html.split("href=\"/dev/gallery/").skip(1).filter_map(|s| s.split('"').next()).collect();
+    assert!(states.len() > 60, "{states:?}");
+    browser.width(320).await;
+    for state in states {
+        browser.go(&format!("{}/dev/gallery/{state}", world.base)).await;
+        let faults = browser.run(LAYOUT).await;
+        assert_eq!(faults, json!([]), "{state}");
+        assert!(browser.client.find(Locator::Css("h1")).await.is_ok(), "{state}");
+    }
+}
+
+/// What does not fit, what is too small to press, what has no name, and errors that are not announced.
+const LAYOUT: &str = "
+const faults = [];
+const seen = (e) => e.checkVisibility() && !e.closest('.out-of-sight');
+if (document.documentElement.scrollWidth > 320) faults.push('scrolls sideways');
+if (document.querySelectorAll('h1').length !== 1 || document.documentElement.lang !== 'en') faults.push('h1 or lang');
+for (const e of document.querySelectorAll('.button, summary, .choice, .remove, input:not([type=hidden]):not([type=checkbox]), select, .check')) {
+  if (seen(e) && e.getBoundingClientRect().height < 44) faults.push('small: ' + e.outerHTML.slice(0, 80));
+}
+for (const e of document.querySelectorAll('input:not([type=hidden]), select')) {
+  if (seen(e) && !e.labels.length) faults.push('no label: ' + e.name);
+}
+for (const e of document.querySelectorAll('.notice:not(noscript *)')) {
+  if (seen(e) && !['alert', 'status'].includes(e.getAttribute('role'))) faults.push('silent: ' + e.textContent);
+}
+return faults;
+";

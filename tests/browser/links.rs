@@ -1,0 +1,191 @@
+//! Who may open a page, and what guards it.
+
+use reqwest::StatusCode;
+use reqwest::header::{CONTENT_SECURITY_POLICY, SET_COOKIE};
+
+use crate::visitor::Visitor;
+use crate::world::World;
+
+fn pair(name: &str, value: &str) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}
+
+fn token(url: &str) -> String {
+    url.split_once("token=").expect("a link token").1.to_owned()
+}
+
+#[tokio::test]
+async fn a_link_that_is_only_looked_at_burns_nothing() {
+    let world = World::start().await;
+    world.person("u").await;
+    let (_, url) = world.challenge("u", "login").await;
+    let scanner = Visitor::new(&world.base);
+    for _ in 0..3 {
+        scanner.go(&url).await.says("asks you to confirm something");
+    }
+    let page = Visitor::new(&world.base).open(&url).await;
+    page.says("Enter the code from your authenticator app");
+    assert!(!page.path.contains("token"), "the clean address");
+}
+
+#[tokio::test]
+async fn a_second_browser_cannot_open_the_link() {
+    let world = World::start().await;
+    world.person("u").await;
+    let (id, url) = world.challenge("u", "login").await;
+    let (first, second) = (Visitor::new(&world.base), Visitor::new(&world.base));
+    first.open(&url).await.says("Confirm it's you");
+
+    for page in [second.go(&url).await, second.go(&format!("/challenge/{id}")).await] {
+        assert_eq!(page.status, StatusCode::NOT_FOUND);
+        page.says("This link doesn't work");
+    }
+    let forced = second.post(&format!("/challenge/{id}"), &[pair("token", &token(&url))]).await;
+    forced.says("This link doesn't work");
+
+    first.go(&url).await.says("Enter the code");
+}
+
+#[tokio::test]
+async fn a_wrong_or_unknown_link_says_nothing_about_what_there_is() {
+    let world = World::start().await;
+    world.person("u").await;
+    let (id, _) = world.challenge("u", "login").await;
+    let visitor = Visitor::new(&world.base);
+    let unknown = format!("/challenge/chl_{}?token=x", "0".repeat(32));
+    for path in [format!("/challenge/{id}?token=wrong"), unknown, "/challenge/por_1?token=x".to_owned()] {
+        let page = visitor.go(&path).await;
+        assert_eq!(page.status, StatusCode::NOT_FOUND, "{path}");
+        assert!(!page.says("This link doesn't work").text().contains("Harbour"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_browser_without_cookies_is_told_so_and_the_link_stays_good() {
+    let world = World::start().await;
+    world.person("u").await;
+    let (id, url) = world.challenge("u", "login").await;
+    let fields = [pair("token", &token(&url)), pair("probe", "1")];
+    let page = Visitor::new(&world.base).post(&format!("/challenge/{id}"), &fields).await;
+    assert_eq!(page.status, StatusCode::FORBIDDEN);
+    page.says("Your browser blocks the cookie that keeps this step safe.");
+    Visitor::new(&world.base).open(&url).await.says("Enter the code");
+}
+
+/// C-01, C-02, C-03, C-04, C-05.
+#[tokio::test]
+async fn the_cookie_is_for_this_browser_and_this_host_alone() {
+    for public in [None, Some("https://mfa.localhost")] {
+        let world = World::start_at(public).await;
+        world.person("u").await;
+        let (id, url) = world.challenge("u", "login").await;
+        let call = Visitor::new(&world.base).client.post(format!("{}/challenge/{id}", world.base));
+        let answer = call.form(&[("token", token(&url))]).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+        let cookie = answer.headers()[SET_COOKIE].to_str().expect("text").to_owned();
+        for part in ["; Path=/", "; HttpOnly", "; SameSite=Lax", "; Max-Age="] {
+            assert!(cookie.contains(part), "{cookie}");
+        }
+        assert!(!cookie.contains("Domain"), "{cookie}");
+        assert!(cookie.len() < 300, "{cookie}");
+        let name = if public.is_some() { "__Host-cs_chl_" } else { "cs_chl_" };
+        assert!(cookie.starts_with(name), "{cookie}");
+        assert_eq!(cookie.ends_with("; Secure"), public.is_some(), "{cookie}");
+        let value = cookie.split_once('=').expect("a value").1.split(';').next().expect("a value").to_owned();
+        assert_eq!(value.len(), 43, "256 bits and nothing else");
+        assert!(!answer.text().await.expect("text").contains(&value));
+    }
+}
+
+/// C-03, C-06.
+#[tokio::test]
+async fn a_form_that_our_page_did_not_make_is_refused() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let (id, url) = world.challenge("u", "login").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&url).await;
+    let guard = page.html.split("name=\"guard\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard");
+    let fields = |guard: &str| {
+        [
+            ("do", "answer".to_owned()),
+            ("method", "totp".to_owned()),
+            ("guard", guard.to_owned()),
+            ("code", world.code(&secret)),
+        ]
+    };
+    let post = || visitor.client.post(format!("{}/challenge/{id}", world.base));
+
+    let evil = [
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+    ];
+    for (name, value) in evil {
+        let answer = post().header(name, value).form(&fields(guard)).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{name}: {value}");
+    }
+    for guard in ["", "0123456789abcdef0123456789abcdef"] {
+        let answer = post().header("origin", &world.base).form(&fields(guard)).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "guard {guard:?}");
+    }
+    let plain = post().header("content-type", "text/plain").body("do=answer").send().await.expect("an answer");
+    assert_eq!(plain.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let call = visitor.client.post(format!("{}/challenge/{id}/options", world.base)).json(&serde_json::json!({}));
+    assert_eq!(call.send().await.expect("an answer").status(), StatusCode::FORBIDDEN);
+
+    let answer = post().header("origin", &world.base).form(&fields(guard)).send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER, "the true form still passes");
+}
+
+/// C-08, C-09, C-12, C-13.
+#[tokio::test]
+async fn pages_allow_nothing_inline_foreign_framed_or_kept() {
+    let world = World::start().await;
+    world.person("u").await;
+    let (_, url) = world.challenge("u", "login").await;
+    let visitor = Visitor::new(&world.base);
+    for page in [visitor.go(&url).await, visitor.open(&url).await, visitor.go("/challenge/none").await] {
+        let policy = page.headers[CONTENT_SECURITY_POLICY].to_str().expect("text");
+        for part in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "form-action 'self'",
+            "base-uri 'none'",
+            "object-src 'none'",
+            "frame-ancestors 'none'",
+        ] {
+            assert!(policy.contains(part), "{policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(page.headers["cache-control"], "no-store");
+        assert_eq!(page.headers["x-content-type-options"], "nosniff");
+        assert_eq!(page.headers["referrer-policy"], "same-origin");
+        assert_eq!(page.headers["cross-origin-opener-policy"], "same-origin");
+        let permissions = page.headers["permissions-policy"].to_str().expect("text");
+        assert!(permissions.contains("publickey-credentials-get=(self), publickey-credentials-create=(self)"));
+        assert!(!page.html.contains(" style=") && !page.html.contains("<style") && !page.html.contains(" onclick"));
+        for script in page.html.split("<script").skip(1) {
+            assert!(script.contains("src=\"/assets/") && script.contains("></script>"), "{script}");
+        }
+        for asset in page.html.split("\"/assets/").skip(1).filter_map(|a| a.split('"').next()) {
+            let answer = visitor.client.get(format!("{}/assets/{asset}", world.base)).send().await.expect("an answer");
+            assert_eq!(answer.status(), StatusCode::OK, "{asset}");
+            assert_eq!(answer.headers()["cache-control"], "public, max-age=31536000, immutable");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_application_and_the_person_wrote_is_shown_as_text() {
+    let world = World::start().await;
+    world.person("u").await;
+    let (_, url) = world.challenge("u", "login").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&url).await;
+    page.says("New <b>IBAN</b>");
+    let page = visitor.send(&page, "Confirm", &[("code", "\"><script>alert(1)</script>")]).await;
+    assert!(!page.html.contains("<b>IBAN") && !page.html.contains("<script>alert"), "{}", page.html);
+}

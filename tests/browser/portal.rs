@@ -1,0 +1,175 @@
+//! The portal's forms, without any script.
+
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::visitor::{Page, Visitor};
+use crate::world::{World, base32};
+
+fn key(page: &Page) -> Vec<u8> {
+    let key = page.html.split("class=\"key\">").nth(1).and_then(|rest| rest.split('<').next()).expect("a setup key");
+    assert!(key.split(' ').all(|group| group.len() == 4), "in groups of four: {key}");
+    base32(key)
+}
+
+/// Answers the challenge that the portal puts before a change.
+async fn confirm(world: &World, secret: &[u8], visitor: &Visitor, page: &Page) -> Page {
+    page.says("Confirm it's you").says("change your sign-in methods");
+    world.clock.advance(30);
+    let done = visitor.send(page, "Confirm", &[("code", &world.code(secret))]).await;
+    visitor.go(&done.says("Thanks, it's you").link("Continue")).await
+}
+
+/// Y-07, Y-08.
+#[tokio::test]
+async fn an_authenticator_app_is_set_up_and_a_reload_shows_the_same_key() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("new", "add_authenticator_app").await).await;
+    page.says("Scan this with your authenticator app");
+    assert!(page.html.contains("role=\"img\" aria-label=") && page.html.contains("href=\"otpauth://totp/"));
+    let secret = key(&page);
+    assert_eq!(key(&visitor.go(&page.path).await), secret);
+
+    let refused = visitor.send(&page, "Continue", &[("code", "1234")]).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(key(refused.says("You entered 4.")), secret, "an error does not change it");
+    let added = visitor.send(&refused, "Continue", &[("code", &world.code(&secret))]).await;
+    added.says("Authenticator app added");
+    let renamed = visitor.send(&added, "Rename", &[("name", "Work phone")]).await;
+    renamed.says("Renamed.");
+    let factors = world.says("GET", "/v1/users/new/factors", json!(null)).await;
+    assert_eq!((&factors["data"][0]["name"], &factors["data"][0]["status"]), (&json!("Work phone"), &json!("active")));
+}
+
+#[tokio::test]
+async fn a_set_up_that_ran_out_begins_anew_and_says_so() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("new", "add_authenticator_app").await).await;
+    let secret = key(&page);
+    world.clock.advance(901);
+    let again = visitor.send(&page, "Continue", &[("code", &world.code(&secret))]).await;
+    again.says("That QR code is no longer valid. Here's a new one – delete the old entry in your app.");
+    assert_ne!(key(&again), secret);
+}
+
+/// Y-02, Y-04.
+#[tokio::test]
+async fn a_phone_is_added_as_people_write_its_number() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("new", "add_phone").await).await;
+    assert!(page.html.contains("type=\"tel\"") && page.html.contains("autocomplete=\"tel-national tel\""));
+    let page = visitor.send(&page, "Send code", &[("country", "DE"), ("number", "12")]).await;
+    assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
+    page.says("Enter all digits of the number.");
+    assert!(page.html.contains("value=\"12\"") && page.html.contains("value=\"DE\" selected"), "what was typed stays");
+    let page = visitor.send(&page, "Send code", &[("country", "DE"), ("number", "0900 1234567")]).await;
+    page.says("We can't text this number.");
+    let page = visitor.send(&page, "Send code", &[("country", "US"), ("number", "(415) 555-0123")]).await;
+    page.says("We've sent a code to the number ending 23.");
+    assert_eq!(world.running.engine.inbox().texts()[0].to, "+14155550123");
+    visitor.go(&page.path).await.says("We've sent a code");
+    let page = visitor.send(&page, "Continue", &[("code", &world.texted())]).await;
+    page.says("Phone added").says("Texts can be intercepted. A passkey is safer.");
+}
+
+#[tokio::test]
+async fn recovery_codes_count_only_when_the_person_says_they_are_saved() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let old = world.recovery_codes("u").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("u", "recovery_codes").await).await;
+    assert!(!page.html.contains("method=recovery_code"), "its session could not make a new set");
+    let page = confirm(&world, &secret, &visitor, &page).await;
+    let page = visitor.send(page.says("10 of 10 left"), "Get new codes", &[]).await;
+    page.says("Save your recovery codes").says("We won't show them again.");
+    let status = || world.says("GET", "/v1/users/u/recovery-codes", json!(null));
+    let codes: Vec<_> = page.html.split("<li><code>").skip(1).filter_map(|c| c.split('<').next()).collect();
+    assert_eq!(codes.len(), 10);
+
+    let file = visitor.send(&page, "Download", &[]).await;
+    assert_eq!(file.headers["content-type"], "text/plain; charset=utf-8");
+    assert!(file.headers["content-disposition"].to_str().expect("text").contains("harbourbank-recovery-codes.txt"));
+    assert!(codes.iter().all(|code| file.html.contains(code)) && !file.html.contains("http"));
+
+    let leaving = visitor.send(&page, "Not now", &[]).await;
+    leaving.says("Your codes aren't saved yet");
+    let page = visitor.send(&leaving, "Go back", &[]).await;
+    let refused = visitor.send(page.says(codes[9]), "Continue", &[]).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    refused.says("Save your codes first.").says(codes[0]);
+
+    let redeem = |code: &str| json!({"user_id": "u", "answer": {"type": "recovery_code", "code": code}});
+    assert_eq!(world.says("POST", "/v1/challenges", redeem(codes[0])).await["code"], "code_incorrect");
+    assert_eq!(
+        world.says("POST", "/v1/challenges", redeem(&old[0])).await["status"],
+        "approved",
+        "the old set still counts"
+    );
+
+    visitor.send(&refused, "Continue", &[("saved", "1")]).await.says("Recovery codes saved").says("10 of 10 left");
+    assert_eq!(status().await["status"], "active");
+    assert_eq!(world.says("POST", "/v1/challenges", redeem(codes[0])).await["status"], "approved");
+    assert_eq!(world.says("POST", "/v1/challenges", redeem(&old[1])).await["code"], "code_incorrect");
+}
+
+/// C-06.
+#[tokio::test]
+async fn a_method_is_removed_after_a_proof_and_a_question_and_never_the_last_one() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    world.phone("u").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("u", "settings").await).await;
+    page.says("Your sign-in methods").says("Authenticator app").says("You have none.");
+
+    let ask = visitor.go(&page.html_link("Remove<span class=\"out-of-sight\"> Phone")).await;
+    ask.says("Remove Phone?");
+    let challenge = visitor.send(&ask, "Remove", &[]).await;
+    let ask = confirm(&world, &secret, &visitor, &challenge).await;
+    assert_eq!(world.says("GET", "/v1/users/u/factors", json!(null)).await["data"].as_array().map(Vec::len), Some(2));
+    let list = visitor.send(ask.says("Remove Phone?"), "Remove", &[]).await;
+    list.says("Add a second method so you aren't locked out.");
+    assert!(!list.text().contains("Added 1"), "{}", list.text());
+
+    let ask = visitor.go(&list.html_link("Remove<span")).await;
+    let refused = visitor.send(&ask, "Remove", &[]).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    refused.says("You can't remove your only method").says("Add another first.");
+}
+
+#[tokio::test]
+async fn a_name_is_given_once_and_kept_as_text() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    world.phone("u").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("u", "settings").await).await;
+    let challenge = visitor.send(&page, "Save", &[("name", "x")]).await;
+    let page = confirm(&world, &secret, &visitor, &challenge).await;
+    let refused = visitor.send(&page, "Save", &[("name", "Phone")]).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    refused.says("You already use that name.");
+    let refused = visitor.send(&page, "Save", &[("name", &"x".repeat(51))]).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    refused.says("It has 1 to 50 characters.");
+    let page = visitor.send(&page, "Save", &[("name", " <i>Work</i> ")]).await;
+    page.says("<i>Work</i>");
+}
+
+#[tokio::test]
+async fn a_visit_ends_and_leads_back() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("new", "settings").await).await;
+    page.says("Sign in faster and safer with a passkey");
+    let done = visitor.go(&page.link("Done")).await;
+    assert_eq!(done.says("You're set").link("Continue"), world.back);
+    world.clock.advance(1801);
+    let page = visitor.go(&page.path).await;
+    assert_eq!(page.status, StatusCode::GONE);
+    page.says("This page timed out");
+}

@@ -1,0 +1,197 @@
+//! An engine in this process, an application on another port to which its pages return, and a person with an app and codes.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::response::Html;
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use countersign::clock::{Clock, ManualClock, SystemClock, SystemRng};
+use countersign::config::{Config, Database, LocalProvider, Secret, Sms, Storage};
+use countersign::methods::totp;
+use countersign::model::Timestamp;
+use countersign::{NewParty, Parts, Running};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+
+/// Guards that the application keeps for its browser.
+const STATE: &str = "st&ate=1";
+const VERIFIER: &str = "a verifier of forty-three characters or more, yes";
+
+/// The engine and the application.
+pub struct World {
+    pub base: String,
+    pub clock: Arc<ManualClock>,
+    pub running: Running,
+    /// Where hosted pages return.
+    pub back: String,
+    /// Queries with which browsers came back.
+    pub returned: Arc<Mutex<Vec<String>>>,
+    client: reqwest::Client,
+    key: String,
+    folder: std::path::PathBuf,
+}
+
+impl World {
+    pub async fn start() -> World {
+        World::start_at(None).await
+    }
+
+    /// Behind this public address instead of its own.
+    pub async fn start_at(public: Option<&str>) -> World {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let base = format!("http://localhost:{}", address.port());
+        let now = SystemClock.now().seconds();
+        let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(now - now % 30 + 5)));
+        let folder = std::env::temp_dir().join(format!("countersign-pages-{}-{}", std::process::id(), address.port()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let config = Config {
+            listen: address,
+            public_url: public.unwrap_or(&base).parse().expect("an address"),
+            storage: Storage { database: Database::Sqlite(folder.join("pages.db")), pool: 4 },
+            master_key: Secret(countersign::new_master_key()),
+            sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
+            trusted_proxies: Vec::new(),
+            development: true,
+            clock_file: None,
+        };
+        let (back, returned) = application().await;
+        let operator = countersign::operator(&config.storage).await.expect("the database opens");
+        let party = NewParty {
+            name: "Harbour Bank".to_owned(),
+            host: "localhost".to_owned(),
+            origins: vec!["http://localhost:3000".to_owned()],
+            return_urls: vec![back.clone()],
+            test: false,
+        };
+        let party = operator.create_relying_party(party).await.expect("a relying party");
+        let key = operator.create_key(&party, Vec::new(), None).await.expect("a key").secret;
+        let parts = Parts {
+            clock: Arc::clone(&clock) as _,
+            rng: Arc::new(SystemRng),
+            migrate: true,
+            around: None,
+            listener: Some(listener),
+        };
+        let running = countersign::run(&config, parts).await.expect("the engine starts");
+        let client = reqwest::Client::builder().tls_certs_only([]).build().expect("a client");
+        World { base, clock, running, back, returned, client, key, folder }
+    }
+
+    /// Says something as the application's server.
+    pub async fn says(&self, method: &str, path: &str, body: Value) -> Value {
+        let method = method.parse().expect("a method");
+        let call = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(&self.key).json(&body);
+        call.send().await.expect("an answer").json().await.unwrap_or_default()
+    }
+
+    /// A person with an authenticator app: its secret.
+    pub async fn person(&self, user: &str) -> Vec<u8> {
+        self.says("PUT", &format!("/v1/users/{user}"), json!({"login_hint": "jane@example.com"})).await;
+        let factor = self.says("POST", &format!("/v1/users/{user}/factors"), json!({"type": "totp"})).await;
+        let secret = base32(factor["totp"]["secret"].as_str().expect("a secret"));
+        let path = format!("/v1/users/{user}/factors/{}/activate", factor["id"].as_str().expect("an id"));
+        let active = self.says("POST", &path, json!({"code": self.code(&secret)})).await;
+        assert_eq!(active["status"], "active");
+        self.clock.advance(30);
+        secret
+    }
+
+    /// Adds a phone.
+    pub async fn phone(&self, user: &str) {
+        let wish = json!({"type": "sms", "phone": "+14155550123"});
+        let factor = self.says("POST", &format!("/v1/users/{user}/factors"), wish).await;
+        let path = format!("/v1/users/{user}/factors/{}/activate", factor["id"].as_str().expect("an id"));
+        self.says("POST", &path, json!({"code": self.texted()})).await;
+    }
+
+    /// Makes recovery codes.
+    pub async fn recovery_codes(&self, user: &str) -> Vec<String> {
+        let made = self.says("POST", &format!("/v1/users/{user}/recovery-codes"), json!({})).await;
+        let codes = made["codes"].as_array().expect("codes").iter();
+        codes.map(|c| c.as_str().expect("a code").to_owned()).collect()
+    }
+
+    /// What an app with this secret shows now.
+    pub fn code(&self, secret: &[u8]) -> String {
+        totp::code_at(secret, self.clock.now())
+    }
+
+    /// The code of the latest text.
+    pub fn texted(&self) -> String {
+        let texts = self.running.engine.inbox().texts();
+        texts[0].text.chars().take_while(char::is_ascii_digit).collect()
+    }
+
+    /// A challenge that returns to the application: its id and the address of its page.
+    pub async fn challenge(&self, user: &str, action: &str) -> (String, String) {
+        let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
+        let body = json!({"user_id": user, "action": action, "return_url": self.back, "state": STATE,
+            "code_challenge": challenge, "display": {"label": "Change payout account",
+            "details": [{"label": "New <b>IBAN</b>", "value": "…1234"}]}});
+        let made = self.says("POST", "/v1/challenges", body).await;
+        let text = |name: &str| made[name].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
+        (text("id"), self.reachable(&text("url")))
+    }
+
+    /// A visit to the portal: the address of its page.
+    pub async fn portal(&self, user: &str, flow: &str) -> String {
+        let body = json!({"user_id": user, "flow": flow, "return_url": self.back});
+        let made = self.says("POST", "/v1/portal-sessions", body).await;
+        self.reachable(made["url"].as_str().unwrap_or_else(|| panic!("{made}")))
+    }
+
+    fn reachable(&self, url: &str) -> String {
+        let path = url.splitn(4, '/').nth(3).expect("a path");
+        format!("{}/{path}", self.base)
+    }
+
+    /// The session for the query with which a browser came back.
+    pub async fn exchange(&self, id: &str, query: &str) -> Value {
+        let told: std::collections::HashMap<String, String> =
+            url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        assert_eq!(told.get("state").map(String::as_str), Some(STATE), "{query}");
+        assert_eq!(told.get("challenge").map(String::as_str), Some(id), "{query}");
+        let body = json!({"code": told["code"], "code_verifier": VERIFIER});
+        self.says("POST", &format!("/v1/challenges/{id}/exchange"), body).await["session"].clone()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Keeps what browsers bring back; its address has a query already.
+async fn application() -> (String, Arc<Mutex<Vec<String>>>) {
+    let returned: Arc<Mutex<Vec<String>>> = Arc::default();
+    let keep = |State(kept): State<Arc<Mutex<Vec<String>>>>, RawQuery(query): RawQuery| async move {
+        kept.lock().expect("no test panics with it").push(query.unwrap_or_default());
+        Html("<h1>Back at the bank</h1>")
+    };
+    let router = Router::new().route("/back", get(keep)).with_state(Arc::clone(&returned));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (format!("http://localhost:{port}/back?from=pages"), returned)
+}
+
+/// RFC 4648 without padding.
+pub fn base32(text: &str) -> Vec<u8> {
+    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
+    for letter in text.bytes().filter(|b| *b != b' ') {
+        let value = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".iter().position(|c| *c == letter).expect("base 32");
+        bits = bits << 5 | u32::try_from(value).expect("five bits");
+        count += 5;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count & 0xff) as u8);
+        }
+    }
+    bytes
+}
