@@ -27,7 +27,7 @@ pub struct Bank {
 
 /// A browser that is signed in with an authenticator app.
 pub struct Login {
-    pub browser: Browser,
+    pub guest: Guest,
     pub app: App,
 }
 
@@ -54,7 +54,7 @@ impl Bank {
     }
 
     /// The application alone, whose engine's address nobody listens on.
-    pub async fn without_engine() -> (Browser, tokio::task::JoinHandle<()>) {
+    pub async fn without_engine() -> (Guest, tokio::task::JoinHandle<()>) {
         let [silent, address] = free_addresses();
         let origin = format!("http://localhost:{}", address.port());
         let router = demo::router(demo::Settings {
@@ -67,7 +67,7 @@ impl Bank {
         });
         let listener = tokio::net::TcpListener::bind(address).await.expect("a free port");
         let serving = tokio::spawn(countersign::http::serve(listener, router, std::future::pending()));
-        (Browser { client: client(), origin }, serving)
+        (Guest { client: client(), origin }, serving)
     }
 
     /// The engine's own origin, where the application is too, and the application's second one.
@@ -76,8 +76,8 @@ impl Bank {
     }
 
     /// One that has been nowhere.
-    pub fn browser(&self, origin: &str) -> Browser {
-        Browser { client: client(), origin: origin.to_owned() }
+    pub fn guest(&self, origin: &str) -> Guest {
+        Guest { client: client(), origin: origin.to_owned() }
     }
 
     /// Gives a customer an authenticator app and ten recovery codes; the codes.
@@ -96,16 +96,16 @@ impl Bank {
         let path = format!("{factors}/{}/activate", factor["id"].as_str().expect("an id"));
         self.call("POST", &path, json!({ "code": self.last_code().await })).await;
 
-        let browser = self.browser(origin);
-        let away = browser.log_in(name).await;
-        let shown = browser.open(&away.location()).await;
+        let guest = self.guest(origin);
+        let away = guest.log_in(name).await;
+        let shown = guest.open(&away.location()).await;
         let choice = shown.link("method=sms");
-        let shown = browser.get(&choice).await;
-        let sent = browser.send(&shown, &[("do", "send"), ("factor", &shown.field("factor"))]).await.follow().await;
-        let back = browser.answer_shown(&sent, "sms", &self.last_code().await).await;
-        let inside = browser.get(&back).await.follow().await;
+        let shown = guest.get(&choice).await;
+        let sent = guest.send(&shown, &[("do", "send"), ("factor", &shown.field("factor"))]).await.follow().await;
+        let back = guest.answer_shown(&sent, "sms", &self.last_code().await).await;
+        let inside = guest.get(&back).await.follow().await;
         assert!(inside.says("Signed in with a text message"), "{}", inside.body);
-        Login { browser, app }
+        Login { guest, app }
     }
 
     /// Forgets a customer.
@@ -116,10 +116,9 @@ impl Bank {
     async fn enrol_app(&self, name: &str) -> App {
         let path = format!("/v1/users/{}/factors", user(name));
         let factor = self.call("POST", &path, json!({ "type": "totp" })).await;
-        let app = App { secret: base32(factor["totp"]["secret"].as_str().expect("a secret")) };
+        let app = App::new(factor["totp"]["secret"].as_str().expect("a secret"));
         let path = format!("{path}/{}/activate", factor["id"].as_str().expect("an id"));
-        // The step before, so that the present one stays unspent.
-        self.call("POST", &path, json!({ "code": app.code_of(steady().await - 1) })).await;
+        self.call("POST", &path, json!({ "code": app.earlier_code().await })).await;
         app
     }
 
@@ -158,6 +157,16 @@ impl Drop for Bank {
 }
 
 impl App {
+    /// Set up with this key, in base32.
+    pub fn new(key: &str) -> App {
+        App { secret: base32(key) }
+    }
+
+    /// The code of the step before, which leaves the present one unspent.
+    pub async fn earlier_code(&self) -> String {
+        self.code_of(steady().await - 1)
+    }
+
     /// The code of the present step.
     pub async fn code(&self) -> String {
         self.code_of(steady().await)
@@ -169,7 +178,7 @@ impl App {
 }
 
 /// A browser without JavaScript.
-pub struct Browser {
+pub struct Guest {
     client: Client,
     origin: String,
 }
@@ -183,7 +192,7 @@ pub struct Page {
     client: Client,
 }
 
-impl Browser {
+impl Guest {
     /// Opens a page of the application, or an address.
     pub async fn get(&self, path: &str) -> Page {
         get(&self.client, &self.absolute(path)).await

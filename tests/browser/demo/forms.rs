@@ -1,20 +1,14 @@
-//! The demo application without a browser: what its cookies, forms and returns let pass, on both origins, against a real engine.
-//! The hosted pages are used as a browser without JavaScript uses them.
+//! The demo application without any script: what its cookies, forms and returns let pass, on both origins, against a real engine.
+//! The hosted pages are used through their forms.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "in tests a panic is the report")]
-
-mod support {
-    pub mod bank;
-}
-
+use super::bank::{Bank, IBAN, Login, OTHER_IBAN, Page};
 use reqwest::StatusCode;
-use support::bank::{Bank, IBAN, Login, OTHER_IBAN, Page};
 
 #[tokio::test]
 async fn a_password_alone_lets_in_who_has_no_second_step_and_says_so() {
     let bank = Bank::start().await;
     for origin in bank.origins() {
-        let ann = bank.browser(origin);
+        let ann = bank.guest(origin);
         let page = ann.log_in("ann").await.follow().await;
         assert!(page.says("You have no second step yet"), "{}", page.body);
         let page = ann.press("/demo/balance", &[]).await.follow().await;
@@ -31,7 +25,7 @@ async fn the_cookie_is_for_the_server_alone_and_changes_at_every_step() {
     let bank = Bank::start().await;
     let codes = bank.recovery_codes("ann").await;
     for (origin, code) in bank.origins().iter().zip(&codes) {
-        let ann = bank.browser(origin);
+        let ann = bank.guest(origin);
         let first = ann.get("/demo").await.cookie().expect("a first visit sets the cookie");
         let port = origin.rsplit(':').next().expect("a port");
         assert!(first.starts_with(&format!("harbour_bank_{port}=")), "{first}");
@@ -52,11 +46,11 @@ async fn the_cookie_is_for_the_server_alone_and_changes_at_every_step() {
         assert!(inside.follow().await.says("Signed in with a recovery code"));
 
         for old in &values[..2] {
-            let page = bank.browser(origin).get_with("/demo/account", &format!("harbour_bank_{port}={old}")).await;
+            let page = bank.guest(origin).get_with("/demo/account", &format!("harbour_bank_{port}={old}")).await;
             assert_eq!(page.location(), "/demo", "an old cookie opens nothing");
         }
         ann.press("/demo/sign-out", &[]).await;
-        let page = bank.browser(origin).get_with("/demo/account", &format!("harbour_bank_{port}={}", values[2])).await;
+        let page = bank.guest(origin).get_with("/demo/account", &format!("harbour_bank_{port}={}", values[2])).await;
         assert_eq!(page.location(), "/demo", "nor does that of a session that was signed out");
     }
 }
@@ -65,7 +59,7 @@ async fn the_cookie_is_for_the_server_alone_and_changes_at_every_step() {
 async fn nobody_is_in_between_the_password_and_the_second_step() {
     let bank = Bank::start().await;
     bank.recovery_codes("ann").await;
-    let ann = bank.browser(&bank.origins()[1]);
+    let ann = bank.guest(&bank.origins()[1]);
     let away = ann.log_in("ann").await;
     assert!(away.location().starts_with(&bank.origins()[0]), "{}", away.location());
     for path in ["/demo/account", "/demo/security", "/demo/payout", "/demo/delete"] {
@@ -81,12 +75,13 @@ async fn nobody_is_in_between_the_password_and_the_second_step() {
 #[tokio::test]
 async fn a_return_is_good_only_in_the_browser_that_began() {
     let bank = Bank::start().await;
+    bank.recovery_codes("ann").await;
     let codes = bank.recovery_codes("ben").await;
     for (origin, code) in bank.origins().iter().zip(&codes) {
-        let (mallory, victim) = (bank.browser(origin), bank.browser(origin));
+        let (mallory, victim) = (bank.guest(origin), bank.guest(origin));
         let away = mallory.log_in("ben").await;
         let back = mallory.answer(&away.location(), "recovery_code", code).await;
-        victim.get("/demo").await;
+        victim.log_in("ann").await;
         let page = victim.get(&back).await;
         assert_eq!(page.status, StatusCode::BAD_REQUEST);
         assert!(page.says("We can't use this confirmation"), "{}", page.body);
@@ -100,7 +95,7 @@ async fn a_return_is_good_only_in_the_browser_that_began() {
 async fn a_return_is_good_once() {
     let bank = Bank::start().await;
     let codes = bank.recovery_codes("ann").await;
-    let ann = bank.browser(&bank.origins()[1]);
+    let ann = bank.guest(&bank.origins()[1]);
     let away = ann.log_in("ann").await;
     let back = ann.answer(&away.location(), "recovery_code", &codes[0]).await;
     assert_eq!(ann.get(&back).await.location(), "/demo/account");
@@ -113,7 +108,7 @@ async fn a_return_is_good_once() {
 async fn a_return_with_another_state_challenge_or_code_changes_nothing() {
     let bank = Bank::start().await;
     let codes = bank.recovery_codes("ann").await;
-    let ann = bank.browser(&bank.origins()[1]);
+    let ann = bank.guest(&bank.origins()[1]);
     let away = ann.log_in("ann").await;
     let back = ann.answer(&away.location(), "recovery_code", &codes[0]).await;
     for (name, code) in ["state", "challenge", "code"].into_iter().zip(&codes[1..]) {
@@ -129,7 +124,7 @@ async fn a_return_with_another_state_challenge_or_code_changes_nothing() {
 #[tokio::test]
 async fn a_confirmation_of_one_payout_does_not_serve_another() {
     let bank = Bank::start().await;
-    let Login { browser: ann, app } = bank.with_app("ann", &bank.origins()[1]).await;
+    let Login { guest: ann, app } = bank.with_app("ann", &bank.origins()[1]).await;
     let one = ann.press("/demo/payout", &[("iban", IBAN)]).await.location();
     let other = ann.press("/demo/payout", &[("iban", OTHER_IBAN)]).await.location();
     let back = ann.answer(&one, "totp", &app.code().await).await;
@@ -146,7 +141,7 @@ async fn a_confirmation_of_one_payout_does_not_serve_another() {
 async fn a_payout_is_changed_to_what_was_shown() {
     let bank = Bank::start().await;
     for origin in bank.origins() {
-        let Login { browser: ann, app } = bank.with_app("ann", origin).await;
+        let Login { guest: ann, app } = bank.with_app("ann", origin).await;
         let away = ann.press("/demo/payout", &[("iban", "de89 3704 0044 0532 0130 00")]).await.location();
         let shown = ann.open(&away).await;
         assert!(shown.says("DE89 3704 0044 0532 0130 00") && shown.says("Ann Keller"), "{}", shown.body);
@@ -166,7 +161,7 @@ async fn a_payout_is_changed_to_what_was_shown() {
 #[tokio::test]
 async fn a_fresh_sign_in_lets_the_statement_through_and_a_passkey_is_asked_for_where_only_that_will_do() {
     let bank = Bank::start().await;
-    let Login { browser: ann, .. } = bank.with_app("ann", &bank.origins()[1]).await;
+    let Login { guest: ann, .. } = bank.with_app("ann", &bank.origins()[1]).await;
     let page = ann.press("/demo/balance", &[]).await.follow().await;
     assert!(page.says("£4,210.17") && page.says("login → satisfied: true"), "{}", page.body);
     let page = ann.press("/demo/statement", &[]).await;
@@ -181,7 +176,7 @@ async fn a_fresh_sign_in_lets_the_statement_through_and_a_passkey_is_asked_for_w
 async fn who_cancels_has_changed_nothing() {
     let bank = Bank::start().await;
     for origin in bank.origins() {
-        let Login { browser: ann, .. } = bank.with_app("ann", origin).await;
+        let Login { guest: ann, .. } = bank.with_app("ann", origin).await;
         let away = ann.press("/demo/payout", &[("iban", IBAN)]).await.location();
         let page = ann.get(&ann.cancel(&away).await).await.follow().await;
         assert!(page.shows("Nothing was changed.") && page.shows("GB33 BUKB"), "{}", page.body);
@@ -199,10 +194,10 @@ async fn who_cancels_has_changed_nothing() {
 async fn a_form_of_another_site_session_or_method_is_refused() {
     let bank = Bank::start().await;
     let origin = &bank.origins()[1];
-    let ann = bank.browser(origin);
+    let ann = bank.guest(origin);
     ann.log_in("ann").await;
     let csrf = ann.get("/demo/account").await.field("csrf");
-    let others = bank.browser(origin).get("/demo").await.field("csrf");
+    let others = bank.guest(origin).get("/demo").await.field("csrf");
     let elsewhere = [Some("https://evil.example"), Some(bank.origins()[0].as_str()), Some("null"), None];
     for (csrf, from) in elsewhere.into_iter().map(|from| (csrf.as_str(), from)).chain([
         ("", Some(origin.as_str())),
@@ -221,7 +216,7 @@ async fn a_form_of_another_site_session_or_method_is_refused() {
 #[tokio::test]
 async fn no_page_shows_a_key_a_token_or_a_code() {
     let bank = Bank::start().await;
-    let Login { browser: ann, .. } = bank.with_app("ann", &bank.origins()[1]).await;
+    let Login { guest: ann, .. } = bank.with_app("ann", &bank.origins()[1]).await;
     ann.press("/demo/statement", &[]).await;
     ann.press("/demo/payout", &[("iban", IBAN)]).await;
     for path in ["/demo/account", "/demo/security", "/demo/panes"] {
@@ -242,7 +237,7 @@ async fn no_page_shows_a_key_a_token_or_a_code() {
 async fn every_page_has_its_headers_and_other_names_lead_home() {
     let bank = Bank::start().await;
     for origin in bank.origins() {
-        let page = bank.browser(origin).get("/demo").await;
+        let page = bank.guest(origin).get("/demo").await;
         let policy = page.header("content-security-policy");
         assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
         assert!(
@@ -253,25 +248,25 @@ async fn every_page_has_its_headers_and_other_names_lead_home() {
         assert_eq!(page.header("x-content-type-options"), "nosniff");
         assert_eq!(page.header("referrer-policy"), "same-origin");
         let numbered = origin.replace("localhost", "127.0.0.1");
-        let page = bank.browser(&numbered).get("/demo?x=1").await;
+        let page = bank.guest(&numbered).get("/demo?x=1").await;
         assert_eq!(page.location(), format!("{origin}/demo?x=1"));
-        assert_eq!(bank.browser(origin).get("/").await.location(), "/demo");
+        assert_eq!(bank.guest(origin).get("/").await.location(), "/demo");
     }
 }
 
 #[tokio::test]
 async fn a_silent_engine_gives_a_page_that_says_so() {
-    let (browser, _stop) = Bank::without_engine().await;
-    let page: Page = browser.log_in("ann").await;
+    let (guest, _stop) = Bank::without_engine().await;
+    let page: Page = guest.log_in("ann").await;
     assert_eq!(page.status, StatusCode::BAD_GATEWAY);
     assert!(page.says("The second step doesn't answer") && page.says("Nothing was changed"), "{}", page.body);
-    assert_eq!(browser.get("/demo/account").await.location(), "/demo", "no answer is no approval");
+    assert_eq!(guest.get("/demo/account").await.location(), "/demo", "no answer is no approval");
 }
 
 #[tokio::test]
 async fn a_wrong_password_is_told_in_one_way_whatever_was_wrong() {
     let bank = Bank::start().await;
-    let ann = bank.browser(&bank.origins()[0]);
+    let ann = bank.guest(&bank.origins()[0]);
     for (name, password) in [("ann", "wrong"), ("nobody", "harbour")] {
         let page = ann.press_on("/demo", "/demo", &[("username", name), ("password", password)]).await;
         assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
