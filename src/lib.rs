@@ -102,6 +102,8 @@ impl Running {
 
 /// The composition root: opens the store, brings the engine up, listens, serves.
 pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
+    // A setting that does not read is an error before anything is opened.
+    vault::MasterKey::parse(&config.master_key.0)?;
     let lock = match &config.storage.database {
         Database::Sqlite(path) => Some(Store::lock_sqlite(path)?),
         Database::Postgres(_) => None,
