@@ -7,10 +7,12 @@
 mod support;
 
 mod challenges;
+mod commands;
 mod conventions;
 mod factors;
 mod portal;
 mod races;
+mod secrets;
 mod sessions;
 mod texts;
 mod throttle;

@@ -1,7 +1,7 @@
 //! Everything that is used up is used up once, however many copies of the request arrive together: of fifty exactly one
 //! succeeds, never none, and no copy fails for another reason than its own lateness (standards X-08, 3.3, 3.5).
 
-use crate::support::child::{self, Serve};
+use crate::support::child::Place;
 use crate::support::gateway::Mood;
 use crate::support::verbs::{base32, text, totp};
 use crate::support::{Answer, Authenticator, User, Value, World, at_once, json};
@@ -462,38 +462,15 @@ async fn fifty_wrong_answers_at_once_get_five_verdicts() {
 /// kill -9 loses no guess, and a passkey passes on.
 #[tokio::test]
 async fn a_pause_survives_the_kill_of_the_process() {
-    let world = World::start().await;
-    let clock = world.scratch.folder().join("clock");
-    let port = child::free_port();
-    let folder = world.scratch.folder().join("child.db");
-    let (listen, url, database) =
-        (format!("127.0.0.1:{port}"), format!("http://localhost:{port}"), format!("sqlite:{}", folder.display()));
-    let master = countersign::new_master_key();
-    let environment = [
-        ("COUNTERSIGN_LISTEN", listen.as_str()),
-        ("COUNTERSIGN_PUBLIC_URL", &url),
-        ("COUNTERSIGN_DATABASE_URL", &database),
-        ("COUNTERSIGN_MASTER_KEY", &master),
-        ("COUNTERSIGN_DEVELOPMENT", "true"),
-        ("COUNTERSIGN_CLOCK_FILE", clock.to_str().expect("UTF-8")),
-    ];
-    let serve = Serve::start(port, &environment).await;
-    let storage = &environment[2..3];
-    let made = child::run(
-        &["rp", "create", "--name", "Bank", "--rp-id", "bank.example", "--origin", "https://bank.example", "--json"],
-        storage,
-    );
-    assert_eq!(made.status, Some(0), "{}", made.stderr);
-    let key = child::run(&["key", "create", "--rp", "Bank", "--json"], storage);
-    let key: Value = serde_json::from_str(&key.stdout).expect("JSON");
-    let client = child::client();
+    let mut place = Place::new().await;
+    let clock = place.scratch.folder().join("clock");
+    place.set("COUNTERSIGN_DEVELOPMENT", "true");
+    place.set("COUNTERSIGN_CLOCK_FILE", clock.to_str().expect("UTF-8"));
+    let serve = place.serve().await;
+    let bank = place.bank();
     let post = |path: String, body: Value| {
-        let request =
-            client.post(format!("http://127.0.0.1:{port}{path}")).bearer_auth(text(&key["secret"])).json(&body);
-        async move {
-            let response = request.send().await.expect("an answer");
-            (response.status().as_u16(), response.json::<Value>().await.expect("JSON"))
-        }
+        let bank = bank.clone();
+        async move { bank.post(&path, body).await }
     };
     let seconds = || countersign::clock::Clock::now(&countersign::clock::FileClock::new(clock.clone())).seconds();
     let app = post("/v1/users/ann/factors".into(), json!({"type": "totp"})).await.1;
@@ -519,7 +496,7 @@ async fn a_pause_survives_the_kill_of_the_process() {
     assert_eq!(verdicts, 10);
     serve.kill();
 
-    let serve = Serve::start(port, &environment).await;
+    let serve = place.serve().await;
     let (status, problem) =
         verify(&challenges[9], json!({"type": "totp", "code": totp(&secret, seconds() / 30)})).await;
     assert_eq!((status, &problem["code"]), (429, &json!("method_paused")), "{problem}");
