@@ -12,8 +12,10 @@ use axum::response::{IntoResponse, Redirect, Response};
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
+use crate::clock::{Clock as _, SystemClock, SystemRng};
 use crate::config::{Config, Database, LocalProvider, Secret, Sms, Storage};
 use crate::engine::{NewParty, OperatorError, StartError};
+use crate::model::Rng as _;
 use crate::{Around, Parts, Running, demo, new_master_key, operator, run};
 
 /// What the demo is told.
@@ -92,6 +94,12 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
             engine_address: address,
             api_key: key.secret.clone(),
             origin: origin.to_owned(),
+            now: || SystemClock.now().seconds(),
+            random: || {
+                let mut bytes = [0; 32];
+                SystemRng.fill(&mut bytes);
+                bytes
+            },
         })
     };
     let here = application(&origin);

@@ -7,6 +7,7 @@ mod visitor;
 mod world;
 
 mod codes;
+mod demo;
 mod journeys;
 mod links;
 mod portal;
