@@ -106,6 +106,8 @@ impl Running {
 ///
 /// A PostgreSQL that cannot be reached is tried again, for as long as it takes; meanwhile the process lives and is not ready.
 pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
+    // A setting that does not read is an error before anything is opened.
+    vault::MasterKey::parse(&config.master_key.0)?;
     let lock = match &config.storage.database {
         Database::Sqlite(path) => Some(Store::lock_sqlite(path)?),
         Database::Postgres(_) => None,

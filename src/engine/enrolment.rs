@@ -275,11 +275,16 @@ impl Engine {
         let mut event = self.event(at, caller, "enrolment.started", Some(&factor.user_id));
         event.method = Some(factor.kind);
         event.factor_id = Some(factor.id.clone());
-        let new = NewFactor { factor: factor.clone(), free_name, event };
+        let of_kind = if factor.kind == MethodKind::Sms { PENDING_PHONES } else { PENDING };
+        let new = NewFactor { factor: factor.clone(), free_name, beside: (PENDING - 1, of_kind - 1), event };
         for _ in 0..ROUNDS {
             match self.store.create_factor(&caller.rp.id, &new).await {
                 Ok(name) => return Ok(name),
                 Err(store::Error::Conflict(Contest::Row)) => {}
+                Err(store::Error::Conflict(Contest::Limit)) => {
+                    let factors = self.store.factors(&caller.rp.id, &factor.user_id, at.now).await?;
+                    check_counts(&factors, factor.kind, at.now)?;
+                }
                 Err(store::Error::Conflict(_)) => return Err(Error::Clash(Clash::NameTaken)),
                 Err(error) => return Err(error.into()),
             }

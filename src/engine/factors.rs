@@ -24,8 +24,10 @@ impl Engine {
     /// Gives a factor another name. The one that was added in this visit needs no further proof.
     pub async fn rename_factor(&self, caller: &Caller, user_id: &str, id: &Id, name: &str) -> Result<Factor, Error> {
         let at = self.moment();
-        let just_added =
-            caller.portal.as_ref().is_some_and(|p| p.factor_id.as_ref() == Some(id) && p.user_id == user_id);
+        let just_added = caller
+            .portal
+            .as_ref()
+            .is_some_and(|p| p.factor_id.as_ref() == Some(id) && p.user_id == user_id && at.now < p.expires_at);
         if !just_added {
             self.may_manage(&at, caller, user_id, Manage::Rename).await?;
         }

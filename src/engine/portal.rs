@@ -184,7 +184,8 @@ impl Engine {
         let highest = assurance::highest(kinds);
         // As strong as the strongest factor, or a recovery code, whose session can do less (api.md, 4): it is not asked for
         // where it would not do.
-        let by_recovery = ![Flow::RecoveryCodes.page(), Flow::Settings.page()].contains(&page);
+        let by_recovery =
+            ![Flow::RecoveryCodes.page(), Flow::Settings.page()].contains(&page.split('?').next().unwrap_or_default());
         let methods: Vec<MethodKind> = MethodKind::ALL
             .into_iter()
             .filter(|kind| match kind {
@@ -253,7 +254,7 @@ impl Engine {
         what: Manage,
     ) -> Result<Option<Id>, Error> {
         let Some(portal) = &caller.portal else { return Ok(None) };
-        if portal.user_id != user_id {
+        if portal.user_id != user_id || at.now >= portal.expires_at {
             return Err(Error::NotFound);
         }
         let factors = self.store.factors(&caller.rp.id, user_id, at.now).await?;

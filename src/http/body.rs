@@ -87,7 +87,7 @@ fn unfit(path: &str, message: &str) -> Refused {
     Refused { detail, param: sane.then_some(param), ..problem::REQUEST_INVALID.into() }
 }
 
-/// Text of bounded length in bytes, without control characters.
+/// Text of bounded length in characters, without control characters.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Text<const MAX: usize>(pub String);
 
@@ -107,7 +107,7 @@ impl<const MAX: usize> fmt::Debug for Text<MAX> {
 impl<'de, const MAX: usize> Deserialize<'de> for Text<MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<MAX>, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let fits = !text.is_empty() && text.len() <= MAX && !text.chars().any(char::is_control);
+        let fits = !text.is_empty() && text.chars().count() <= MAX && !text.chars().any(char::is_control);
         if fits { Ok(Text(text)) } else { Err(D::Error::custom("text of another length or form")) }
     }
 }

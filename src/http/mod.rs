@@ -21,7 +21,6 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::TimeoutLayer;
 
 use crate::engine::Engine;
 use crate::model::{Id, Kind};
@@ -98,13 +97,19 @@ pub fn router(app: App) -> Router {
         .fallback(|| async { Refused::from(problem::NOT_FOUND) })
         .method_not_allowed_fallback(|| async { Refused::from(problem::HTTP_METHOD_UNSUPPORTED) });
     routes
-        .layer(TimeoutLayer::with_status_code(axum::http::StatusCode::SERVICE_UNAVAILABLE, LONGEST))
+        .layer(middleware::from_fn(in_time))
         .layer(middleware::from_fn_with_state(app.clone(), cross_origin))
         .layer(CatchPanicLayer::custom(|_| {
             axum::response::IntoResponse::into_response(Refused::from(problem::STORE_UNAVAILABLE))
         }))
         .layer(middleware::from_fn_with_state(app.clone(), frame))
         .with_state(app)
+}
+
+/// A request that takes too long ends as a problem too.
+async fn in_time(request: Request, next: Next) -> Response {
+    let late = || axum::response::IntoResponse::into_response(Refused::from(problem::STORE_UNAVAILABLE));
+    tokio::time::timeout(LONGEST, next.run(request)).await.unwrap_or_else(|_| late())
 }
 
 /// The outermost layer: gives the request its id, completes refusals and sets the headers that every answer has.
@@ -114,7 +119,10 @@ async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Resp
     let id = given.unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
     request.extensions_mut().insert(RequestId(id.clone()));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = next.run(request).await;
+    // A task of its own: a caller that hangs up does not stop what it began, such as the settling of a text that is on its way.
+    let response = tokio::spawn(next.run(request)).await;
+    let response = response
+        .unwrap_or_else(|_| axum::response::IntoResponse::into_response(Refused::from(problem::STORE_UNAVAILABLE)));
     let mut response = problem::complete(response, app.engine.issuer(), &id);
     tracing::info!(%method, path, status = response.status().as_u16(), request_id = id, "request");
     let headers = response.headers_mut();

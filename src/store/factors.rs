@@ -50,6 +50,8 @@ pub struct NewFactor {
     pub factor: Factor,
     /// Takes the next free "name 2", "name 3" … instead of refusing a name that is taken.
     pub free_name: bool,
+    /// How many pending factors the user may have beside it, of any kind and of its own.
+    pub beside: (usize, usize),
     /// What is written down of it.
     pub event: Event,
 }
@@ -95,20 +97,29 @@ impl Store {
         row.map(FactorRow::model).transpose()
     }
 
-    /// Makes a pending factor and tells its name; `Conflict(Name)` where it is taken, `Conflict(Row)` where a parallel one took it first.
+    /// Makes a pending factor and tells its name; `Conflict(Name)` where it is taken, `Conflict(Row)` where a parallel one took
+    /// it first, `Conflict(Limit)` where as many are pending as may be.
     pub async fn create_factor(&self, rp: &Id, new: &NewFactor) -> Result<String> {
         write!(self, (rp, new) conn => {
             let factor = &new.factor;
+            // Every new factor of a user takes this row first, so two of them cannot each be the last that may be.
+            sql! { conn, "update users set user_id = user_id where rp_id = $1 and user_id = $2", rp.as_str(), &factor.user_id };
             // Names of enrolments that ran out are free again.
             sql! { conn,
-                "delete from factors where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <=
-                 $3",
+                "delete from factors
+                 where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <= $3",
                 rp.as_str(), &factor.user_id, factor.created_at.0
             };
-            let taken: Vec<String> = scalars! { conn,
-                "select name from factors where rp_id = $1 and user_id = $2",
+            let held: Vec<(String, String, Option<i64>)> = rows! { conn,
+                "select name, kind, activated_at from factors where rp_id = $1 and user_id = $2",
                 rp.as_str(), &factor.user_id
             };
+            let pending = held.iter().filter(|(_, _, activated_at)| activated_at.is_none());
+            let of_kind = pending.clone().filter(|(_, kind, _)| kind == factor.kind.as_str());
+            if pending.count() > new.beside.0 || of_kind.count() > new.beside.1 {
+                return Err(Error::Conflict(Contest::Limit));
+            }
+            let taken: Vec<String> = held.into_iter().map(|(name, _, _)| name).collect();
             let name = match (taken.contains(&factor.name), new.free_name) {
                 (false, _) => factor.name.clone(),
                 (true, false) => return Err(Error::Conflict(Contest::Name)),
@@ -150,6 +161,12 @@ impl Store {
     /// Renames; `Conflict(Name)` where the user has the name, `Conflict(Factor)` where the factor is gone.
     pub async fn rename_factor(&self, rp: &Id, user_id: &str, id: &Id, name: &str, event: &Event) -> Result<()> {
         write!(self, (rp, user_id, id, name, event) conn => {
+            // Names of enrolments that ran out are free again.
+            sql! { conn,
+                "delete from factors
+                 where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <= $3",
+                rp.as_str(), &user_id, event.at.0
+            };
             let taken: i64 = scalar! { conn,
                 "select count(*) from factors where rp_id = $1 and user_id = $2 and name = $3 and id <> $4",
                 rp.as_str(), &user_id, &name, id.as_str()

@@ -60,10 +60,10 @@ macro_rules! scalar_if {
     };
 }
 
-/// Rows of one value each, on the connection of a writing body.
-macro_rules! scalars {
+/// Rows, on the connection of a writing body.
+macro_rules! rows {
     ($conn:expr, $text:expr $(, $bind:expr)*) => {
-        sqlx::query_scalar($text)$(.bind($bind))*.fetch_all(&mut *$conn).await?
+        sqlx::query_as($text)$(.bind($bind))*.fetch_all(&mut *$conn).await?
     };
 }
 

@@ -86,6 +86,8 @@ pub enum Contest {
     Session,
     /// A code or link was used, or its time is over.
     Token,
+    /// There are as many as there may be.
+    Limit,
     /// Somebody else wrote the same row first.
     Row,
 }

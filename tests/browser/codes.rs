@@ -176,6 +176,24 @@ async fn a_text_is_sent_on_request_only_and_its_code_passes() {
     assert_eq!(world.exchange(&id, target.split_once('?').expect("a query").1).await["amr"], json!(["sms"]));
 }
 
+#[tokio::test]
+async fn the_method_that_was_last_right_in_this_browser_is_offered_first() {
+    let world = World::start().await;
+    world.person("u").await;
+    world.phone("u").await;
+    world.clock.advance(60);
+    let visitor = Visitor::new(&world.base);
+    let (_, url) = world.challenge("u", "payout").await;
+    let page = visitor.open(&url).await;
+    let page = visitor.go(&page.says("authenticator app").html_link("Text to the number")).await;
+    let page = visitor.send(&page, "Send code", &[]).await;
+    visitor.send(&page, "Confirm", &[("code", &world.texted())]).await.says("Thanks, it's you");
+    let (_, url) = world.challenge("u", "payout").await;
+    visitor.open(&url).await.says("Get a code by text message");
+    let (_, url) = world.challenge("u", "payout").await;
+    Visitor::new(&world.base).open(&url).await.says("Enter the code from your authenticator app");
+}
+
 /// Y-03.
 #[tokio::test]
 async fn what_runs_out_while_a_person_types_says_so_and_leads_back() {

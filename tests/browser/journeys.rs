@@ -116,6 +116,7 @@ async fn a_passkey_that_was_removed_meanwhile_is_told_and_forgotten_by_the_brows
     browser.press(START).await;
     browser.sees("Create a passkey").await;
     browser.pull_out(&first).await;
+    world.clock.advance(1);
     let second = browser.plug_in(json!({})).await;
     browser.press("[data-start=any]:not([hidden])").await;
     browser.sees("Passkey added").await;
@@ -146,6 +147,22 @@ window.fetch = async (url, call) => {
   return real(url, call);
 };
 ";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_of_new_recovery_codes_makes_no_other_set() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    browser.plug_in(json!({})).await;
+    enrol(&world, &browser, "u").await;
+    browser.press(".actions .primary").await;
+    browser.sees("Confirm it's you").await;
+    browser.press(START).await;
+    browser.sees("If you lose your devices").await;
+    browser.press("main form button").await;
+    browser.sees("We won't show them again.").await;
+    browser.client.refresh().await.expect("a reload asks nothing");
+    browser.sees("Your codes aren't saved yet.").await;
+}
 
 /// Y-09.
 #[tokio::test(flavor = "multi_thread")]

@@ -160,6 +160,46 @@ async fn a_name_is_given_once_and_kept_as_text() {
     page.says("<i>Work</i>");
 }
 
+/// Y-11.
+#[tokio::test]
+async fn what_was_typed_is_kept_over_the_proof() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("u", "settings").await).await;
+    let challenge = visitor.send(&page, "Save", &[("name", "Work & home")]).await;
+    let page = confirm(&world, &secret, &visitor, &challenge).await;
+    let page = visitor.send(&page, "Save", &[]).await;
+    page.says("Work & home");
+}
+
+#[tokio::test]
+async fn a_proof_that_was_called_off_leads_to_the_list_and_not_round_in_circles() {
+    let world = World::start().await;
+    world.person("u").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("u", "add_phone").await).await;
+    let page = visitor.send(page.says("Confirm it's you"), "Cancel and return", &[]).await;
+    let list = visitor.go(&page.link("Back to your sign-in methods")).await;
+    list.says("Your sign-in methods");
+}
+
+#[tokio::test]
+async fn a_visit_that_ran_out_changes_nothing() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("new", "add_phone").await).await;
+    let guard = page.html.split("name=\"guard\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard");
+    let portal = page.path.trim_end_matches("/phone").to_owned();
+    world.clock.advance(1801);
+    let refused = visitor.send(&page, "Send code", &[("country", "US"), ("number", "4155550123")]).await;
+    assert_eq!(refused.status, StatusCode::GONE);
+    let call = visitor.client.post(format!("{}{portal}/passkey/options", world.base)).header("form-guard", guard);
+    let answer = call.json(&json!({"authenticator": "any"})).send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(world.says("GET", "/v1/users/new/factors", json!(null)).await["data"], json!([]));
+}
+
 #[tokio::test]
 async fn a_visit_ends_and_leads_back() {
     let world = World::start().await;
@@ -167,7 +207,7 @@ async fn a_visit_ends_and_leads_back() {
     let page = visitor.open(&world.portal("new", "settings").await).await;
     page.says("Sign in faster and safer with a passkey");
     let done = visitor.go(&page.link("Done")).await;
-    assert_eq!(done.says("You're set").link("Continue"), world.back);
+    assert_eq!(done.says("Back to Harbour Bank").link("Continue"), world.back);
     world.clock.advance(1801);
     let page = visitor.go(&page.path).await;
     assert_eq!(page.status, StatusCode::GONE);

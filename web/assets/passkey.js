@@ -83,7 +83,7 @@ function ended(error, credential) {
     case 'request_invalid': return kind === 'create' ? 'limit' : 'fault';
     case 'credential_invalid': case 'method_not_allowed': return kind === 'create' ? 'unsaved' : 'refused';
     case 'challenge_not_pending': case 'challenge_expired': case 'enrolment_expired': case 'step_up_required':
-    case 'not_found': location.reload(); return 'saving';
+    case 'not_found': case 'client_token_invalid': location.reload(); return 'saving';
     default: return kind === 'create' && credential ? 'unsaved' : 'fault';
   }
 }

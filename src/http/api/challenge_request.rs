@@ -1,7 +1,7 @@
 //! The bodies of calls about challenges, and what they mean.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -9,6 +9,9 @@ use crate::engine::{Answer, DEFAULT_ACTION, Given, NewChallenge};
 use crate::http::body::Text;
 use crate::http::problem::Refused;
 use crate::model::{Acr, Client, Detail, Display, Id, Kind, MethodKind, Requirement, Terms, User};
+
+/// The longest binding, in bytes.
+const LONGEST_BINDING: usize = 255;
 
 /// A challenge to be opened.
 #[derive(Deserialize, ToSchema)]
@@ -130,7 +133,7 @@ pub struct AnswerRequest {
     code: Option<Zeroizing<String>>,
     /// What `credential.toJSON()` gave.
     #[schema(value_type = Option<Object>)]
-    credential: Option<Value>,
+    credential: Option<Map<String, Value>>,
     /// By this factor and no other.
     factor_id: Option<String>,
 }
@@ -139,7 +142,7 @@ impl AnswerRequest {
     /// The answer; `place` is where it stands in the request, with its dot.
     pub fn model(self, place: &str) -> Result<Given, Refused> {
         let answer = match (self.kind, self.code, self.credential) {
-            (MethodKind::Webauthn, None, Some(credential)) => Answer::Credential(credential),
+            (MethodKind::Webauthn, None, Some(credential)) => Answer::Credential(Value::Object(credential)),
             (MethodKind::Webauthn, Some(_), _) => {
                 return Err(Refused::invalid(format!("{place}code"), "webauthn takes a credential."));
             }
@@ -168,6 +171,9 @@ impl CreateRequest {
         let user_id = self.user_id.take();
         if !User::is_valid_id(&user_id) {
             return Err(Refused::invalid("user_id", "Expected 1 to 255 bytes without control characters."));
+        }
+        if self.binding.as_ref().is_some_and(|b| b.0.len() > LONGEST_BINDING) {
+            return Err(Refused::invalid("binding", "Expected at most 255 bytes."));
         }
         if self.audience.as_ref().is_some_and(|a| a.is_empty() || a.len() > 10) {
             return Err(Refused::invalid("audience", "Expected 1 to 10 services."));

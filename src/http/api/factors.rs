@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -106,7 +106,7 @@ pub struct ActivateRequest {
     code: Option<Zeroizing<String>>,
     /// What `credential.toJSON()` gave.
     #[schema(value_type = Option<Object>)]
-    credential: Option<Value>,
+    credential: Option<Map<String, Value>>,
 }
 
 /// Proves a pending factor, which is active from then on. The code is spent by it.
@@ -122,7 +122,7 @@ pub async fn activate(
     let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
     let answer = match (request.code, request.credential) {
         (Some(code), None) => Answer::Code(code),
-        (None, Some(credential)) => Answer::Credential(credential),
+        (None, Some(credential)) => Answer::Credential(Value::Object(credential)),
         (Some(_), Some(_)) => return Err(Refused::invalid("credential", "Expected code or credential, not both.")),
         (None, None) => return Err(Refused::invalid("code", "The member is missing.")),
     };

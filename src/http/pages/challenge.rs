@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::screen::{Message, show as render};
-use super::visit::{Called, Fields, Posted, Visit, land, open, see};
+use super::visit::{Called, Fields, Posted, Visit, land, open, remembered, see};
 use super::{ends, picture, words};
 use crate::engine::{Answer, Given, Shown};
 use crate::http::App;
 use crate::http::problem::{self, Refused};
-use crate::model::{Challenge, ChallengeStatus, Id, Kind, MethodKind};
+use crate::model::{Challenge, ChallengeStatus, Flow, Id, Kind, MethodKind};
 
 /// Routes below `/challenge/{id}`.
 pub fn router() -> Router<App> {
@@ -149,7 +149,14 @@ async fn screen(
 async fn done(visit: Visit<Challenge>) -> Result<Response, Response> {
     match visit.subject.status_at(visit.now) {
         ChallengeStatus::Pending => Ok(see(&visit.path(""))),
-        status => ended(&visit, status, true).await.map(|page| page.respond(StatusCode::OK)),
+        status => {
+            let page = ended(&visit, status, true).await?.respond(StatusCode::OK);
+            let usual = visit.subject.proof.as_ref().map(|p| p.method).filter(|m| *m != MethodKind::RecoveryCode);
+            Ok(match usual {
+                Some(kind) => remembered(&visit.app, page, kind),
+                None => page,
+            })
+        }
     }
 }
 
@@ -189,8 +196,10 @@ async fn approved(visit: &Visit<Challenge>, now: bool) -> Result<Message, Respon
 /// The registered address with what the application is told; `None` where there is none.
 fn way_back(challenge: &Challenge, told: &[(&str, &str)]) -> Option<String> {
     let terms = &challenge.terms;
-    if let (Some(portal), None) = (&terms.portal, &terms.return_url) {
-        return Some(format!("/portal/{}/{}", portal.id, portal.page));
+    if let Some(portal) = &terms.portal {
+        // Without a proof the page itself would only ask again.
+        let page = if told.is_empty() { portal.page.as_str() } else { Flow::Settings.page() };
+        return Some(format!("/portal/{}/{page}", portal.id));
     }
     let mut url = url::Url::parse(terms.return_url.as_deref()?).ok()?;
     url.query_pairs_mut()

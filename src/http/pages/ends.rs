@@ -16,6 +16,9 @@ pub fn without_proof(party: &str, status: ChallengeStatus, target: Option<&str>,
     let Some(target) = target else {
         return page.line(format!("Go back to {party} to start again. You can close this page."));
     };
+    if target.starts_with('/') {
+        return page.link("Back to your sign-in methods", target);
+    }
     match status {
         ChallengeStatus::Cancelled if now => page.link(&format!("Return to {party}"), target).refresh(target),
         ChallengeStatus::Cancelled | ChallengeStatus::Denied => page.link(&format!("Return to {party}"), target),

@@ -46,6 +46,19 @@ impl AtPortal {
         self.app.engine.activate(&self.caller, &self.subject.user_id, id, &answer).await
     }
 
+    /// Judges the code for what is under way on this flow's page; gives back what the page itself must explain.
+    async fn prove(&self, flow: Flow, typed: &str) -> Result<Response, Refused> {
+        let Some(id) = &self.subject.factor_id else { return Ok(see(&self.path(flow.page()))) };
+        let answer = Answer::Code(Zeroizing::new(typed.to_owned()));
+        match self.activate(id, answer).await.map_err(Refused::from) {
+            Ok(_) => Ok(see(&self.path("added"))),
+            Err(refused) if refused.code.code == problem::FACTOR_NOT_PENDING.code => Ok(see(&self.path("added"))),
+            Err(refused) if is_over(&refused) => Ok(see(&self.path(flow.page()))),
+            Err(refused) if explains(&refused) => Err(refused),
+            Err(refused) => Ok(self.refuse(refused, flow.page()).await),
+        }
+    }
+
     /// The enrolment of this kind that is under way.
     async fn under_way(&self, kind: MethodKind) -> Option<Factor> {
         let id = self.subject.factor_id.as_ref()?;
@@ -160,15 +173,9 @@ fn grouped(secret: &str) -> String {
 async fn activate_app(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Response> {
     visit.check(&fields)?;
     visit.in_time()?;
-    let page = visit.path(Flow::AddAuthenticatorApp.page());
-    let Some(id) = &visit.subject.factor_id else { return Ok(see(&page)) };
-    let typed = fields.text("code");
-    match visit.activate(id, Answer::Code(Zeroizing::new(typed.to_owned()))).await.map_err(Refused::from) {
-        Ok(_) => Ok(see(&visit.path("added"))),
-        Err(refused) if refused.code.code == problem::FACTOR_NOT_PENDING.code => Ok(see(&visit.path("added"))),
-        Err(refused) if is_over(&refused) => Ok(see(&page)),
-        Err(refused) if explains(&refused) => app_page(&visit, Some((refused, typed))).await,
-        Err(refused) => Err(visit.refuse(refused, Flow::AddAuthenticatorApp.page()).await),
+    match visit.prove(Flow::AddAuthenticatorApp, fields.text("code")).await {
+        Ok(response) => Ok(response),
+        Err(refused) => app_page(&visit, Some((refused, fields.text("code")))).await,
     }
 }
 
@@ -199,7 +206,10 @@ async fn change_phone(visit: AtPortal, Posted(fields): Posted) -> Result<Respons
     match fields.text("do") {
         "number" => take_number(&visit, &fields).await,
         "send" => send_again(&visit).await,
-        _ => activate_phone(&visit, fields.text("code")).await,
+        _ => match visit.prove(Flow::AddPhone, fields.text("code")).await {
+            Ok(response) => Ok(response),
+            Err(refused) => code_page(&visit, Some((refused, fields.text("code")))).await,
+        },
     }
 }
 
@@ -239,18 +249,6 @@ async fn send_again(visit: &AtPortal) -> Result<Response, Response> {
     match sent.map_err(Refused::from) {
         Ok(_) => Ok(see(&page)),
         Err(refused) if explains(&refused) => code_page(visit, Some((refused, ""))).await,
-        Err(refused) => Err(visit.refuse(refused, Flow::AddPhone.page()).await),
-    }
-}
-
-async fn activate_phone(visit: &AtPortal, typed: &str) -> Result<Response, Response> {
-    let page = visit.path(Flow::AddPhone.page());
-    let Some(id) = &visit.subject.factor_id else { return Ok(see(&page)) };
-    match visit.activate(id, Answer::Code(Zeroizing::new(typed.to_owned()))).await.map_err(Refused::from) {
-        Ok(_) => Ok(see(&visit.path("added"))),
-        Err(refused) if refused.code.code == problem::FACTOR_NOT_PENDING.code => Ok(see(&visit.path("added"))),
-        Err(refused) if is_over(&refused) => Ok(see(&page)),
-        Err(refused) if explains(&refused) => code_page(visit, Some((refused, typed))).await,
         Err(refused) => Err(visit.refuse(refused, Flow::AddPhone.page()).await),
     }
 }

@@ -344,6 +344,7 @@ fn settings() -> Vec<Example> {
         codes: codes.to_owned(),
         codes_low: low,
         accepted: ("localhost".to_owned(), String::new(), String::new()),
+        typed: if notice.is_some() { "Phone".to_owned() } else { String::new() },
         open: if notice.is_some() { "fac_key".to_owned() } else { String::new() },
         notice,
     };

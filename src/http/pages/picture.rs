@@ -27,7 +27,7 @@ pub fn challenge(
 ) -> ChallengePage {
     let (challenge, party) = (&visit.subject, visit.party());
     let base = visit.path("");
-    let offer = pick(offers, chosen);
+    let offer = pick(offers, chosen, visit.usual);
     ChallengePage {
         shell: Shell::new(party, "Confirm it's you"),
         here: offer.map_or_else(|| base.clone(), |o| here(&base, o.kind, phone(o))),
@@ -43,13 +43,14 @@ pub fn challenge(
     }
 }
 
-/// What was chosen, else the strongest that may be used now.
-fn pick<'a>(offers: &'a [Offer], chosen: &Chosen) -> Option<&'a Offer> {
+/// What was chosen, else what was last right in this browser, else the strongest; neither of these while it is paused.
+fn pick<'a>(offers: &'a [Offer], chosen: &Chosen, usual: Option<MethodKind>) -> Option<&'a Offer> {
     let suits = |o: &&Offer| {
         Some(o.kind) == chosen.kind && (chosen.factor.is_none() || phone(o).is_none() || o.factor_id == chosen.factor)
     };
-    let usable = || offers.iter().find(|o| o.paused_until.is_none());
-    offers.iter().find(suits).or_else(usable).or(offers.first())
+    let mut usable = offers.iter().filter(|o| o.paused_until.is_none());
+    let by_habit = usable.clone().find(|o| Some(o.kind) == usual);
+    offers.iter().find(suits).or(by_habit).or_else(|| usable.next()).or(offers.first())
 }
 
 /// Only among phones does it matter which.

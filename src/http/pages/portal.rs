@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::screen::{Message, Shell, show as render};
 use super::views::{AddedPage, Card, SettingsPage};
-use super::visit::{Fields, Posted, Visit, bound, land, open, see, timed_out};
+use super::visit::{Fields, Posted, Subject, Visit, bound, land, open, remembered, see, timed_out};
 use super::words::{self, Notice, day};
 use crate::engine::UserView;
 use crate::http::App;
@@ -60,9 +60,9 @@ async fn open_link(
 impl AtPortal {
     /// Refuses a visit that has run out.
     pub fn in_time(&self) -> Result<(), Response> {
-        match self.now < self.subject.expires_at {
-            true => Ok(()),
-            false => Err(timed_out(self.party()).respond(StatusCode::GONE)),
+        match self.subject.is_over(self.now) {
+            false => Ok(()),
+            true => Err(timed_out(self.party()).respond(StatusCode::GONE)),
         }
     }
 
@@ -89,10 +89,15 @@ impl AtPortal {
 
     /// The page for a refusal that the form itself does not explain.
     pub async fn refuse(&self, refused: Refused, page: &str) -> Response {
-        match refused.code.code == problem::STEP_UP_REQUIRED.code {
-            true => self.step_up(page).await,
-            false => self.fault(refused),
+        if refused.code.code == problem::STEP_UP_REQUIRED.code {
+            return self.step_up(page).await;
         }
+        if refused.code.code == problem::REQUEST_INVALID.code {
+            let page = Message::new(self.party(), "You have as many as there can be").stopped();
+            let page = page.line("Remove one first.").link("Your sign-in methods", &self.path("settings"));
+            return page.respond(refused.code.status);
+        }
+        self.fault(refused)
     }
 
     /// What the engine knows of the person.
@@ -103,10 +108,9 @@ impl AtPortal {
 
 async fn done(visit: AtPortal) -> Response {
     let party = visit.party();
-    let page = Message::new(party, "You're set").done();
     match &visit.subject.return_url {
-        Some(url) => page.line(format!("Taking you back to {party}…")).link("Continue", url).refresh(url),
-        None => page.line("You can close this page."),
+        Some(url) => Message::new(party, &format!("Back to {party}")).link("Continue", url).refresh(url),
+        None => Message::new(party, "You can close this page").line(format!("Go back to {party} to go on.")),
     }
     .respond(StatusCode::OK)
 }
@@ -115,10 +119,15 @@ async fn done(visit: AtPortal) -> Response {
 
 async fn settings(visit: AtPortal, query: Fields) -> Result<Response, Response> {
     visit.in_time()?;
-    list(&visit, query.text("rename"), None, StatusCode::OK).await
+    list(&visit, &query, None, StatusCode::OK).await
 }
 
-async fn list(visit: &AtPortal, open: &str, notice: Option<Notice>, status: StatusCode) -> Result<Response, Response> {
+async fn list(
+    visit: &AtPortal,
+    fields: &Fields,
+    notice: Option<Notice>,
+    status: StatusCode,
+) -> Result<Response, Response> {
     let person = visit.person().await?;
     let active: Vec<&Factor> = person.factors.iter().filter(|f| f.is_active()).collect();
     let just_used = match &visit.subject.session_id {
@@ -137,7 +146,8 @@ async fn list(visit: &AtPortal, open: &str, notice: Option<Notice>, status: Stat
         codes_low: person.recovery.remaining <= 3 || person.recovery.status != RecoveryStatus::Active,
         notice,
         accepted: (visit.caller.rp.host.clone(), URL_SAFE_NO_PAD.encode(person.user.handle), ids.join(" ")),
-        open: open.to_owned(),
+        open: fields.text("factor").to_owned(),
+        typed: fields.text("name").to_owned(),
     };
     Ok(render(status, &page))
 }
@@ -192,7 +202,11 @@ async fn give_name(visit: &AtPortal, fields: &Fields) -> Result<Result<(), (Noti
         Err(refused) if refused.code.code == problem::NAME_TAKEN.code => {
             Ok(Err((Notice::new("You already use that name.", "Choose another one."), refused.code.status)))
         }
-        Err(refused) => Err(visit.refuse(refused, Flow::Settings.page()).await),
+        Err(refused) => {
+            // Kept over the proof (Y-11).
+            let typed: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect();
+            Err(visit.refuse(refused, &format!("{}?factor={id}&name={typed}", Flow::Settings.page())).await)
+        }
     }
 }
 
@@ -201,7 +215,7 @@ async fn rename(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Res
     visit.in_time()?;
     match give_name(&visit, &fields).await? {
         Ok(()) => Ok(see(&visit.path("settings"))),
-        Err((notice, status)) => list(&visit, fields.text("factor"), Some(notice), status).await,
+        Err((notice, status)) => list(&visit, &fields, Some(notice), status).await,
     }
 }
 
@@ -294,5 +308,10 @@ async fn success(
         notice,
         renamed,
     };
-    Ok(render(status, &page))
+    let response = render(status, &page);
+    // A passkey that this browser made is what it will offer first.
+    Ok(match factor.kind {
+        MethodKind::Webauthn => remembered(&visit.app, response, factor.kind),
+        _ => response,
+    })
 }

@@ -280,4 +280,6 @@ pub struct SettingsPage {
     pub accepted: (String, String, String),
     /// Which card is being renamed.
     pub open: String,
+    /// The name that was typed for it.
+    pub typed: String,
 }

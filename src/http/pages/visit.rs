@@ -17,12 +17,14 @@ use crate::engine::{Caller, Opened};
 use crate::http::body::{Body, LARGEST};
 use crate::http::problem::{self, Refused};
 use crate::http::{App, auth};
-use crate::model::{Challenge, Id, Kind, PortalSession, Timestamp};
+use crate::model::{Challenge, Id, Kind, MethodKind, PortalSession, Timestamp};
 
 /// A cookie outlives what it opens by this many seconds, so that its browser can be told how it ended.
 const AFTERGLOW: i64 = 3600;
 /// Set with the landing page and asked for when its form comes back: whether this browser keeps cookies at all.
 const PROBE: &str = "cs_probe";
+/// Which method was last right in this browser; a year.
+const USUAL: &str = "cs_usual";
 
 /// What a browser may have opened: a challenge or a portal session.
 pub trait Subject: Sized {
@@ -37,6 +39,8 @@ pub trait Subject: Sized {
     fn of(opened: Opened) -> Option<Self>;
     /// Its id.
     fn id(&self) -> &Id;
+    /// Whether a change may still be asked for; of a challenge the engine itself says so.
+    fn is_over(&self, now: Timestamp) -> bool;
 }
 
 impl Subject for Challenge {
@@ -53,6 +57,10 @@ impl Subject for Challenge {
 
     fn id(&self) -> &Id {
         &self.id
+    }
+
+    fn is_over(&self, _: Timestamp) -> bool {
+        false
     }
 }
 
@@ -72,6 +80,10 @@ impl Subject for PortalSession {
     fn id(&self) -> &Id {
         &self.id
     }
+
+    fn is_over(&self, now: Timestamp) -> bool {
+        now >= self.expires_at
+    }
 }
 
 /// A browser that holds the cookie of what its address names.
@@ -86,6 +98,8 @@ pub struct Visit<S> {
     pub guard: String,
     /// When the request came.
     pub now: Timestamp,
+    /// The method that was last right in this browser.
+    pub usual: Option<MethodKind>,
 }
 
 impl<S: Subject> Visit<S> {
@@ -129,7 +143,8 @@ impl<S: Subject> FromRequestParts<App> for Visit<S> {
         let caller = auth::browser(Arc::clone(opened.rp()), &opened, request_id.clone(), client);
         let guard = app.engine.form_guard(cookie);
         let subject = S::of(opened).ok_or_else(closed)?;
-        Ok(Visit { app: app.clone(), subject, caller, guard, now: app.engine.moment().now })
+        let usual = cookies.get(USUAL).and_then(|cookie| MethodKind::parse(cookie.value()));
+        Ok(Visit { app: app.clone(), subject, caller, guard, now: app.engine.moment().now, usual })
     }
 }
 
@@ -197,6 +212,9 @@ impl<S: Subject + Send, T: DeserializeOwned> FromRequest<App> for Called<S, T> {
         if !is_same(guard, &visit.guard) {
             return Err(problem::ORIGIN_NOT_ALLOWED.into());
         }
+        if visit.subject.is_over(visit.now) {
+            return Err(problem::CLIENT_TOKEN_INVALID.into());
+        }
         let Body(body) = Body::from_request(Request::from_parts(parts, body), app).await?;
         Ok(Called(visit, body))
     }
@@ -253,6 +271,12 @@ pub fn bound(app: &App, response: Response, id: &Id, cookie: &str, expires_at: T
     let life = (expires_at.seconds() - app.engine.moment().now.seconds()).max(0) + AFTERGLOW;
     let name = cookie_name(app, id);
     with_cookie(response, &format!("{name}={cookie}; Path=/; HttpOnly; SameSite=Lax; Max-Age={life}"), app)
+}
+
+/// The answer with a note of the method that was right, to be offered first next time.
+pub fn remembered(app: &App, response: Response, kind: MethodKind) -> Response {
+    let kind = kind.as_str();
+    with_cookie(response, &format!("{USUAL}={kind}; Path=/; HttpOnly; SameSite=Lax; Max-Age=31536000"), app)
 }
 
 fn with_cookie(mut response: Response, cookie: &str, app: &App) -> Response {

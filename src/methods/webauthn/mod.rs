@@ -45,14 +45,14 @@ impl Method for Webauthn {
         let Wish::Webauthn(attachment) = wish else { return Err(Refusal::NotAllowed) };
         let user = &parties.user;
         let name = user.login_hint.as_deref().unwrap_or_else(|| user.shown_name());
-        let excluded = held.iter().filter_map(|h| passkey(&h.secret)).map(|p| p.cred_id().clone()).collect();
-        // The library draws the challenge itself: the stated exception to randomness being passed in.
+        // The library draws the challenge itself: the stated exception to randomness being passed in. It is not told what is
+        // excluded: it would refuse the user's own credential like any fault, and the store tells it apart.
         let (options, state) = library(parties)?
-            .start_passkey_registration(Uuid::from_bytes(user.handle), name, user.shown_name(), Some(excluded))
+            .start_passkey_registration(Uuid::from_bytes(user.handle), name, user.shown_name(), None)
             .map_err(|_| Refusal::NotAllowed)?;
         let mut options = serde_json::to_value(options.public_key).map_err(|_| Refusal::NotAllowed)?;
         prefer(&mut options, *attachment);
-        describe(&mut options["excludeCredentials"], held);
+        options["excludeCredentials"] = descriptors(held);
         Ok(Begun {
             shown: Shown::Webauthn(options),
             secret: None,
@@ -103,13 +103,7 @@ impl Method for Webauthn {
         let (options, state) =
             library(parties)?.start_discoverable_authentication().map_err(|_| Refusal::NotAllowed)?;
         let mut options = serde_json::to_value(options.public_key).map_err(|_| Refusal::NotAllowed)?;
-        let ids: Vec<Json> = held
-            .iter()
-            .filter_map(|h| h.factor.credential_id.as_ref())
-            .map(|id| json!({"type": "public-key", "id": id}))
-            .collect();
-        options["allowCredentials"] = Json::Array(ids);
-        describe(&mut options["allowCredentials"], held);
+        options["allowCredentials"] = descriptors(held);
         options["hints"] = hints(held);
         Ok(Begun {
             shown: Shown::Webauthn(options),
@@ -129,15 +123,17 @@ impl Method for Webauthn {
 
     fn verify(&self, exam: &Exam) -> Result<Proven, Refusal> {
         let Answer::Credential(credential) = &exam.answer else { return Err(Refusal::Malformed) };
-        let state: DiscoverableAuthentication = state(exam)?;
-        let facts = strict::assertion(credential, &exam.parties.user.handle)?;
+        // First, whose it is: all that is wrong with a credential of somebody else is that the user does not have it.
+        let id = strict::credential_id(credential)?;
         let held = exam
             .held
             .iter()
-            .find(|h| h.factor.credential_id.as_deref() == Some(facts.credential_id.as_str()))
+            .find(|h| h.factor.credential_id.as_deref() == Some(id.as_str()))
             .ok_or(Refusal::Wrong(Fault::CredentialUnknown))?;
+        let state: DiscoverableAuthentication = state(exam)?;
+        let flags = strict::assertion(credential, &exam.parties.user.handle)?;
         let Details::Webauthn(known) = &held.factor.details else { return Err(wrong("stored")) };
-        if facts.flags.backup_eligible != known.backup_eligible {
+        if flags.backup_eligible != known.backup_eligible {
             return Err(wrong("backup_eligibility_changed"));
         }
         let mut passkey = passkey(&held.secret).ok_or(wrong("stored"))?;
@@ -231,17 +227,18 @@ fn prefer(options: &mut Json, attachment: Attachment) {
     options["hints"] = json!([hint]);
 }
 
-/// Adds to each listed credential how the browser reached it when it was registered.
-fn describe(list: &mut Json, held: &[Held]) {
-    let Some(list) = list.as_array_mut() else { return };
-    for entry in list {
-        let known = held.iter().find(|h| h.factor.credential_id.as_deref() == entry["id"].as_str());
-        if let Some(Details::Webauthn(details)) = known.map(|h| &h.factor.details)
+/// The user's own credentials, each with how the browser reached it when it was registered.
+fn descriptors(held: &[Held]) -> Json {
+    let described = held.iter().filter_map(|h| {
+        let mut entry = json!({"type": "public-key", "id": h.factor.credential_id.as_ref()?});
+        if let Details::Webauthn(details) = &h.factor.details
             && !details.transports.is_empty()
         {
             entry["transports"] = json!(details.transports);
         }
-    }
+        Some(entry)
+    });
+    Json::Array(described.collect())
 }
 
 /// A hint where only keys that roam are enrolled.

@@ -43,13 +43,6 @@ pub struct Registered {
     pub transports: Vec<String>,
 }
 
-/// What an assertion says of itself.
-pub struct Asserted {
-    /// Base64url.
-    pub credential_id: String,
-    pub flags: Flags,
-}
-
 /// WR-06, WR-10, WR-12, WR-13, WR-19.
 pub fn registration(credential: &Json) -> Result<Registered, Refusal> {
     let id = outer_id(credential)?;
@@ -90,9 +83,13 @@ pub fn registration(credential: &Json) -> Result<Registered, Refusal> {
     })
 }
 
+/// The id of a credential, in base64url.
+pub fn credential_id(credential: &Json) -> Result<String, Refusal> {
+    outer_id(credential).map(|id| URL_SAFE_NO_PAD.encode(id))
+}
+
 /// WA-02, WA-04, WA-06, WA-07.
-pub fn assertion(credential: &Json, handle: &[u8]) -> Result<Asserted, Refusal> {
-    let id = outer_id(credential)?;
+pub fn assertion(credential: &Json, handle: &[u8]) -> Result<Flags, Refusal> {
     client_data(credential)?;
     let data = bytes(credential, "authenticatorData")?;
     let (flags, rest) = head(&data)?;
@@ -110,7 +107,7 @@ pub fn assertion(credential: &Json, handle: &[u8]) -> Result<Asserted, Refusal> 
         }
         _ => return Err(wrong("user_handle")),
     }
-    Ok(Asserted { credential_id: URL_SAFE_NO_PAD.encode(id), flags })
+    Ok(flags)
 }
 
 /// `type`, `id` and `rawId`, which must agree.

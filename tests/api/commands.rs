@@ -1,0 +1,303 @@
+//! The commands as api.md, 2, says, with the real binary in an environment of its own.
+
+use serde_json::{Value, json};
+
+use crate::support::child::{self, Place};
+use crate::support::verbs::{base32, text, totp};
+
+#[tokio::test]
+async fn a_master_key_is_43_characters_alone_on_a_line() {
+    let one = child::run(&["master-key", "generate"], &[]);
+    assert_eq!((one.status, one.stderr.as_str()), (Some(0), ""), "it needs no settings");
+    let key = one.stdout.strip_suffix('\n').expect("a line");
+    assert_eq!(key.len(), 43);
+    assert!(key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')), "{key}");
+    assert_ne!(child::run(&["master-key", "generate"], &[]).stdout, one.stdout);
+    // Even where the settings are nonsense.
+    assert_eq!(child::run(&["master-key", "generate"], &[("COUNTERSIGN_NONSENSE", "1")]).status, Some(0));
+}
+
+/// Whatever is wrong with a setting is said by its name, and nothing was opened before.
+#[tokio::test]
+async fn what_is_missing_or_malformed_is_named_before_anything_is_opened() {
+    let fresh = || async {
+        let mut place = Place::new().await;
+        let database = place.scratch.folder().join("fresh.db");
+        place.set("COUNTERSIGN_DATABASE_URL", &format!("sqlite:{}", database.display()));
+        (place, database)
+    };
+    let refused = |place: &Place, name: &str| {
+        let ended = place.run(&["serve"]);
+        assert_eq!(ended.status, Some(1), "{name}: {}", ended.stderr);
+        assert!(ended.stderr.contains(name), "{name}: {}", ended.stderr);
+        assert_eq!(ended.stdout, "");
+    };
+    for name in ["COUNTERSIGN_MASTER_KEY", "COUNTERSIGN_DATABASE_URL", "COUNTERSIGN_PUBLIC_URL"] {
+        let (mut place, database) = fresh().await;
+        place.unset(name);
+        refused(&place, name);
+        assert!(!database.exists(), "{name}");
+    }
+    for (name, value) in [
+        ("COUNTERSIGN_MASTER_KEY", "too short"),
+        ("COUNTERSIGN_MASTER_KEY", ""),
+        ("COUNTERSIGN_MASTER_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+        ("COUNTERSIGN_LISTEN", "nowhere"),
+        ("COUNTERSIGN_PUBLIC_URL", "http://mfa.example.com"),
+        ("COUNTERSIGN_DATABASE_URL", "mysql://x"),
+        ("COUNTERSIGN_POOL", "0"),
+        ("COUNTERSIGN_LOG", "nonsense=[["),
+        ("COUNTERSIGN_SMS_HTTP_URL", "not an address"),
+        ("COUNTERSIGN_TRUSTED_PROXIES", "everybody"),
+        ("COUNTERSIGN_DEVELOPMENT", "maybe"),
+        ("COUNTERSIGN_CLOCK_FILE", "clock"),
+        ("COUNTERSIGN_TYPO", "1"),
+        ("COUNTERSIGN_LISTENS", "127.0.0.1:1"),
+        ("COUNTERSIGN_MASTER_KEY_FILE", "/nowhere/at/all"),
+    ] {
+        let (mut place, database) = fresh().await;
+        if name == "COUNTERSIGN_MASTER_KEY_FILE" {
+            place.unset("COUNTERSIGN_MASTER_KEY");
+        }
+        place.set(name, value);
+        refused(&place, name);
+        assert!(!database.exists(), "{name}={value}");
+    }
+}
+
+/// An unknown setting is an error of every command that reads any.
+#[tokio::test]
+async fn an_unknown_setting_is_refused_by_every_command() {
+    let mut place = Place::new().await;
+    place.set("COUNTERSIGN_TYPO", "1");
+    for command in
+        [&["rp", "list"][..], &["key", "list"], &["migrate"], &["user", "show", "--rp", "Bank", "ann"], &["doctor"]]
+    {
+        let ended = place.run(command);
+        assert_ne!(ended.status, Some(0), "{command:?}");
+        assert!(
+            format!("{}{}", ended.stdout, ended.stderr).contains("COUNTERSIGN_TYPO"),
+            "{command:?}: {}",
+            ended.stderr
+        );
+    }
+}
+
+/// E-07.
+#[tokio::test]
+async fn a_master_key_of_another_database_is_refused_and_named() {
+    let mut place = Place::new().await;
+    place.serve().await.terminate();
+    place.set("COUNTERSIGN_MASTER_KEY", &countersign::new_master_key());
+    let ended = place.run(&["serve"]);
+    assert_eq!(ended.status, Some(1));
+    assert!(ended.stderr.contains("COUNTERSIGN_MASTER_KEY"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_master_key_may_come_from_a_file_or_a_command() {
+    let mut place = Place::new().await;
+    let (key, file) = (place.setting("COUNTERSIGN_MASTER_KEY").to_owned(), place.scratch.folder().join("key"));
+    std::fs::write(&file, format!("{key}\n")).expect("a file");
+    place.unset("COUNTERSIGN_MASTER_KEY");
+    place.set("COUNTERSIGN_MASTER_KEY_FILE", file.to_str().expect("UTF-8"));
+    place.serve().await.terminate();
+    place.unset("COUNTERSIGN_MASTER_KEY_FILE");
+    place.set("PATH", "/usr/bin:/bin");
+    place.set("COUNTERSIGN_MASTER_KEY_COMMAND", &format!("cat '{}'", file.display()));
+    place.serve().await.terminate();
+}
+
+#[tokio::test]
+async fn relying_parties_and_keys_are_made_and_listed() {
+    let place = Place::new().await;
+    if !place.scratch.is_sqlite() {
+        place.run(&["migrate"]);
+    }
+    let mut make = vec!["rp", "create", "--name", "Bank", "--rp-id", "bank.example", "--json", "--origin"];
+    make.extend(["https://bank.example", "https://www.bank.example", "--return-url", "https://bank.example/back"]);
+    let rp = place.answer(&make);
+    assert!(text(&rp["id"]).starts_with("rp_"));
+    assert_eq!(rp["origins"], json!(["https://bank.example", "https://www.bank.example"]));
+    // Another one may share RP ID and origin.
+    let trial = [
+        "rp",
+        "create",
+        "--name",
+        "Trial",
+        "--rp-id",
+        "bank.example",
+        "--origin",
+        "https://bank.example",
+        "--test",
+        "--json",
+    ];
+    assert_eq!(place.answer(&trial)["mode"], "test");
+    for bad in [
+        &["rp", "create", "--name", "Bank", "--rp-id", "a.example", "--origin", "https://a.example"][..],
+        &["rp", "create", "--name", "X", "--rp-id", "127.0.0.1", "--origin", "https://a.example"],
+        &["rp", "create", "--name", "X", "--rp-id", "a.example", "--origin", "http://a.example"],
+        &["rp", "create", "--name", "X", "--rp-id", "a.example", "--origin", "https://a.example/path"],
+        &["rp", "create", "--name", "X", "--rp-id", "a.example"],
+        &["key", "create", "--rp", "Nobody"],
+        &["key", "create", "--rp", "Bank", "--scope", "everything"],
+        &["key", "create", "--rp", "Bank", "--expires-in", "soon"],
+        &["key", "revoke", "key_00000000000070008000000000000000"],
+        &["user", "show", "--rp", "Nobody", "ann"],
+    ] {
+        let ended = place.run(bad);
+        assert!(ended.status.is_some_and(|s| s != 0), "{bad:?}");
+        assert_eq!(ended.stdout, "", "{bad:?}");
+        assert!(!ended.stderr.is_empty());
+    }
+    let (live, test) = (place.key("Bank"), place.key("Trial"));
+    assert!(live.starts_with("sk_live_") && test.starts_with("sk_test_"));
+    let by_id = place.answer(&[
+        "key",
+        "create",
+        "--rp",
+        &text(&rp["id"]),
+        "--scope",
+        "sessions",
+        "users:read",
+        "--expires-in",
+        "90d",
+        "--json",
+    ]);
+    assert_eq!(by_id["scopes"], json!(["sessions", "users:read"]));
+    assert!(text(&by_id["id"]).starts_with("key_") && by_id["expires_at"].is_string());
+    // Without --json the secret stands alone.
+    let plain = place.run(&["key", "create", "--rp", "Bank"]);
+    assert!(plain.stdout.starts_with("sk_live_") && plain.stdout.lines().count() == 1, "{}", plain.stdout);
+    let keys = place.run(&["key", "list"]).stdout + &place.run(&["key", "list", "--json"]).stdout;
+    for secret in [&live, &test, plain.stdout.trim(), by_id["secret"].as_str().expect("a secret")] {
+        assert!(!keys.contains(secret), "K-01: a list holds no secret");
+    }
+    assert_eq!(place.answer(&["key", "list", "--json"]).as_array().map(Vec::len), Some(4));
+    assert_eq!(place.answer(&["rp", "list", "--json"]).as_array().map(Vec::len), Some(2));
+    assert!(place.run(&["rp", "list"]).stdout.contains("Bank"));
+}
+
+#[tokio::test]
+async fn a_second_serve_on_one_sqlite_file_is_refused() {
+    let place = Place::new().await;
+    if !place.scratch.is_sqlite() {
+        return;
+    }
+    let _serve = place.serve().await;
+    let ended = place.run(&["serve"]);
+    assert_eq!(ended.status, Some(1));
+    assert!(ended.stderr.contains("another countersign serves"), "{}", ended.stderr);
+}
+
+/// Every command works beside a running `serve`, and what it makes or ends holds at once.
+#[tokio::test]
+async fn commands_beside_a_running_engine_take_effect_at_once() {
+    let place = Place::new().await;
+    let serve = place.serve().await;
+    let bank = place.bank();
+    assert_eq!(bank.get("/v1/users/ann").await.0, 200);
+    let key = place.answer(&["key", "create", "--rp", "Bank", "--json"]);
+    let other = place.caller(&text(&key["secret"]));
+    assert_eq!(other.get("/v1/users/ann").await.0, 200);
+    assert_eq!(place.run(&["key", "revoke", &text(&key["id"])]).status, Some(0));
+    assert_eq!(other.get("/v1/users/ann").await.0, 401);
+    assert_eq!(bank.get("/v1/users/ann").await.0, 200);
+
+    let app = bank.post("/v1/users/ann/factors", json!({"type": "totp", "name": "Phone app"})).await.1;
+    let secret = base32(app["totp"]["secret"].as_str().expect("a secret"));
+    let now = || countersign::clock::Clock::now(&countersign::clock::SystemClock).seconds() / 30;
+    let activate = format!("/v1/users/ann/factors/{}/activate", text(&app["id"]));
+    assert_eq!(bank.post(&activate, json!({"code": totp(&secret, now())})).await.0, 200);
+    for _ in 0..10 {
+        let wrong = json!({"user_id": "ann", "answer": {"type": "totp", "code": totp(&secret, now() + 1000)}});
+        assert_eq!(bank.post("/v1/challenges", wrong).await.0, 422);
+    }
+    let shown = place.answer(&["user", "show", "--rp", "Bank", "ann", "--json"]);
+    assert_eq!((&shown["factors"][0]["name"], &shown["paused"][0]["method"]), (&json!("Phone app"), &json!("totp")));
+    let plain = place.run(&["user", "show", "--rp", "Bank", "ann"]).stdout;
+    assert!(plain.contains("Phone app") && plain.contains("paused: totp"), "{plain}");
+    assert_eq!(bank.get("/v1/users/ann").await.1["paused"][0]["method"], "totp");
+    assert_eq!(place.run(&["user", "unlock", "--rp", "Bank", "ann"]).status, Some(0));
+    assert_eq!(bank.get("/v1/users/ann").await.1["paused"], json!([]));
+    let doctor = place.answer(&["doctor", "--json"]);
+    assert!(doctor["checks"].as_array().expect("a list").iter().all(|c| c["status"] != "failed"), "{doctor}");
+    let (status, stdout) = serve.terminate();
+    assert_eq!((status, stdout.as_str()), (Some(0), ""), "stdout carries the answer only");
+}
+
+#[tokio::test]
+async fn doctor_fails_where_something_is_wrong() {
+    let mut place = Place::new().await;
+    place.set("COUNTERSIGN_MASTER_KEY", "nonsense");
+    let ended = place.run(&["doctor"]);
+    assert_eq!(ended.status, Some(1), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("COUNTERSIGN_MASTER_KEY") || ended.stdout.contains("does not exist"),
+        "{}",
+        ended.stdout
+    );
+}
+
+#[tokio::test]
+async fn sigterm_ends_serve_with_status_0_after_what_is_under_way() {
+    let place = Place::new().await;
+    let serve = place.serve().await;
+    let bank = place.bank();
+    assert_eq!(bank.get("/v1/users/ann").await.0, 200);
+    assert_eq!(serve.terminate(), (Some(0), String::new()));
+}
+
+/// PostgreSQL is brought up to date only where somebody says so; SQLite always.
+#[tokio::test]
+async fn a_missing_sqlite_file_is_made_by_those_that_may_make_it() {
+    for command in [&["migrate"][..], &["rp", "list"]] {
+        let place = Place::new().await;
+        if place.scratch.is_sqlite() {
+            assert_eq!(place.run(command).status, Some(0), "{command:?}");
+        } else if command != ["migrate"] {
+            let ended = place.run(command);
+            assert!(ended.status == Some(1) && ended.stderr.contains("migrate"), "{}", ended.stderr);
+        }
+    }
+}
+
+/// The settings' file, and the environment over it.
+#[tokio::test]
+async fn a_settings_file_serves_and_the_environment_wins() {
+    let mut place = Place::new().await;
+    let file = place.scratch.folder().join("settings.toml");
+    let port = child::free_port();
+    let lines = format!(
+        "listen = \"127.0.0.1:{port}\"\ndatabase_url = \"sqlite:{}\"\npublic_url = \"http://localhost:{port}\"\n",
+        place.scratch.folder().join("from-file.db").display()
+    );
+    std::fs::write(&file, &lines).expect("a file");
+    place.unset("COUNTERSIGN_DATABASE_URL");
+    let rp = ["--config", file.to_str().expect("UTF-8"), "rp", "list", "--json"];
+    assert_eq!(place.answer(&rp), json!([]) as Value);
+    assert!(place.scratch.folder().join("from-file.db").exists());
+    std::fs::write(&file, format!("{lines}colour = \"red\"\n")).expect("a file");
+    let ended = place.run(&rp);
+    assert!(ended.status == Some(1) && ended.stderr.contains("colour"), "{}", ended.stderr);
+}
+
+/// Trial aids are for development.
+#[tokio::test]
+async fn there_is_no_demo_and_no_inbox_in_a_real_engine() {
+    let mut place = Place::new().await;
+    let serve = place.serve().await;
+    let nobody = place.caller("x");
+    for path in ["/demo", "/dev/inbox", "/dev/gallery", "/dev"] {
+        assert_eq!(nobody.get(path).await.0, 404, "{path}");
+    }
+    serve.terminate();
+    place.set("COUNTERSIGN_DEVELOPMENT", "true");
+    place.set("COUNTERSIGN_SMS_PROVIDER", "inbox");
+    let _serve = place.serve().await;
+    let bank = place.bank();
+    let begun = bank.post("/v1/users/ann/factors", json!({"type": "sms", "phone": "+14155550123"})).await;
+    assert_eq!(begun.0, 201, "{}", begun.1);
+    let inbox = nobody.get("/dev/inbox").await.1;
+    assert_eq!(inbox["data"][0]["to"], "+14155550123");
+}

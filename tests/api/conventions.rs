@@ -1,0 +1,437 @@
+//! What holds for every call (api.md, 3).
+
+use reqwest::Method;
+
+use countersign::model::Scope;
+
+use crate::support::verbs::text;
+use crate::support::{Caller, World, json};
+
+const JSON: Option<&str> = Some("application/json");
+
+#[tokio::test]
+async fn an_unknown_member_is_refused_and_named() {
+    let bank = World::start().await.bank().await;
+    let ann = bank.user("ann");
+    ann.ask(json!({"colour": "red"})).await.invalid("colour");
+    ann.ask(json!({"require": {"acrs": "phr"}})).await.invalid("require.acrs");
+    ann.ask(json!({"display": {"details": [{"label": "a", "value": "b", "more": 1}]}}))
+        .await
+        .invalid("display.details[0].more");
+    ann.ask(json!({"answer": {"type": "totp", "code": "123456", "now": 1}})).await.invalid("answer.now");
+    ann.begin(json!({"type": "totp", "secret": "x"})).await.invalid("secret");
+    bank.put(&ann.path(""), json!({"email": "x"})).await.invalid("email");
+    bank.post(&ann.path("/recovery-codes"), json!({"count": 5})).await.invalid("count");
+    bank.post("/v1/sessions/introspect", json!({"token": "x", "nonce": 1})).await.invalid("nonce");
+    bank.post("/v1/portal-sessions", json!({"user_id": "ann", "flow": "settings", "x": 1})).await.invalid("x");
+    let app = ann.enrol_totp().await;
+    let challenge = ann.challenge(json!({})).await;
+    let mut answer = app.now();
+    answer["time"] = json!(1);
+    challenge.verify(answer).await.invalid("time");
+    challenge.prepare(json!({"type": "sms", "phone": "+1"})).await.invalid("phone");
+    challenge.exchange(json!({"code": "x", "state": "y"})).await.invalid("state");
+    bank.patch(&ann.path(&format!("/factors/{}", app.id)), json!({"name": "a", "type": "b"})).await.invalid("type");
+    ann.activate(&app.id, json!({"code": "123456", "name": "x"})).await.invalid("name");
+    assert_eq!(challenge.attempts_left().await, 5, "what was never judged costs nothing");
+}
+
+/// 3.34: a member of another type is named, never coerced and never an accident.
+#[tokio::test]
+async fn a_member_of_the_wrong_type_is_named() {
+    let bank = World::start().await.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    let challenge = ann.challenge(json!({})).await;
+    for code in [json!(123456), json!(["123456"]), json!({"$ne": 1}), json!(true), json!(1.5)] {
+        challenge.verify(json!({"type": "totp", "code": code})).await.invalid("code");
+        ann.activate(&app.id, json!({"code": code})).await.invalid("code");
+    }
+    challenge.verify(json!({"type": "totp", "code": null})).await.invalid("code");
+    challenge.verify(json!({"type": "totp"})).await.invalid("code");
+    challenge.verify(json!({"code": "123456"})).await.invalid("type");
+    challenge.verify(json!({"type": "password", "code": "123456"})).await.invalid("type");
+    challenge.verify(json!({"type": "webauthn", "code": "123456"})).await.invalid("code");
+    challenge.verify(json!({"type": "webauthn"})).await.invalid("credential");
+    challenge.verify(json!({"type": "totp", "code": "123456", "factor_id": "x"})).await.invalid("factor_id");
+    ann.ask(json!({"single_use": "yes"})).await.invalid("single_use");
+    ann.ask(json!({"action": 5})).await.invalid("action");
+    ann.ask(json!({"require": {"acr": "aal3"}})).await.invalid("require.acr");
+    ann.ask(json!({"require": {"max_age": -1}})).await.invalid("require.max_age");
+    ann.ask(json!({"require": {"max_age": "600"}})).await.invalid("require.max_age");
+    ann.ask(json!({"require": {"methods": []}})).await.invalid("require.methods");
+    ann.ask(json!({"require": {"methods": "totp"}})).await.invalid("require.methods");
+    ann.ask(json!({"require": {"methods": ["email"]}})).await.invalid("require.methods[0]");
+    ann.ask(json!({"audience": "https://api.example.com"})).await.invalid("audience");
+    ann.ask(json!({"binding": "b".repeat(256)})).await.invalid("binding");
+    ann.ask(json!({"binding": "ü".repeat(128)})).await.invalid("binding");
+    ann.ask(json!({"code_challenge": "short"})).await.invalid("code_challenge");
+    ann.begin(json!({"type": "push"})).await.invalid("type");
+    ann.begin(json!({"type": "recovery_code"})).await.invalid("type");
+    ann.begin(json!({})).await.invalid("type");
+    ann.begin(json!({"type": "sms"})).await.invalid("phone");
+    ann.begin(json!({"type": "totp", "phone": "+14155550123"})).await.invalid("phone");
+    ann.begin(json!({"type": "sms", "phone": "+14155550123", "authenticator": "any"})).await.invalid("authenticator");
+    ann.begin(json!({"type": "webauthn", "authenticator": "hybrid"})).await.invalid("authenticator");
+    bank.post("/v1/sessions/introspect", json!({})).await.invalid("token");
+    bank.post("/v1/portal-sessions", json!({"user_id": "ann", "flow": "delete_all"})).await.invalid("flow");
+    bank.post("/v1/challenges", json!({})).await.invalid("user_id");
+    assert_eq!(challenge.attempts_left().await, 5);
+}
+
+/// 3.34: of two readers each might take another of two members.
+#[tokio::test]
+async fn a_member_that_occurs_twice_is_refused() {
+    let bank = World::start().await.bank().await;
+    let app = bank.user("ann").enrol_totp().await;
+    let challenge = bank.user("ann").challenge(json!({})).await;
+    let twice = format!(r#"{{"type":"totp","code":"{}","code":"{}"}}"#, app.wrong(), app.code());
+    bank.raw(Method::POST, &challenge.path("/verify"), JSON, twice.into_bytes()).await.invalid("code");
+    bank.raw(Method::POST, "/v1/challenges", JSON, br#"{"user_id":"ann","user_id":"bob"}"#.to_vec())
+        .await
+        .invalid("user_id");
+    assert_eq!(challenge.attempts_left().await, 5);
+}
+
+#[tokio::test]
+async fn what_is_no_json_object_is_malformed_or_invalid() {
+    let bank = World::start().await.bank().await;
+    for body in
+        ["", "{", "{\"user_id\":\"ann\"", "user_id=ann", "{'user_id':'ann'}", "{\"user_id\":\"ann\"} x", "\u{feff}{}"]
+    {
+        bank.raw(Method::POST, "/v1/challenges", JSON, body.into()).await.refused(400, "request_malformed");
+    }
+    bank.raw(Method::POST, "/v1/challenges", JSON, b"{\"user_id\":\"\xff\"}".to_vec())
+        .await
+        .refused(400, "request_malformed");
+    for body in ["[]", "[\"ann\"]", "null", "1", "\"ann\""] {
+        bank.raw(Method::POST, "/v1/challenges", JSON, body.into()).await.refused(422, "request_invalid");
+    }
+    let deep = format!("{{\"user_id\":{}1{}}}", "[".repeat(50_000), "]".repeat(50_000));
+    let answer = bank.raw(Method::POST, "/v1/challenges", JSON, deep.into_bytes()).await;
+    assert!(matches!(answer.status, 400 | 422), "{}", answer.status);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_or_of_another_type_is_refused() {
+    let bank = World::start().await.bank().await;
+    let large = json!({"user_id": "x".repeat(2_000_000)}).to_string().into_bytes();
+    bank.raw(Method::POST, "/v1/challenges", JSON, large).await.refused(413, "body_too_large");
+    for media in
+        [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonp"), Some("")]
+    {
+        let body = b"{\"user_id\":\"ann\"}".to_vec();
+        bank.raw(Method::POST, "/v1/challenges", media, body).await.refused(415, "media_type_unsupported");
+    }
+    for media in ["application/json; charset=utf-8", "Application/JSON"] {
+        bank.raw(Method::POST, "/v1/challenges", Some(media), b"{\"user_id\":\"ann\"}".to_vec()).await.is(200);
+    }
+}
+
+/// C-06: what changes nothing has no other way in.
+#[tokio::test]
+async fn unknown_addresses_and_methods_are_problems_too() {
+    let bank = World::start().await.bank().await;
+    for path in ["/v1", "/v1/", "/v1/nothing", "/v2/challenges", "/v1/challenges/", "/nothing", "/v1/users"] {
+        bank.get(path).await.refused(404, "not_found");
+    }
+    for (method, path) in [
+        (Method::GET, "/v1/challenges"),
+        (Method::DELETE, "/v1/challenges"),
+        (Method::PUT, "/v1/users/ann/factors"),
+        (Method::GET, "/v1/sessions/introspect/x"),
+        (Method::POST, "/.well-known/jwks.json"),
+    ] {
+        let answer = bank.call(method.clone(), path, None).await;
+        assert!(matches!(answer.status, 404 | 405), "{method} {path}: {}", answer.status);
+    }
+    let answer = bank.call(Method::DELETE, "/v1/challenges", None).await;
+    assert_eq!(answer.header("allow"), Some("POST"), "RFC 9110, 15.5.6");
+    answer.refused(405, "http_method_unsupported");
+}
+
+#[tokio::test]
+async fn a_request_id_is_echoed_if_it_is_sane() {
+    let bank = World::start().await.bank().await;
+    let answer = bank.with("request-id", "req_my-own.1").get("/v1/users/ann").await;
+    assert_eq!(answer.header("request-id"), Some("req_my-own.1"));
+    for odd in ["a b", "<script>", &"x".repeat(200), "é"] {
+        let answer = bank.with("request-id", odd).get("/v1/users/ann").await;
+        let id = answer.header("request-id").expect("an id").to_owned();
+        assert!(id.starts_with("req_"), "{id}");
+    }
+    let (one, two) = (bank.get("/v1/users/ann").await, bank.get("/v1/users/ann").await);
+    assert_ne!(one.header("request-id"), two.header("request-id"));
+}
+
+#[tokio::test]
+async fn nothing_that_the_caller_sent_is_echoed_in_a_problem() {
+    let bank = World::start().await.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    let challenge = ann.challenge(json!({})).await;
+    let canary = "CANARY-7f3a";
+    let problems = [
+        ann.ask(json!({"require": {"acr": canary}})).await,
+        ann.ask(json!({"action": {canary: canary}})).await,
+        ann.ask(json!({"return_url": format!("https://{canary}.example")})).await,
+        challenge.verify(json!({"type": "totp", "code": canary})).await,
+        challenge.verify(json!({"type": canary, "code": "1"})).await,
+        challenge.verify(json!({"type": "webauthn", "credential": {"id": canary}})).await,
+        ann.begin(json!({"type": "sms", "phone": canary})).await,
+        ann.activate(&app.id, json!({"code": canary})).await,
+        bank.get(&format!("/v1/sessions/{canary}")).await,
+        bank.get(&format!("/v1/{canary}")).await,
+        bank.world.caller(canary).get("/v1/users/ann").await,
+    ];
+    for problem in problems {
+        assert!(problem.status >= 400);
+        assert!(!problem.body.to_string().contains(canary), "{}", problem.body);
+    }
+}
+
+#[tokio::test]
+async fn problems_carry_words_for_developers_and_for_people() {
+    let bank = World::start().await.bank().await;
+    let problem = bank.get("/v1/sessions/ses_x").await.refused(404, "not_found");
+    assert_eq!(problem["type"], format!("{}/errors/not_found", bank.world.issuer()));
+    for member in ["title", "detail", "user_message"] {
+        assert!(problem[member].as_str().is_some_and(|words| words.len() > 5), "{member}");
+    }
+}
+
+/// K-02: a key is taken from the header only, and whole.
+#[tokio::test]
+async fn a_call_without_a_good_key_is_unauthorised() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let key = &bank.key;
+    let stranger = world.stranger();
+    let headers = [
+        String::new(),
+        "Bearer".to_owned(),
+        "Bearer ".to_owned(),
+        format!("Basic {key}"),
+        format!("Bearer {}", &key[..key.len() - 1]),
+        format!("Bearer {key}x"),
+        format!("Bearer {}", key.to_uppercase()),
+        format!("Bearer {}", key.replace("sk_live_", "sk_test_")),
+        format!("Bearer x {key}"),
+        format!("Bearer {key},{key}"),
+        "Bearer sk_live_".to_owned(),
+        "Bearer st_something".to_owned(),
+        key.clone(),
+    ];
+    for header in &headers {
+        let answer = stranger.with("authorization", header).get("/v1/users/ann").await;
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "RFC 9110, 15.5.2");
+        answer.refused(401, "api_key_invalid");
+    }
+    stranger.get("/v1/users/ann").await.refused(401, "api_key_invalid");
+    stranger.get(&format!("/v1/users/ann?api_key={key}")).await.refused(401, "api_key_invalid");
+    stranger.with("x-api-key", key).get("/v1/users/ann").await.refused(401, "api_key_invalid");
+    bank.with("authorization", &format!("Bearer {key}")).get("/v1/users/ann").await.refused(401, "api_key_invalid");
+    stranger.with("authorization", &format!("bearer {key}")).get("/v1/users/ann").await.is(200);
+}
+
+/// Every call that the document describes, tried by somebody whom nobody knows.
+#[tokio::test]
+async fn every_call_but_the_public_ones_needs_a_key() {
+    let world = World::start().await;
+    world.bank().await;
+    let public = ["/livez", "/readyz", "/.well-known/jwks.json"];
+    let mut tried = 0;
+    for (method, template) in world.document().await.calls() {
+        if public.contains(&template.as_str()) {
+            continue;
+        }
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        world.stranger().call(method, &filled(&template, "ann"), Some(json!({}))).await.refused(401, "api_key_invalid");
+        tried += 1;
+    }
+    assert!(tried >= 20, "{tried} calls");
+}
+
+/// K-03: least scope. Each call is tried with every scope but its own.
+#[tokio::test]
+async fn a_key_does_only_what_its_scopes_say() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let mut callers: Vec<(Scope, Caller)> = Vec::new();
+    for scope in Scope::ALL {
+        callers.push((scope, world.caller(&world.key(&bank.rp, &[scope], None).await)));
+    }
+    let needs = |method: &str, template: &str| match (method, template) {
+        (_, t) if t.starts_with("/v1/challenges") => Scope::Challenges,
+        (_, t) if t.starts_with("/v1/sessions") || t.ends_with("/sessions") => Scope::Sessions,
+        ("GET", _) => Scope::UsersRead,
+        _ => Scope::FactorsWrite,
+    };
+    for (method, template) in world.document().await.calls() {
+        if !template.starts_with("/v1/") {
+            continue;
+        }
+        let need = needs(&method, &template);
+        let verb = Method::from_bytes(method.as_bytes()).expect("a method");
+        for (scope, caller) in &callers {
+            let body = Some(sample(&method, &template)).filter(|b| !b.is_null());
+            let answer = caller.call(verb.clone(), &filled(&template, "ann"), body).await;
+            let may = *scope == need || *scope == Scope::Admin;
+            assert_eq!(
+                answer.code() != "scope_missing",
+                may,
+                "{method} {template} with {}: {}",
+                scope.as_str(),
+                answer.body
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_ends_at_once_when_it_is_revoked_and_at_its_time() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let new = world.operator.create_key(&bank.rp, Vec::new(), None).await.expect("a key");
+    let caller = world.caller(&new.secret);
+    caller.get("/v1/users/ann").await.is(200);
+    world.operator.revoke_key(new.key.id.as_str()).await.expect("it is revoked");
+    caller.get("/v1/users/ann").await.refused(401, "api_key_invalid");
+    bank.get("/v1/users/ann").await.is(200);
+
+    let caller = world.caller(&world.key(&bank.rp, &[], Some(3600)).await);
+    world.wait(3599);
+    caller.get("/v1/users/ann").await.is(200);
+    world.wait(1);
+    caller.get("/v1/users/ann").await.refused(401, "api_key_invalid");
+}
+
+/// K-01: 256 bits, and the prefix tells trials from real people.
+#[tokio::test]
+async fn keys_of_live_and_test_parties_differ_in_their_prefix() {
+    let world = World::start().await;
+    let (live, test) = (world.bank().await, world.party("Trial", "trial.example", true).await);
+    assert!(live.key.starts_with("sk_live_") && live.key.len() == 8 + 43, "{}", live.key);
+    assert!(test.key.starts_with("sk_test_") && test.key.len() == 8 + 43, "{}", test.key);
+    test.get("/v1/users/ann").await.is(200);
+}
+
+/// 3.33: an id of another relying party looks exactly like an unknown one, for every call.
+#[tokio::test]
+async fn nothing_of_another_relying_party_is_reachable() {
+    let world = World::start().await;
+    let (bank, shop) = (world.bank().await, world.party("Shop", "shop.example", false).await);
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    let pending = ann.begin_totp().await;
+    ann.recovery_codes().await;
+    let session = ann.session(&app, json!({})).await;
+    let challenge = ann.challenge(json!({})).await;
+    let ids = [
+        ("/v1/challenges/{id}", challenge.id.as_str(), "chl_00000000000070008000000000000000"),
+        ("/v1/sessions/{id}", session["id"].as_str().expect("an id"), "ses_00000000000070008000000000000000"),
+        ("/v1/users/{user_id}/factors/{id}", app.id.as_str(), "fac_00000000000070008000000000000000"),
+        ("/v1/users/{user_id}/factors/{id}", pending.id.as_str(), "fac_00000000000070008000000000000000"),
+    ];
+    let mut tried = 0;
+    for (method, template) in world.document().await.calls() {
+        for (prefix, theirs, unknown) in ids.iter().filter(|(prefix, ..)| template.starts_with(prefix)) {
+            let verb = Method::from_bytes(method.as_bytes()).expect("a method");
+            let body = || Some(sample(&method, &template)).filter(|b| !b.is_null());
+            let at = |id: &str| template.replace("{user_id}", "ann").replace("{id}", id);
+            let mut foreign = shop.call(verb.clone(), &at(theirs), body()).await.refused(404, "not_found");
+            let mut nothing = shop.call(verb, &at(unknown), body()).await.refused(404, "not_found");
+            foreign["request_id"] = json!(null);
+            nothing["request_id"] = json!(null);
+            assert_eq!(foreign, nothing, "{method} {template} {prefix}");
+            tried += 1;
+        }
+    }
+    assert!(tried >= 13, "{tried} calls");
+    assert_eq!(shop.introspect(json!({"token": session["token"]})).await, json!({"active": false, "satisfied": false}));
+    assert_eq!(shop.introspect(json!({"token": session["jwt"]})).await, json!({"active": false, "satisfied": false}));
+    let there = shop.user("ann").shown().await;
+    assert_eq!(there["factors"], json!([]));
+    assert_eq!(there["recovery_codes"]["status"], "none");
+    shop.delete("/v1/users/ann").await.is(204);
+    shop.delete("/v1/users/ann/sessions").await.is(204);
+
+    assert!(bank.is_active(&session["token"]).await);
+    assert_eq!(challenge.attempts_left().await, 5);
+    challenge.verify(app.answer()).await.is(200);
+    assert_eq!(ann.factors().await.len(), 2);
+    // Of one name, and strangers to each other.
+    let there = shop.user("ann").enrol_totp().await;
+    shop.user("ann").session(&there, json!({})).await;
+}
+
+#[tokio::test]
+async fn ids_are_a_prefix_and_a_part_that_sorts_by_time() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(ann.challenge(json!({})).await.id);
+        world.wait(1);
+    }
+    assert!(ids.is_sorted() && ids.iter().all(|id| id.starts_with("chl_")), "{ids:?}");
+    assert!(bank.rp.id.as_str().starts_with("rp_") && app.id.starts_with("fac_"));
+    let session = ann.session(&app, json!({})).await;
+    assert!(text(&session["id"]).starts_with("ses_") && text(&session["token"]).starts_with("st_"));
+}
+
+#[tokio::test]
+async fn health_and_keys_are_public() {
+    let world = World::start().await;
+    let stranger = world.stranger();
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(stranger.get(path).await.is(200)["status"], "ok");
+    }
+    let jwks = stranger.get("/.well-known/jwks.json").await;
+    assert_eq!(jwks.header("cache-control"), Some("public, max-age=300"));
+    jwks.is(200);
+}
+
+/// C-09, C-10: no origin but a registered one is let in by a browser, and nothing is sniffed.
+#[tokio::test]
+async fn only_registered_origins_get_cors_headers() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let known = bank.with("origin", bank.origin()).get("/v1/users/ann").await;
+    assert_eq!(known.header("access-control-allow-origin"), Some("https://bank.example"));
+    assert_eq!(known.header("x-content-type-options"), Some("nosniff"));
+    for origin in ["https://evil.example", "null", "https://bank.example.evil.example", "http://bank.example"] {
+        let unknown = bank.with("origin", origin).get("/v1/users/ann").await;
+        assert_eq!(unknown.header("access-control-allow-origin"), None, "{origin}");
+    }
+}
+
+/// A path of this template for this user, with ids that nobody has.
+fn filled(template: &str, user: &str) -> String {
+    let kind = if template.contains("/factors/") {
+        "fac"
+    } else if template.contains("/sessions/") {
+        "ses"
+    } else {
+        "chl"
+    };
+    template.replace("{user_id}", user).replace("{id}", &format!("{kind}_00000000000070008000000000000000"))
+}
+
+/// A body that fits the call, so that it is refused for no other reason.
+fn sample(method: &str, template: &str) -> serde_json::Value {
+    match (method, template.rsplit('/').next().unwrap_or_default()) {
+        ("POST", "challenges") => json!({"user_id": "ann"}),
+        ("POST", "prepare") => json!({"type": "webauthn"}),
+        ("POST", "verify") => json!({"type": "totp", "code": "123456"}),
+        ("POST", "exchange" | "activate") => json!({"code": "123456"}),
+        ("POST", "factors") => json!({"type": "totp"}),
+        ("POST", "introspect") => json!({"token": "st_x"}),
+        ("POST", "portal-sessions") => json!({"user_id": "ann", "flow": "settings"}),
+        ("POST", "recovery-codes") | ("PUT", _) => json!({}),
+        ("PATCH", _) => json!({"name": "New"}),
+        _ => serde_json::Value::Null,
+    }
+}

@@ -1,0 +1,20 @@
+//! The engine as its callers see it: api.md, sentence by sentence, over HTTP. One module a resource; what every answer must be
+//! is checked beneath, in `support::document`.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "in tests a panic is the report")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod challenges;
+mod commands;
+mod conventions;
+mod factors;
+mod portal;
+mod races;
+mod secrets;
+mod sessions;
+mod texts;
+mod throttle;
+mod users;
+mod webauthn;

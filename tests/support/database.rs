@@ -1,0 +1,96 @@
+//! A fresh database for one test: a SQLite file in a folder of its own, or a new database on the PostgreSQL server of
+//! `COUNTERSIGN_TEST_POSTGRES`. Both are gone afterwards, the latter with its server.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use countersign::clock::{Clock, SystemClock};
+use countersign::config::{Database, Storage};
+use countersign::store::Store;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// Where one test keeps its rows and files.
+pub struct Scratch {
+    pub storage: Storage,
+    folder: PathBuf,
+}
+
+impl Scratch {
+    /// On PostgreSQL where `COUNTERSIGN_TEST_DATABASE` says so, else on SQLite.
+    pub async fn new() -> Scratch {
+        match std::env::var("COUNTERSIGN_TEST_DATABASE").as_deref() {
+            Ok("postgres") => Scratch::postgres().await.expect("COUNTERSIGN_TEST_POSTGRES names a server"),
+            _ => Scratch::sqlite(),
+        }
+    }
+
+    pub fn sqlite() -> Scratch {
+        let folder = folder();
+        let database = Database::Sqlite(folder.join("countersign.db"));
+        Scratch { storage: Storage { database, pool: 8 }, folder }
+    }
+
+    /// `None` where there is no server.
+    pub async fn postgres() -> Option<Scratch> {
+        let server = std::env::var("COUNTERSIGN_TEST_POSTGRES").ok()?;
+        let name = unique("countersign_test").replace('-', "_");
+        let mut conn = PgConnection::connect(&server).await.expect("the PostgreSQL server answers");
+        let create = AssertSqlSafe(format!("create database {name}"));
+        sqlx::raw_sql(create).execute(&mut conn).await.expect("the user may create databases");
+        let mut url = url::Url::parse(&server).expect("an address");
+        url.set_path(&name);
+        Some(Scratch { storage: Storage { database: Database::Postgres(url.into()), pool: 8 }, folder: folder() })
+    }
+
+    /// Both kinds, as far as they are there.
+    pub async fn all() -> Vec<Scratch> {
+        [Scratch::sqlite()].into_iter().chain(Scratch::postgres().await).collect()
+    }
+
+    /// A store on it, with its schema up to date.
+    pub async fn store(&self) -> Store {
+        let store = match &self.storage.database {
+            Database::Sqlite(path) => Store::sqlite(path, 4).await,
+            Database::Postgres(url) => Store::postgres(url, 4).await,
+        };
+        let store = store.expect("the database opens");
+        store.migrate().await.expect("the schema is brought up to date");
+        store
+    }
+
+    pub fn is_sqlite(&self) -> bool {
+        matches!(self.storage.database, Database::Sqlite(_))
+    }
+
+    /// A folder of this test's own.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// As the setting `database_url` takes it.
+    pub fn url(&self) -> String {
+        match &self.storage.database {
+            Database::Sqlite(path) => format!("sqlite:{}", path.display()),
+            Database::Postgres(url) => url.clone(),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn folder() -> PathBuf {
+    let folder = std::env::temp_dir().join(unique("countersign"));
+    std::fs::create_dir_all(&folder).expect("a folder for temporary files");
+    folder
+}
+
+fn unique(prefix: &str) -> String {
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{prefix}-{}-{}-{number}", std::process::id(), SystemClock.now().0)
+}

@@ -1,0 +1,45 @@
+//! What tests share: a fresh database, a real engine on it, a way to speak to it over HTTP, a gateway that takes its texts, and
+//! verbs that read like the story that a test tells.
+
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+#![allow(clippy::expect_used, clippy::panic, reason = "in tests a panic is the report")]
+
+pub mod authenticator;
+pub mod child;
+pub mod database;
+pub mod document;
+pub mod gateway;
+pub mod speak;
+pub mod verbs;
+pub mod world;
+
+pub use authenticator::Authenticator;
+pub use serde_json::{Value, json};
+pub use speak::{Answer, Caller};
+pub use verbs::{App, Bank, Challenge, Passkey, Phone, User};
+pub use world::World;
+
+/// Runs the same call this many times at once, each from its own copy, and gives all answers.
+pub async fn at_once<T, F>(copies: usize, call: impl Fn(usize) -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let tasks: Vec<_> = (0..copies).map(|n| tokio::spawn(call(n))).collect();
+    let mut answers = Vec::with_capacity(copies);
+    for task in tasks {
+        answers.push(task.await.expect("a copy that does not panic"));
+    }
+    answers
+}
+
+/// Waits until this holds, in real time and not for long.
+pub async fn until(holds: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("it never came about");
+}
