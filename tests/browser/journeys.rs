@@ -111,6 +111,8 @@ async fn a_passkey_that_was_removed_meanwhile_is_told_and_forgotten_by_the_brows
     let world = World::start().await;
     let first = browser.plug_in(json!({})).await;
     enrol(&world, &browser, "u").await;
+    // Lists are in order of time, and two of the same millisecond in no order.
+    world.clock.advance(1);
     browser.go(&world.portal("u", "add_passkey").await).await;
     browser.press(OPEN).await;
     browser.press(START).await;
