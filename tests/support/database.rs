@@ -1,6 +1,8 @@
 //! A fresh database for one test: a SQLite file in a folder of its own, or a new database on the PostgreSQL server of
 //! `COUNTERSIGN_TEST_POSTGRES`. Both are gone afterwards, the latter with its server.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
