@@ -62,6 +62,13 @@ impl Scratch {
         store
     }
 
+    /// The server, and the database's name on it.
+    pub fn server(&self) -> (String, String) {
+        let url = url::Url::parse(&self.url()).expect("an address");
+        let server = std::env::var("COUNTERSIGN_TEST_POSTGRES").expect("a server");
+        (server, url.path().trim_start_matches('/').to_owned())
+    }
+
     pub fn is_sqlite(&self) -> bool {
         matches!(self.storage.database, Database::Sqlite(_))
     }

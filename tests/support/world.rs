@@ -39,7 +39,11 @@ impl World {
 
     /// With other settings.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Arc<World> {
-        let scratch = Scratch::new().await;
+        World::start_on(Scratch::new().await, change).await
+    }
+
+    /// On this database.
+    pub async fn start_on(scratch: Scratch, change: impl FnOnce(&mut Config)) -> Arc<World> {
         let gateway = Gateway::start().await;
         // Five seconds into a step of authenticator apps, so that a test knows where the next one begins.
         let now = SystemClock.now().seconds();
