@@ -26,7 +26,7 @@ pub struct World {
     pub gateway: Gateway,
     pub operator: Operator,
     pub client: reqwest::Client,
-    pub scratch: Scratch,
+    pub scratch: Arc<Scratch>,
     config: Config,
     address: Mutex<SocketAddr>,
     running: Mutex<Option<Running>>,
@@ -61,6 +61,24 @@ impl World {
             clock_file: None,
         };
         change(&mut config);
+        World::put_together(config, Arc::new(scratch), gateway, clock, listener).await
+    }
+
+    /// Another node on the same database, under the same clock.
+    pub async fn second(&self) -> Arc<World> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (scratch, gateway, clock) = (Arc::clone(&self.scratch), self.gateway.clone(), Arc::clone(&self.clock));
+        World::put_together(self.config.clone(), scratch, gateway, clock, listener).await
+    }
+
+    async fn put_together(
+        config: Config,
+        scratch: Arc<Scratch>,
+        gateway: Gateway,
+        clock: Arc<ManualClock>,
+        listener: TcpListener,
+    ) -> Arc<World> {
+        let address = listener.local_addr().expect("an address");
         let running = run(&config, &clock, listener).await;
         let store = match &config.storage.database {
             Database::Sqlite(path) => Store::sqlite(path, 1).await,
