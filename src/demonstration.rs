@@ -46,7 +46,7 @@ pub enum DemoError {
 }
 
 /// The demo's relying party.
-const NAME: &str = "Harbour Bank (demo)";
+const NAME: &str = "Harbour Bank";
 
 /// Starts engine and demo application.
 pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {

@@ -182,8 +182,16 @@ async fn keep_house(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(HOUSEKEEPING) => {
-                if let Err(error) = engine.purge().await {
-                    tracing::warn!(%error, "housekeeping failed");
+                // Step after step until nothing is left to remove: a minute may bring more than one step takes.
+                loop {
+                    match engine.purge().await {
+                        Ok(0) => break,
+                        Ok(_) => tokio::task::yield_now().await,
+                        Err(error) => {
+                            tracing::warn!(%error, "housekeeping failed");
+                            break;
+                        }
+                    }
                 }
             }
             () = &mut stopped => return,

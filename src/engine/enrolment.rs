@@ -211,7 +211,6 @@ impl Engine {
                     sealed: enrolled.secret.map(sealed),
                     credential_id: enrolled.credential_id.clone(),
                     last_step: enrolled.last_step,
-                    at: at.now,
                 }));
                 if let Some(credential) = &enrolled.credential_id
                     && let Some(holder) = self.store.credential_holder(rp, credential).await?

@@ -12,7 +12,7 @@ use crate::model::{
     Challenge, ChallengeStatus, Flow, Id, Kind, MethodKind, Moment, Portal, PortalSession, RelyingParty, Requirement,
     Terms, Timestamp,
 };
-use crate::policy::assurance;
+use crate::policy::{assurance, requirement};
 use crate::store;
 use crate::token::ClientToken;
 use crate::vault::{same, token_hash};
@@ -70,7 +70,11 @@ impl Engine {
             return Err(Error::ReturnUrlNotAllowed);
         }
         let session = match &new.session_token {
-            Some(token) => self.session_of_token(&at, caller, token).await?.filter(|s| s.user_id == new.user_id),
+            Some(token) => self.session_of_token(&at, caller, token).await?.filter(|s| {
+                let serves =
+                    s.grant.action == requirement::LOGIN || s.grant.action.starts_with(requirement::FACTOR_ACTIONS);
+                s.user_id == new.user_id && serves && !s.grant.single_use
+            }),
             None => None,
         };
         let id = Id::new(Kind::Portal, &at);

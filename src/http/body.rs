@@ -112,6 +112,20 @@ impl<'de, const MAX: usize> Deserialize<'de> for Text<MAX> {
     }
 }
 
+/// What a browser said of itself, passed on: cut to its length in characters, without control characters, and nobody is turned away
+/// for it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct Told<const MAX: usize>(String);
+
+impl<const MAX: usize> Told<MAX> {
+    /// The text, unless there is none.
+    pub fn take(self) -> Option<String> {
+        let text: String = self.0.chars().filter(|c| !c.is_control()).take(MAX).collect();
+        Some(text).filter(|t| !t.is_empty())
+    }
+}
+
 /// `{user_id}` of a path.
 pub struct OfUser(pub String);
 

@@ -329,24 +329,24 @@ impl Methods {
     }
 }
 
-/// Six ASCII digits of what a person typed or pasted (requirement T-20).
-///
-/// White space, dashes and a leading `#` go, full-width digits become ASCII; anything else, other digits included, is malformed.
+/// Six ASCII digits of what a person typed or pasted (requirement T-20); anything else, other digits included, is malformed.
 pub fn six_digits(text: &str) -> Result<String, Refusal> {
-    let digits: String = loosened(text.trim_start().strip_prefix(['#', '＃']).unwrap_or(text))
-        .map(|c| match c {
-            '０'..='９' => char::from(b'0' + (u32::from(c) - u32::from('０')) as u8),
-            other => other,
-        })
-        .collect();
+    let digits: String = loosened(text).collect();
     let good = digits.len() == 6 && digits.bytes().all(|b| b.is_ascii_digit());
     good.then_some(digits).ok_or(Refusal::Malformed)
 }
 
-/// The text without white space, dashes and invisible separators.
+/// What codes are freed of, whatever their kind (api.md, 3): white space, dashes, invisible separators and a leading `#` go,
+/// full-width digits become ASCII.
 fn loosened(text: &str) -> impl Iterator<Item = char> + '_ {
-    text.chars().filter(|c| {
-        !c.is_whitespace() && !matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{ff0d}')
+    let text = text.trim_start();
+    let between = |c: &char| {
+        c.is_whitespace()
+            || matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{ff0d}')
+    };
+    text.strip_prefix(['#', '＃']).unwrap_or(text).chars().filter(move |c| !between(c)).map(|c| match c {
+        '０'..='９' => char::from(b'0' + (u32::from(c) - u32::from('０')) as u8),
+        other => other,
     })
 }
 

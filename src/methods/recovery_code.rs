@@ -108,8 +108,14 @@ mod tests {
     #[test]
     fn case_spaces_dashes_and_look_alikes_do_not_matter() {
         let meant = normalised("0123-4567-89AB-CD1F").expect("a code");
-        for typed in ["0123456789abcd1f", " o123 4567 89ab cdlf ", "O123–4567–89AB–CDIF", "0123-4567-89AB-CD1F\n"]
-        {
+        for typed in [
+            "0123456789abcd1f",
+            " o123 4567 89ab cdlf ",
+            "O123–4567–89AB–CDIF",
+            "0123-4567-89AB-CD1F\n",
+            "#0123-4567-89AB-CD1F",
+            "０123-4567-89AB-CD1F",
+        ] {
             assert_eq!(normalised(typed).expect("a code"), meant, "{typed}");
         }
     }

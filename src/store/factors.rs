@@ -69,8 +69,6 @@ pub struct Activation {
     pub credential_id: Option<String>,
     /// The step that the first code spent.
     pub last_step: i64,
-    /// When.
-    pub at: Timestamp,
 }
 
 impl Store {

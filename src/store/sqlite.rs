@@ -71,13 +71,13 @@ impl Sqlite {
             .busy_timeout(Duration::from_secs(10))
             .statement_cache_capacity(512)
             .disable_statement_logging();
-        let writer = SqliteConnection::connect_with(&options).await?;
+        let mut writer = SqliteConnection::connect_with(&options).await?;
+        migrate(&mut writer).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(pool)
             .acquire_timeout(ACQUIRE)
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        super::MIGRATIONS.run(&readers).await.map_err(|e| Error::Unavailable(e.to_string()))?;
         let (jobs, waiting) = mpsc::channel(QUEUE);
         tokio::spawn(write_all(writer, waiting));
         Ok(Sqlite { readers, jobs })
@@ -103,6 +103,13 @@ impl Sqlite {
         self.jobs.send(job).await.map_err(|_| gone())?;
         told.await.map_err(|_| gone())?
     }
+}
+
+/// Brings the schema up to date inside one write: another process that does the same at this moment waits, and finds it done.
+async fn migrate(conn: &mut SqliteConnection) -> Result<()> {
+    let mut write = conn.begin_with("begin immediate").await?;
+    super::MIGRATIONS.run(&mut *write).await.map_err(|e| Error::Unavailable(e.to_string()))?;
+    Ok(write.commit().await?)
 }
 
 async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>) {

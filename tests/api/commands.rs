@@ -301,3 +301,27 @@ async fn there_is_no_demo_and_no_inbox_in_a_real_engine() {
     let inbox = nobody.get("/dev/inbox").await.1;
     assert_eq!(inbox["data"][0]["to"], "+14155550123");
 }
+
+/// Whoever comes first makes the file, and the others find it made.
+#[tokio::test]
+async fn commands_at_once_on_a_missing_file_all_succeed() {
+    let place = std::sync::Arc::new(Place::new().await);
+    if !place.scratch.is_sqlite() {
+        return;
+    }
+    let make = |n: usize| {
+        let place = place.clone();
+        std::thread::spawn(move || {
+            let name = format!("Bank {n}");
+            let rp = ["rp", "create", "--name", &name, "--rp-id", "bank.example", "--origin", "https://bank.example"];
+            let ended = place.run(&rp);
+            (ended.status, ended.stderr)
+        })
+    };
+    let threads: Vec<_> = (0..8).map(make).collect();
+    for thread in threads {
+        let (status, stderr) = thread.join().expect("no panic");
+        assert_eq!(status, Some(0), "{stderr}");
+    }
+    assert_eq!(place.answer(&["rp", "list", "--json"]).as_array().map(Vec::len), Some(8));
+}

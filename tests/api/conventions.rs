@@ -3,7 +3,9 @@
 use reqwest::Method;
 
 use countersign::model::Scope;
+use sqlx::Connection;
 
+use crate::support::database::Scratch;
 use crate::support::verbs::text;
 use crate::support::{Caller, World, json};
 
@@ -406,6 +408,32 @@ async fn only_registered_origins_get_cors_headers() {
         let unknown = bank.with("origin", origin).get("/v1/users/ann").await;
         assert_eq!(unknown.header("access-control-allow-origin"), None, "{origin}");
     }
+}
+
+/// a store that is gone is an outage, never a verdict; and nothing was lost when it is back.
+#[tokio::test]
+async fn without_its_database_the_engine_says_so() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    let (server, name) = scratch.server();
+    let world = World::start_on(scratch, |_| {}).await;
+    let ann = world.bank().await.user("ann");
+    let app = ann.enrol_totp().await;
+    let challenge = ann.challenge(json!({})).await;
+    let run = |text: String| {
+        let server = server.clone();
+        async move {
+            let mut conn = sqlx::PgConnection::connect(&server).await.expect("the server answers");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut conn).await.expect("it does so");
+        }
+    };
+    run(format!("alter database {name} allow_connections false")).await;
+    run(format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")).await;
+    world.stranger().get("/livez").await.is(200);
+    world.stranger().get("/readyz").await.refused(503, "store_unavailable");
+    challenge.verify(app.now()).await.refused(503, "store_unavailable");
+    run(format!("alter database {name} allow_connections true")).await;
+    world.stranger().get("/readyz").await.is(200);
+    challenge.verify(app.now()).await.is(200);
 }
 
 /// A path of this template for this user, with ids that nobody has.

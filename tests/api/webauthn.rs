@@ -371,3 +371,29 @@ async fn request_options_ask_for_verification() {
     assert!(options["publicKey"].is_null());
     ann.ask(json!({"require": {"userVerification": "discouraged"}})).await.invalid("require.userVerification");
 }
+
+/// api.md, 2: the origin of `public_url` is accepted where its host is the RP ID or below it, and nowhere else.
+#[tokio::test]
+async fn the_engines_own_origin_counts_where_the_rp_id_covers_it() {
+    let world = World::start().await;
+    let (local, bank) = (world.party("Local", "localhost", true).await, world.bank().await);
+    let ann = local.user("ann");
+    let port = world.issuer().rsplit(':').next().expect("a port").to_owned();
+    let mut passkey = ann.enrol_passkey_on(Authenticator::new(&world.issuer())).await;
+    prove(&ann.challenge(json!({})).await, &mut passkey).await.is(200);
+    for origin in [
+        "http://localhost",
+        "http://localhost:1",
+        &format!("https://localhost:{port}"),
+        &format!("http://x.localhost:{port}"),
+    ] {
+        let (id, options) = ann.begin_passkey().await;
+        let credential = Authenticator::new(origin).create(&options).expect("a host below the RP ID");
+        ann.activate(&id, json!({"credential": credential})).await.refused(422, "credential_invalid");
+    }
+    let (id, options) = bank.user("ann").begin_passkey().await;
+    let mut device = Authenticator::new(&world.issuer());
+    let credential =
+        device.create_lying(&options, &RegistrationLie::with_challenge(options["challenge"].as_str().expect("a text")));
+    bank.user("ann").activate(&id, json!({"credential": credential})).await.refused(422, "credential_invalid");
+}

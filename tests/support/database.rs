@@ -1,6 +1,8 @@
 //! A fresh database for one test: a SQLite file in a folder of its own, or a new database on the PostgreSQL server of
 //! `COUNTERSIGN_TEST_POSTGRES`. Both are gone afterwards, the latter with its server.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -58,6 +60,13 @@ impl Scratch {
         let store = store.expect("the database opens");
         store.migrate().await.expect("the schema is brought up to date");
         store
+    }
+
+    /// The server, and the database's name on it.
+    pub fn server(&self) -> (String, String) {
+        let url = url::Url::parse(&self.url()).expect("an address");
+        let server = std::env::var("COUNTERSIGN_TEST_POSTGRES").expect("a server");
+        (server, url.path().trim_start_matches('/').to_owned())
     }
 
     pub fn is_sqlite(&self) -> bool {

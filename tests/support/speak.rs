@@ -39,6 +39,11 @@ impl Caller {
         caller
     }
 
+    /// The same, at another node.
+    pub fn at(&self, world: &Arc<World>) -> Caller {
+        Caller { world: Arc::clone(world), ..self.clone() }
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, None).await
     }

@@ -26,7 +26,7 @@ pub struct World {
     pub gateway: Gateway,
     pub operator: Operator,
     pub client: reqwest::Client,
-    pub scratch: Scratch,
+    pub scratch: Arc<Scratch>,
     config: Config,
     address: Mutex<SocketAddr>,
     running: Mutex<Option<Running>>,
@@ -39,7 +39,11 @@ impl World {
 
     /// With other settings.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Arc<World> {
-        let scratch = Scratch::new().await;
+        World::start_on(Scratch::new().await, change).await
+    }
+
+    /// On this database.
+    pub async fn start_on(scratch: Scratch, change: impl FnOnce(&mut Config)) -> Arc<World> {
         let gateway = Gateway::start().await;
         // Five seconds into a step of authenticator apps, so that a test knows where the next one begins.
         let now = SystemClock.now().seconds();
@@ -57,6 +61,24 @@ impl World {
             clock_file: None,
         };
         change(&mut config);
+        World::put_together(config, Arc::new(scratch), gateway, clock, listener).await
+    }
+
+    /// Another node on the same database, under the same clock.
+    pub async fn second(&self) -> Arc<World> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (scratch, gateway, clock) = (Arc::clone(&self.scratch), self.gateway.clone(), Arc::clone(&self.clock));
+        World::put_together(self.config.clone(), scratch, gateway, clock, listener).await
+    }
+
+    async fn put_together(
+        config: Config,
+        scratch: Arc<Scratch>,
+        gateway: Gateway,
+        clock: Arc<ManualClock>,
+        listener: TcpListener,
+    ) -> Arc<World> {
+        let address = listener.local_addr().expect("an address");
         let running = run(&config, &clock, listener).await;
         let store = match &config.storage.database {
             Database::Sqlite(path) => Store::sqlite(path, 1).await,

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use crate::engine::{Answer, DEFAULT_ACTION, Given, NewChallenge};
-use crate::http::body::Text;
+use crate::http::body::{Text, Told};
 use crate::http::problem::Refused;
 use crate::model::{Acr, Client, Detail, Display, Id, Kind, MethodKind, Requirement, Terms, User};
 
@@ -111,13 +111,13 @@ struct DetailRequest {
 struct ClientRequest {
     /// Its address.
     #[schema(value_type = Option<String>)]
-    ip: Option<Text<64>>,
+    ip: Option<Told<64>>,
     /// Its `User-Agent`.
     #[schema(value_type = Option<String>)]
-    user_agent: Option<Text<1024>>,
+    user_agent: Option<Told<256>>,
     /// An opaque name of the device.
     #[schema(value_type = Option<String>)]
-    device: Option<Text<255>>,
+    device: Option<Told<255>>,
 }
 
 /// An answer to a challenge: `code`, or `credential` for `webauthn`.
@@ -198,9 +198,9 @@ impl CreateRequest {
             }
         };
         let client = self.client.map_or_else(Client::default, |c| Client {
-            ip: c.ip.map(Text::take),
-            user_agent: c.user_agent.map(Text::take),
-            device: c.device.map(Text::take),
+            ip: c.ip.and_then(Told::take),
+            user_agent: c.user_agent.and_then(Told::take),
+            device: c.device.and_then(Told::take),
         });
         let terms = Terms {
             action: self.action.map_or_else(|| DEFAULT_ACTION.to_owned(), Text::take),

@@ -61,6 +61,12 @@ pub struct IntrospectionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = "date-time")]
     expires_at: Option<String>,
+    /// Digest of what the person saw: base64url SHA-256 of the canonical JSON of `display.details`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ctx: Option<String>,
+    /// The caller's own thread.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    binding: Option<String>,
     /// RFC 9470: what to answer the caller, where a stronger or newer proof would help.
     #[serde(skip_serializing_if = "Option::is_none")]
     www_authenticate: Option<String>,
@@ -77,6 +83,8 @@ impl IntrospectionView {
         amr: None,
         auth_time: None,
         expires_at: None,
+        ctx: None,
+        binding: None,
         www_authenticate: None,
     };
 }
@@ -109,6 +117,8 @@ pub async fn introspect(
             amr: Some(session.grant.amr),
             auth_time: Some(session.grant.auth_time.rfc3339()),
             expires_at: Some(session.expires_at.rfc3339()),
+            ctx: session.grant.context,
+            binding: session.grant.binding,
             www_authenticate,
         },
     }))

@@ -47,7 +47,7 @@ impl Bank {
         let running = run_demo(options).await.expect("the demo starts");
         let storage = Storage { database: Database::Sqlite(folder.join("countersign.db")), pool: 2 };
         let operator = countersign::operator(&storage).await.expect("the demo's database");
-        let rp = operator.relying_party("Harbour Bank (demo)").await.expect("the demo's relying party");
+        let rp = operator.relying_party("Harbour Bank").await.expect("the demo's relying party");
         let key = operator.create_key(&rp, Vec::new(), None).await.expect("a key").secret;
         let origins = [first, second].map(|address| format!("http://localhost:{}", address.port()));
         Bank { origins, key, api: client(), folder, _running: running }

@@ -1,0 +1,883 @@
+//! The store's contract, on SQLite and, where `COUNTERSIGN_TEST_POSTGRES` names a server, on PostgreSQL: every statement
+//! prepares, every verb writes all of it or nothing, and every consumption has one winner.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "in tests a panic is the report")]
+
+#[path = "support/database.rs"]
+mod database;
+
+use std::collections::BTreeSet;
+
+use countersign::clock::{Clock, SystemClock, SystemRng};
+use countersign::config::Database;
+use countersign::model::{
+    Acr, Actor, Budget, BudgetKey, Challenge, Channel, Details, Event, Evidence, Factor, Grant, Id, Kind, MethodKind,
+    Mode, Moment, Outcome, Prompt, Proof, RecoverySet, RecoveryStatus, RelyingParty, Session, Terms, Timestamp, User,
+};
+use countersign::store::{
+    Activation, BudgetChange, ChallengeChange, Contest, Error, FactorChange, NewChallenge, NewFactor, NewSession,
+    PromptChange, Reservation, Settlement, Store, ThrottleChange, ThrottleState,
+};
+use database::Scratch;
+use sqlx::{AssertSqlSafe, Connection, Executor, SqlSafeStr};
+
+// --- statements ---
+
+/// design.md: queries are checked by preparing every statement on both databases.
+#[tokio::test]
+async fn every_statement_prepares() {
+    let statements = statements();
+    assert!(statements.len() > 70, "{} statements", statements.len());
+    for scratch in Scratch::all().await {
+        scratch.store().await;
+        let mut wrong = Vec::new();
+        for statement in &statements {
+            let text = AssertSqlSafe(statement.clone()).into_sql_str();
+            let done = match &scratch.storage.database {
+                Database::Sqlite(path) => {
+                    let mut conn =
+                        sqlx::SqliteConnection::connect(&path.display().to_string()).await.expect("it opens");
+                    conn.prepare(text).await.map(drop)
+                }
+                Database::Postgres(url) => {
+                    let mut conn = sqlx::PgConnection::connect(url).await.expect("it opens");
+                    conn.prepare(text).await.map(drop)
+                }
+            };
+            wrong.extend(done.err().map(|error| format!("{statement}\n  {error}")));
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}
+
+/// The text literals in `src/store` that begin with a verb of SQL.
+fn statements() -> BTreeSet<String> {
+    let mut found: BTreeSet<String> = countersign::store::statements().map(str::to_owned).into();
+    for entry in std::fs::read_dir("src/store").expect("the store's folder") {
+        let path = entry.expect("an entry").path();
+        // These put their statements together: the first hands them out above, the settlement's parts run in its own tests.
+        if path.ends_with("dossier.rs") || path.ends_with("settlement.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(path).expect("UTF-8");
+        for (at, _) in text.match_indices('"') {
+            let rest = &text[at + 1..];
+            let is_statement =
+                ["select ", "insert into ", "update ", "delete from "].iter().any(|v| rest.starts_with(v));
+            if is_statement && let Some(end) = rest.find('"') {
+                found.insert(rest[..end].to_owned());
+            }
+        }
+    }
+    found
+}
+
+// --- the schema ---
+
+#[tokio::test]
+async fn two_nodes_may_migrate_at_once() {
+    for scratch in Scratch::all().await {
+        let open = || async {
+            match &scratch.storage.database {
+                Database::Sqlite(path) => Store::sqlite(path, 2).await,
+                Database::Postgres(url) => Store::postgres(url, 2).await,
+            }
+        };
+        let migrate = || async {
+            let store = open().await.expect("it opens");
+            store.migrate().await.expect("it migrates");
+            assert!(store.is_migrated().await.expect("it answers"));
+            store.ping().await.expect("it answers");
+        };
+        tokio::join!(migrate(), migrate(), migrate(), migrate());
+    }
+}
+
+#[tokio::test]
+async fn a_sqlite_file_is_locked_for_one() {
+    let scratch = Scratch::sqlite();
+    let Database::Sqlite(path) = &scratch.storage.database else { unreachable!("a file") };
+    let lock = Store::lock_sqlite(path).expect("the first");
+    assert!(matches!(Store::lock_sqlite(path), Err(Error::InUse(_))));
+    drop(lock);
+    Store::lock_sqlite(path).expect("free again");
+}
+
+// --- settling ---
+
+/// X-08, X-09, 3.4: whatever is lost, nothing of the settlement stands.
+#[tokio::test]
+async fn a_settlement_stands_as_a_whole_or_not_at_all() {
+    for_each(|ann| async move {
+        let (challenge, prompt) = (ann.challenge().await, ann.prompt().await);
+        let factor = ann.factor("App", None).await;
+        let other = ann.factor("Other", Some("taken")).await;
+        let pending = ann.pending("Pending").await;
+        let set = ann.recovery().await;
+        let spent = ann.session(&factor);
+        ann.store.settle(Settlement { session: Some(spent.clone()), ..ann.nothing() }).await.expect("a session");
+        ann.store
+            .settle(Settlement { right_of: Some(spent.session.id.clone()), ..ann.nothing() })
+            .await
+            .expect("its right is spent once");
+        let activation = |credential: Option<&str>| Activation {
+            id: pending.id.clone(),
+            details: Details::Totp,
+            sealed: None,
+            credential_id: credential.map(str::to_owned),
+            last_step: 0,
+        };
+        let credential = |id: &Id, version| FactorChange::Credential {
+            id: id.clone(),
+            version,
+            sealed: vec![9],
+            details: Details::Totp,
+        };
+        let step = |step| Some(FactorChange::Step(factor.id.clone(), step));
+        let gone = Id::new(Kind::Factor, &ann.at());
+        let lost: Vec<(Contest, Settlement)> = vec![
+            (Contest::Throttle, Settlement { throttle: Some(throttle(3, 1)), ..ann.nothing() }),
+            (
+                Contest::Challenge,
+                Settlement {
+                    challenge: ChallengeChange::Charge(Id::new(Kind::Challenge, &ann.at()), 5),
+                    ..ann.nothing()
+                },
+            ),
+            (
+                Contest::Prompt,
+                Settlement {
+                    prompt: Some((prompt.owner_id.clone(), prompt.method, Id::new(Kind::Prompt, &ann.at()))),
+                    ..ann.nothing()
+                },
+            ),
+            (Contest::Factor, Settlement { factor: step(5), ..ann.nothing() }),
+            (Contest::Factor, Settlement { factor: step(4), ..ann.nothing() }),
+            (Contest::Factor, Settlement { factor: Some(FactorChange::Step(pending.id.clone(), 99)), ..ann.nothing() }),
+            (Contest::Factor, Settlement { factor: Some(FactorChange::Used(gone.clone())), ..ann.nothing() }),
+            (Contest::Factor, Settlement { factor: Some(credential(&other.id, 7)), ..ann.nothing() }),
+            (Contest::Factor, Settlement { factor: Some(credential(&gone, 1)), ..ann.nothing() }),
+            (
+                Contest::Factor,
+                Settlement {
+                    factor: Some(FactorChange::Activate(Activation { id: factor.id.clone(), ..activation(None) })),
+                    ..ann.nothing()
+                },
+            ),
+            (
+                Contest::Row,
+                Settlement { factor: Some(FactorChange::Activate(activation(Some("taken")))), ..ann.nothing() },
+            ),
+            (
+                Contest::RecoveryCode,
+                Settlement { factor: Some(FactorChange::RecoveryCode(set.id.clone(), vec![42])), ..ann.nothing() },
+            ),
+            (Contest::Session, Settlement { right_of: Some(spent.session.id.clone()), ..ann.nothing() }),
+        ];
+        let late = Settlement {
+            factor: Some(FactorChange::Activate(activation(None))),
+            at: ann.now.plus_seconds(900),
+            ..ann.nothing()
+        };
+        self::lost(ann.store.settle(late).await, Contest::Factor);
+        let before = ann.state(&challenge, &prompt).await;
+        for (contest, fault) in lost {
+            let new = ann.session(&factor);
+            // All the rest would be right.
+            let settlement = Settlement {
+                throttle: fault.throttle.clone().or(Some(throttle(0, 1))),
+                challenge: match fault.challenge {
+                    ChallengeChange::None => ChallengeChange::Approve(challenge.id.clone(), ann.proof(&factor), None),
+                    other => other,
+                },
+                prompt: fault.prompt.or(Some((prompt.owner_id.clone(), prompt.method, prompt.id.clone()))),
+                factor: fault.factor.or(step(6)),
+                right_of: fault.right_of,
+                session: Some(new.clone()),
+                event: ann.event("verification.succeeded"),
+                ..ann.nothing()
+            };
+            match ann.store.settle(settlement).await {
+                Err(Error::Conflict(lost)) => assert_eq!(lost, contest),
+                other => panic!("{contest:?}: {other:?}"),
+            }
+            assert_eq!(ann.state(&challenge, &prompt).await, before, "{contest:?}");
+            assert!(ann.store.session_by_token(&ann.rp, &new.token_hash).await.expect("it answers").is_none());
+        }
+        // And with nothing wrong, all of it.
+        let new = ann.session(&factor);
+        let left = ann.store.settle(Settlement {
+            throttle: Some(throttle(0, 1)),
+            challenge: ChallengeChange::Approve(challenge.id.clone(), ann.proof(&factor), None),
+            prompt: Some((prompt.owner_id.clone(), prompt.method, prompt.id.clone())),
+            factor: step(6),
+            session: Some(new.clone()),
+            event: ann.event("verification.succeeded"),
+            ..ann.nothing()
+        });
+        left.await.expect("it settles");
+        assert_eq!(
+            ann.store.challenge(&challenge.id).await.expect("it answers").expect("it is there").status,
+            "approved"
+        );
+        assert!(ann.store.prompt(&ann.rp, "ann", &prompt.owner_id, prompt.method).await.expect("it answers").is_none());
+        assert!(ann.store.session_by_token(&ann.rp, &new.token_hash).await.expect("it answers").is_some());
+        let moved = ann.store.factor(&ann.rp, "ann", &factor.id).await.expect("it answers").expect("it is there");
+        assert_eq!(moved.last_step, 6);
+    })
+    .await;
+}
+
+/// The fifth charge denies, and the sixth finds nothing to charge.
+#[tokio::test]
+async fn charges_count_down_to_denial() {
+    for_each(|ann| async move {
+        let challenge = ann.challenge().await;
+        let charge = |left| {
+            let challenge = ChallengeChange::Charge(challenge.id.clone(), left);
+            ann.store.settle(Settlement { challenge, ..ann.nothing() })
+        };
+        for left in [5, 4, 3, 2, 1] {
+            lost(charge(left + 1).await, Contest::Challenge);
+            charge(left).await.expect("a charge");
+            let stands = ann.store.challenge(&challenge.id).await.expect("it answers").expect("it is there");
+            assert_eq!(stands.attempts_left, left - 1);
+        }
+        lost(charge(0).await, Contest::Challenge);
+        assert_eq!(
+            ann.store.challenge(&challenge.id).await.expect("it answers").expect("it is there").status,
+            "denied"
+        );
+        let late = ann.challenge().await;
+        let at = late.expires_at;
+        lost(
+            ann.store.settle(Settlement { at, challenge: ChallengeChange::Charge(late.id, 5), ..ann.nothing() }).await,
+            Contest::Challenge,
+        );
+    })
+    .await;
+}
+
+/// X-08: of many writes from one state exactly one stands.
+#[tokio::test]
+async fn a_throttle_moves_on_from_the_state_that_was_read() {
+    for_each(|ann| async move {
+        for version in 0..3 {
+            let tries = at_once(20, |_| {
+                let (store, settlement) =
+                    (ann.store.clone(), Settlement { throttle: Some(throttle(version, version + 1)), ..ann.nothing() });
+                async move { store.settle(settlement).await }
+            })
+            .await;
+            assert_eq!(tries.iter().filter(|t| t.is_ok()).count(), 1);
+            assert!(tries.iter().all(|t| matches!(t, Ok(_) | Err(Error::Conflict(Contest::Throttle)))));
+        }
+        let kept = ann.store.throttles(&ann.rp, "ann").await.expect("it answers");
+        assert_eq!(kept.len(), 1);
+        assert_eq!((kept[0].1.version, kept[0].1.wrong), (3, 3));
+        let stale = [throttle(1, 9)];
+        lost(ann.store.set_throttles(&ann.rp, "ann", &stale, &ann.event("x")).await, Contest::Throttle);
+    })
+    .await;
+}
+
+/// One failed write takes nothing of its neighbours with it (SQLite gathers them into one commit).
+#[tokio::test]
+async fn writes_that_are_gathered_fail_alone() {
+    for_each(|ann| async move {
+        let challenge = ann.challenge().await;
+        let factor = ann.factor("App", None).await;
+        let done = at_once(200, |n| {
+            let (store, session) = (ann.store.clone(), ann.session(&factor));
+            let bad = ChallengeChange::Charge(Id::new(Kind::Challenge, &ann.at()), 5);
+            let challenge = if n % 2 == 0 { ChallengeChange::None } else { bad };
+            let settlement = Settlement { session: Some(session.clone()), challenge, ..ann.nothing() };
+            let rp = ann.rp.clone();
+            async move {
+                let done = store.settle(settlement).await.is_ok();
+                let there = store.session_by_token(&rp, &session.token_hash).await.expect("it answers").is_some();
+                (n % 2 == 0, done, there)
+            }
+        })
+        .await;
+        assert!(done.iter().all(|(good, done, there)| good == done && good == there));
+        assert_eq!(
+            ann.store.challenge(&challenge.id).await.expect("it answers").expect("it is there").attempts_left,
+            5
+        );
+    })
+    .await;
+}
+
+// --- factors ---
+
+/// WR-14: a credential id belongs to one factor of a relying party.
+#[tokio::test]
+async fn a_credential_is_unique_within_a_relying_party() {
+    for_each(|ann| async move {
+        let (bob, shop) = (ann.other_user("bob").await, ann.other_party("Shop").await);
+        let tries = [ann.pending("A").await, ann.pending("B").await];
+        let of_bob = bob.pending("C").await;
+        let activate = |of: &Fixture, factor: &Factor| {
+            let activation = Activation {
+                id: factor.id.clone(),
+                details: Details::Totp,
+                sealed: Some(vec![1]),
+                credential_id: Some("same".to_owned()),
+                last_step: 0,
+            };
+            let settlement = Settlement { factor: Some(FactorChange::Activate(activation)), ..of.nothing() };
+            let store = of.store.clone();
+            async move { store.settle(settlement).await }
+        };
+        let (one, two, three) =
+            tokio::join!(activate(&ann, &tries[0]), activate(&ann, &tries[1]), activate(&bob, &of_bob));
+        let all = [one, two, three];
+        assert_eq!(all.iter().filter(|t| t.is_ok()).count(), 1, "{all:?}");
+        assert!(all.iter().all(|t| matches!(t, Ok(()) | Err(Error::Conflict(Contest::Row)))), "{all:?}");
+        let there = shop.pending("D").await;
+        activate(&shop, &there).await.expect("another relying party is another world");
+        let holder = ann.store.credential_holder(&ann.rp, "same").await.expect("it answers");
+        assert!(matches!(holder.as_deref(), Some("ann" | "bob")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_and_limits_hold_for_writes_at_once() {
+    for_each(|ann| async move {
+        let make = |name: &str, free_name: bool, beside: usize| {
+            let (store, rp) = (ann.store.clone(), ann.rp.clone());
+            let factor = ann.new_factor(name);
+            let new = NewFactor { factor, free_name, beside: (beside, beside), event: ann.event("enrolment.started") };
+            async move { store.create_factor(&rp, &new).await }
+        };
+        let same = at_once(10, |_| make("Mine", false, 99)).await;
+        assert_eq!(same.iter().filter(|t| t.is_ok()).count(), 1);
+        assert!(same.iter().all(|t| matches!(t, Ok(_) | Err(Error::Conflict(Contest::Name | Contest::Row)))));
+        let limited = at_once(10, |_| make("Some", true, 2)).await;
+        assert_eq!(limited.iter().filter(|t| t.is_ok()).count(), 2, "with the one that was there, three");
+        assert!(
+            limited.iter().all(|t| matches!(t, Ok(_) | Err(Error::Conflict(Contest::Limit | Contest::Row)))),
+            "{limited:?}"
+        );
+        assert_eq!(ann.store.factors(&ann.rp, "ann", ann.now).await.expect("it answers").len(), 3);
+    })
+    .await;
+}
+
+/// Two removals cannot each leave the other as the last.
+#[tokio::test]
+async fn the_last_factor_stays_where_one_must() {
+    for_each(|ann| async move {
+        for _ in 0..5 {
+            let (one, two) = (ann.factor("A", None).await, ann.factor("B", None).await);
+            let remove = |id: &Id| {
+                let (store, rp, id, event) =
+                    (ann.store.clone(), ann.rp.clone(), id.clone(), ann.event("factor.removed"));
+                async move { store.remove_factor(&rp, "ann", &id, true, None, &event).await }
+            };
+            let (first, second) = tokio::join!(remove(&one.id), remove(&two.id));
+            assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
+            assert_eq!(ann.store.factors(&ann.rp, "ann", ann.now).await.expect("it answers").len(), 1);
+            ann.store.erase_user(&ann.rp, "ann", "erased_x", &ann.event("user.erased")).await.expect("erased");
+            ann.store.ensure_user(&ann.rp, &ann.user()).await.expect("anew");
+        }
+    })
+    .await;
+}
+
+// --- recovery codes ---
+
+#[tokio::test]
+async fn there_is_one_active_set_of_recovery_codes_and_one_that_waits() {
+    for_each(|ann| async move {
+        let create = |confirmed: bool| {
+            let (store, rp, event, set) = (ann.store.clone(), ann.rp.clone(), ann.event("x"), ann.new_set());
+            async move { store.create_recovery_set(&rp, "ann", &set, confirmed, &event).await.map(|()| set) }
+        };
+        let summary = || async { ann.store.recovery_summary(&ann.rp, "ann").await.expect("it answers") };
+        lost(ann.store.confirm_recovery_set(&ann.rp, "ann", &ann.event("x")).await, Contest::Row);
+        let waiting = create(false).await.expect("a set");
+        assert_eq!(summary().await.status, RecoveryStatus::Unconfirmed);
+        assert!(ann.store.recovery_set(&ann.rp, "ann").await.expect("it answers").is_none(), "it redeems nothing");
+        let replaced = create(false).await.expect("another");
+        ann.store.confirm_recovery_set(&ann.rp, "ann", &ann.event("x")).await.expect("confirmed");
+        let active = ann.store.recovery_set(&ann.rp, "ann").await.expect("it answers").expect("a set");
+        assert!(active.id == replaced.id && active.id != waiting.id);
+        let next = create(false).await.expect("another that waits");
+        let still = ann.store.recovery_set(&ann.rp, "ann").await.expect("it answers").expect("a set");
+        assert_eq!((still.id, summary().await.status), (replaced.id, RecoveryStatus::Active));
+        let confirmations = at_once(10, |_| {
+            let (store, rp, event) = (ann.store.clone(), ann.rp.clone(), ann.event("x"));
+            async move { store.confirm_recovery_set(&rp, "ann", &event).await }
+        })
+        .await;
+        assert_eq!(confirmations.iter().filter(|c| c.is_ok()).count(), 1, "{confirmations:?}");
+        let active = ann.store.recovery_set(&ann.rp, "ann").await.expect("it answers").expect("a set");
+        assert_eq!(active.id, next.id);
+        let makers = at_once(10, |_| create(true)).await;
+        assert!(makers.iter().any(Result::is_ok));
+        assert!(makers.iter().all(|m| matches!(m, Ok(_) | Err(Error::Conflict(Contest::Row)))), "{makers:?}");
+        assert_eq!((summary().await.total, summary().await.remaining), (2, 2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_recovery_code_is_used_once() {
+    for_each(|ann| async move {
+        let set = ann.recovery().await;
+        let uses = at_once(20, |_| {
+            let factor = Some(FactorChange::RecoveryCode(set.id.clone(), set.unused[0].clone()));
+            let (store, settlement) = (ann.store.clone(), Settlement { factor, ..ann.nothing() });
+            async move { store.settle(settlement).await }
+        })
+        .await;
+        assert_eq!(uses.iter().filter(|u| u.is_ok()).count(), 1);
+        assert!(uses.iter().all(|u| matches!(u, Ok(_) | Err(Error::Conflict(Contest::RecoveryCode)))));
+        let left = ann.store.recovery_set(&ann.rp, "ann").await.expect("it answers").expect("a set");
+        assert_eq!(left.unused, set.unused[1..]);
+    })
+    .await;
+}
+
+// --- sessions and challenges ---
+
+#[tokio::test]
+async fn a_session_ends_once_and_lets_nothing_through_afterwards() {
+    for_each(|ann| async move {
+        let factor = ann.factor("App", None).await;
+        let new = ann.session(&factor);
+        ann.store.settle(Settlement { session: Some(new.clone()), ..ann.nothing() }).await.expect("a session");
+        let ends = at_once(20, |_| {
+            let (store, rp, id, event) = (ann.store.clone(), ann.rp.clone(), new.session.id.clone(), ann.event("x"));
+            async move { store.end_session(&rp, &id, &event).await }
+        })
+        .await;
+        assert_eq!(ends.iter().filter(|e| e.is_ok()).count(), 1);
+        let heir = ann.session(&factor);
+        let challenge = ann.new_challenge();
+        let through = ann.store.inherit_session(&new.session.id, &challenge, &heir, &ann.event("x")).await;
+        lost(through, Contest::Session);
+        assert!(ann.store.challenge(&challenge.id).await.expect("it answers").is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_code_is_exchanged_once_within_its_time() {
+    for_each(|ann| async move {
+        let factor = ann.factor("App", None).await;
+        let approved = || async {
+            let challenge = ann.challenge().await;
+            let code = Some((vec![1, 2, 3], ann.now.plus_seconds(60)));
+            let change = ChallengeChange::Approve(challenge.id.clone(), ann.proof(&factor), code);
+            ann.store.settle(Settlement { challenge: change, ..ann.nothing() }).await.expect("approved");
+            challenge
+        };
+        let exchange = |challenge: &Challenge, code: &[u8], at: Timestamp| {
+            let (store, challenge, code) = (ann.store.clone(), challenge.clone(), code.to_vec());
+            let (new, event) = (ann.session(&factor), Event { at, ..ann.event("session.created") });
+            async move { store.exchange(&challenge, &code, &new, &event).await }
+        };
+        let challenge = approved().await;
+        lost(exchange(&challenge, &[9], ann.now).await, Contest::Token);
+        lost(exchange(&challenge, &[1, 2, 3], ann.now.plus_seconds(60)).await, Contest::Token);
+        let tries = at_once(20, |_| exchange(&challenge, &[1, 2, 3], ann.now)).await;
+        assert_eq!(tries.iter().filter(|t| t.is_ok()).count(), 1);
+        let challenge = approved().await;
+        ann.store.remove_factor(&ann.rp, "ann", &factor.id, false, None, &ann.event("x")).await.expect("removed");
+        lost(exchange(&challenge, &[1, 2, 3], ann.now).await, Contest::Factor);
+    })
+    .await;
+}
+
+// --- texts ---
+
+/// P-14, P-17: what is drawn is drawn by one, and what failed is given back whole.
+#[tokio::test]
+async fn budgets_move_on_from_the_state_that_was_read() {
+    for_each(|ann| async move {
+        let (key, owner) = (BudgetKey::Number("hash".to_owned()), Id::new(Kind::Challenge, &ann.at()));
+        let reservation = |owner: &Id, version: i64, sends: i64, before: Option<Prompt>| Reservation {
+            rp_id: ann.rp.clone(),
+            user_id: "ann".to_owned(),
+            message: Id::new(Kind::Message, &ann.at()),
+            number_hash: "hash".to_owned(),
+            country: Some("US".to_owned()),
+            at: ann.now,
+            budgets: vec![BudgetChange {
+                key: key.clone(),
+                budget: Budget { version, day: 1, sent: version + 1, recent: vec![ann.now] },
+            }],
+            prompt: PromptChange { next: ann.new_prompt(owner, sends), before },
+        };
+        let others: Vec<_> = (0..20).map(|_| Id::new(Kind::Challenge, &ann.at())).collect();
+        let tries = at_once(20, |n| {
+            let (store, reservation) = (ann.store.clone(), reservation(&others[n], 0, 1, None));
+            async move { store.reserve_send(&reservation).await }
+        })
+        .await;
+        assert_eq!(tries.iter().filter(|t| t.is_ok()).count(), 1);
+        assert!(tries.iter().all(|t| matches!(t, Ok(()) | Err(Error::Conflict(Contest::Budget)))));
+
+        let first = reservation(&owner, 1, 1, None);
+        ann.store.reserve_send(&first).await.expect("reserved");
+        lost(ann.store.reserve_send(&reservation(&owner, 2, 1, None)).await, Contest::Prompt);
+        let awaited = || async { ann.store.prompt(&ann.rp, "ann", &owner, MethodKind::Sms).await.expect("it answers") };
+        assert!(awaited().await.is_some_and(|p| p.expires_at <= ann.now), "no code counts before a gateway took it");
+        ann.store.accept_send(&first, "http", ann.now).await.expect("accepted");
+        let before = awaited().await.expect("a prompt");
+        assert!(before.expires_at > ann.now && before.id == first.prompt.next.id);
+
+        let second = reservation(&owner, 2, 2, Some(before.clone()));
+        ann.store.reserve_send(&second).await.expect("reserved");
+        lost(ann.store.reserve_send(&reservation(&owner, 3, 2, Some(before.clone()))).await, Contest::Prompt);
+        let back = [BudgetChange { key: key.clone(), budget: Budget { version: 3, day: 1, sent: 2, recent: vec![] } }];
+        ann.store.release_send(&second, &back, ann.now).await.expect("given back");
+        let after = awaited().await.expect("a prompt");
+        assert_eq!((after.id, after.sends, after.sent_at), (before.id, before.sends, before.sent_at));
+        let kept = ann.store.budget(&ann.rp, &key).await.expect("it answers");
+        assert_eq!((kept.version, kept.sent, kept.recent.len()), (4, 2, 0));
+        lost(ann.store.accept_send(&second, "http", ann.now).await, Contest::Prompt);
+    })
+    .await;
+}
+
+// --- housekeeping ---
+
+#[tokio::test]
+async fn what_ran_out_is_purged_and_nothing_else() {
+    for_each(|ann| async move {
+        let (challenge, prompt) = (ann.challenge().await, ann.prompt().await);
+        let (active, pending) = (ann.factor("App", None).await, ann.pending("Pending").await);
+        let new = ann.session(&active);
+        ann.store.settle(Settlement { session: Some(new.clone()), ..ann.nothing() }).await.expect("a session");
+        assert_eq!(ann.store.purge(ann.now).await.expect("it purges").rows, 0);
+        ann.state(&challenge, &prompt).await;
+        let rows = ann.store.purge(ann.now.plus_seconds(86_400)).await.expect("it purges").rows;
+        assert_eq!(rows, 4, "challenge, prompt, session, pending factor");
+        assert!(ann.store.challenge(&challenge.id).await.expect("it answers").is_none());
+        assert!(ann.store.session(&ann.rp, &new.session.id).await.expect("it answers").is_none());
+        assert!(ann.store.factor(&ann.rp, "ann", &pending.id).await.expect("it answers").is_none());
+        assert!(ann.store.factor(&ann.rp, "ann", &active.id).await.expect("it answers").is_some());
+        assert!(ann.store.user(&ann.rp, "ann").await.expect("it answers").is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_first_key_rings_one_stands() {
+    for scratch in Scratch::all().await {
+        let store = scratch.store().await;
+        let now = SystemClock.now();
+        let rings = at_once(8, |n| {
+            let store = store.clone();
+            async move { store.create_key_ring(&[(1, "data".to_owned(), vec![n as u8])], now).await }
+        })
+        .await;
+        assert_eq!(rings.iter().filter(|r| r.is_ok()).count(), 1);
+        assert_eq!(store.key_ring().await.expect("it answers").len(), 1);
+        let keys = at_once(8, |n| {
+            let store = store.clone();
+            async move { store.create_first_signing_key(&format!("k{n}"), &[n as u8], now).await }
+        })
+        .await;
+        assert_eq!(keys.iter().filter(|r| r.is_ok()).count(), 1);
+        assert_eq!(store.signing_keys().await.expect("it answers").len(), 1);
+    }
+}
+
+// --- what the tests stand on ---
+
+/// A user of a relying party on an open store.
+#[derive(Clone)]
+struct Fixture {
+    store: Store,
+    rp: Id,
+    user_id: String,
+    now: Timestamp,
+}
+
+/// Runs a test on a fresh database of each kind.
+async fn for_each<F: Future<Output = ()>>(test: impl Fn(Fixture) -> F) {
+    for scratch in Scratch::all().await {
+        let now = SystemClock.now();
+        let ann = Fixture {
+            store: scratch.store().await,
+            rp: Id::new(Kind::RelyingParty, &Moment::new(now, &SystemRng)),
+            user_id: "ann".to_owned(),
+            now,
+        };
+        ann.settle_in("Bank").await;
+        test(ann).await;
+    }
+}
+
+async fn at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    copies: usize,
+    call: impl Fn(usize) -> F,
+) -> Vec<T> {
+    let tasks: Vec<_> = (0..copies).map(|n| tokio::spawn(call(n))).collect();
+    let mut all = Vec::new();
+    for task in tasks {
+        all.push(task.await.expect("a copy that does not panic"));
+    }
+    all
+}
+
+#[track_caller]
+fn lost<T: std::fmt::Debug>(outcome: Result<T, Error>, contest: Contest) {
+    match outcome {
+        Err(Error::Conflict(lost)) => assert_eq!(lost, contest),
+        other => panic!("{other:?} instead of a lost {contest:?}"),
+    }
+}
+
+/// The throttle of the app's codes: the version that was read, and the count that it becomes.
+fn throttle(version: i64, wrong: i64) -> ThrottleChange {
+    ThrottleChange { method: MethodKind::Totp, state: ThrottleState { version, wrong, ..ThrottleState::default() } }
+}
+
+impl Fixture {
+    async fn settle_in(&self, name: &str) {
+        let rp = RelyingParty {
+            id: self.rp.clone(),
+            name: name.to_owned(),
+            host: "bank.example".to_owned(),
+            mode: Mode::Live,
+            origins: vec!["https://bank.example".to_owned()],
+            return_urls: Vec::new(),
+            created_at: self.now,
+        };
+        self.store.create_relying_party(&rp).await.expect("a relying party");
+        self.store.ensure_user(&self.rp, &self.user()).await.expect("a user");
+    }
+
+    async fn other_user(&self, user_id: &str) -> Fixture {
+        let other = Fixture { user_id: user_id.to_owned(), ..self.clone() };
+        self.store.ensure_user(&self.rp, &other.user()).await.expect("a user");
+        other
+    }
+
+    async fn other_party(&self, name: &str) -> Fixture {
+        let other = Fixture { rp: Id::new(Kind::RelyingParty, &self.at()), ..self.clone() };
+        other.settle_in(name).await;
+        other
+    }
+
+    fn at(&self) -> Moment<'_> {
+        Moment::new(self.now, &SystemRng)
+    }
+
+    fn user(&self) -> User {
+        User {
+            user_id: self.user_id.clone(),
+            handle: self.at().random(),
+            display_name: None,
+            login_hint: None,
+            locale: None,
+            created_at: self.now,
+        }
+    }
+
+    fn event(&self, kind: &'static str) -> Event {
+        Event {
+            id: Id::new(Kind::Event, &self.at()),
+            rp_id: self.rp.clone(),
+            at: self.now,
+            kind,
+            actor: Actor::Server,
+            user_id: Some(self.user_id.clone()),
+            method: None,
+            factor_id: None,
+            challenge_id: None,
+            session_id: None,
+            outcome: Outcome::Success,
+            reason: None,
+            client: None,
+            request_id: None,
+        }
+    }
+
+    fn nothing(&self) -> Settlement {
+        Settlement {
+            rp_id: self.rp.clone(),
+            user_id: self.user_id.clone(),
+            at: self.now,
+            throttle: None,
+            challenge: ChallengeChange::None,
+            prompt: None,
+            factor: None,
+            right_of: None,
+            session: None,
+            event: self.event("verification.failed"),
+        }
+    }
+
+    fn new_factor(&self, name: &str) -> Factor {
+        Factor {
+            id: Id::new(Kind::Factor, &self.at()),
+            user_id: self.user_id.clone(),
+            kind: MethodKind::Totp,
+            name: name.to_owned(),
+            details: Details::Totp,
+            created_at: self.now,
+            activated_at: None,
+            expires_at: self.now.plus_seconds(900),
+            last_used_at: None,
+            last_step: 0,
+            version: 1,
+            sealed: vec![1],
+            credential_id: None,
+        }
+    }
+
+    async fn pending(&self, name: &str) -> Factor {
+        let factor = self.new_factor(name);
+        let new = NewFactor {
+            factor: factor.clone(),
+            free_name: true,
+            beside: (99, 99),
+            event: self.event("enrolment.started"),
+        };
+        self.store.create_factor(&self.rp, &new).await.expect("a factor");
+        factor
+    }
+
+    /// An active factor whose step 5 is spent.
+    async fn factor(&self, name: &str, credential: Option<&str>) -> Factor {
+        let factor = self.pending(name).await;
+        let activation = Activation {
+            id: factor.id.clone(),
+            details: Details::Totp,
+            sealed: None,
+            credential_id: credential.map(str::to_owned),
+            last_step: 5,
+        };
+        let settlement = Settlement { factor: Some(FactorChange::Activate(activation)), ..self.nothing() };
+        self.store.settle(settlement).await.expect("it is activated");
+        factor
+    }
+
+    fn new_challenge(&self) -> Challenge {
+        Challenge {
+            id: Id::new(Kind::Challenge, &self.at()),
+            rp_id: self.rp.clone(),
+            user_id: self.user_id.clone(),
+            terms: Terms {
+                action: "login".to_owned(),
+                require: Default::default(),
+                display: Default::default(),
+                single_use: false,
+                audience: Vec::new(),
+                binding: None,
+                client: Default::default(),
+                return_url: None,
+                state: None,
+                code_challenge: None,
+                portal: None,
+            },
+            status: "pending".to_owned(),
+            attempts_left: 5,
+            created_at: self.now,
+            expires_at: self.now.plus_seconds(600),
+            proof: None,
+            link_hash: None,
+            link_opened_at: None,
+            browser_hash: None,
+            client_token_hash: None,
+            exchanged_at: None,
+        }
+    }
+
+    async fn challenge(&self) -> Challenge {
+        let challenge = self.new_challenge();
+        let new = NewChallenge { challenge: challenge.clone(), event: self.event("challenge.created") };
+        self.store.create_challenge(&new).await.expect("a challenge");
+        challenge
+    }
+
+    fn new_prompt(&self, owner: &Id, sends: i64) -> Prompt {
+        Prompt {
+            id: Id::new(Kind::Prompt, &self.at()),
+            owner_id: owner.clone(),
+            method: MethodKind::Sms,
+            factor_id: None,
+            sealed: vec![7],
+            sends,
+            sent_at: self.now,
+            expires_at: self.now.plus_seconds(600),
+        }
+    }
+
+    async fn prompt(&self) -> Prompt {
+        let prompt = self.new_prompt(&Id::new(Kind::Challenge, &self.at()), 1);
+        self.store.replace_prompt(&self.rp, &self.user_id, &prompt).await.expect("a prompt");
+        prompt
+    }
+
+    fn new_set(&self) -> RecoverySet {
+        RecoverySet {
+            id: Id::new(Kind::RecoverySet, &self.at()),
+            salt: vec![1],
+            pepper: 1,
+            unused: vec![vec![1], vec![2]],
+        }
+    }
+
+    async fn recovery(&self) -> RecoverySet {
+        let set = self.new_set();
+        self.store.create_recovery_set(&self.rp, &self.user_id, &set, true, &self.event("x")).await.expect("a set");
+        set
+    }
+
+    fn proof(&self, factor: &Factor) -> Proof {
+        Proof {
+            method: MethodKind::Totp,
+            factor_id: Some(factor.id.clone()),
+            evidence: Evidence::of_code(Channel::AuthenticatorApp),
+            at: self.now,
+        }
+    }
+
+    fn session(&self, factor: &Factor) -> NewSession {
+        let session = Session {
+            id: Id::new(Kind::Session, &self.at()),
+            rp_id: self.rp.clone(),
+            user_id: self.user_id.clone(),
+            grant: Grant {
+                action: "login".to_owned(),
+                acr: Acr::Aal2,
+                amr: Vec::new(),
+                method: MethodKind::Totp,
+                auth_time: self.now,
+                single_use: false,
+                audience: Vec::new(),
+                binding: None,
+                context: None,
+                challenge_id: Id::new(Kind::Challenge, &self.at()),
+            },
+            factor_id: Some(factor.id.clone()),
+            created_at: self.now,
+            expires_at: self.now.plus_seconds(600),
+            ended_at: None,
+            added_at: None,
+            removed_at: None,
+        };
+        NewSession { session, token_hash: self.at().random::<32>().to_vec() }
+    }
+
+    /// Everything that a settlement may have touched, as text.
+    async fn state(&self, challenge: &Challenge, prompt: &Prompt) -> String {
+        let store = &self.store;
+        let challenge = store.challenge(&challenge.id).await.expect("it answers").expect("it is there");
+        let kept = store.prompt(&self.rp, &self.user_id, &prompt.owner_id, prompt.method).await.expect("it answers");
+        let throttles = store.throttles(&self.rp, &self.user_id).await.expect("it answers");
+        let factors = store.factors(&self.rp, &self.user_id, self.now).await.expect("it answers");
+        let recovery = store.recovery_set(&self.rp, &self.user_id).await.expect("it answers");
+        let sessions = store.sessions_of(&self.rp, &self.user_id, self.now, None, 100).await.expect("it answers");
+        format!("{challenge:?} {kept:?} {throttles:?} {factors:?} {recovery:?} {}", sessions.len())
+    }
+}
