@@ -166,8 +166,14 @@ impl Browsers {
             }
         }
         let browser = kept.entry(key).or_insert_with(|| Browser::new(now, secret(random)));
-        browser.seen = now;
         work(browser)
+    }
+
+    /// Notes that somebody is there: the session is not idle.
+    pub fn touch(&self, cookie: &str, now: i64) {
+        if let Some(browser) = self.lock().get_mut(&hash(cookie)) {
+            browser.seen = now;
+        }
     }
 
     /// Gives a session another cookie: the old one is worth nothing from now on.
@@ -199,4 +205,32 @@ pub fn secret(random: fn() -> [u8; 32]) -> String {
 
 fn hash(cookie: &str) -> [u8; 32] {
     Sha256::digest(cookie.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun() -> Browsers {
+        let browsers = Browsers::default();
+        browsers.with("a", 0, || [1; 32], |_| ());
+        browsers
+    }
+
+    #[test]
+    fn a_session_ends_by_idleness_and_by_age() {
+        let browsers = begun();
+        assert!(browsers.knows("a", IDLE - 1) && !browsers.knows("a", IDLE));
+        for minute in 0..LONGEST / 60 {
+            browsers.touch("a", minute * 60);
+        }
+        assert!(browsers.knows("a", LONGEST - 1) && !browsers.knows("a", LONGEST));
+    }
+
+    #[test]
+    fn a_renamed_session_is_not_known_by_its_old_cookie() {
+        let browsers = begun();
+        browsers.rename("a", "b");
+        assert!(browsers.knows("b", 1) && !browsers.knows("a", 1) && !browsers.knows("", 1));
+    }
 }

@@ -24,12 +24,17 @@ struct Frame {
 
 impl Frame {
     async fn of(visit: &Visit) -> Frame {
+        let notice = visit.with(|b| b.notice.take());
+        Frame { notice, ..Frame::without_notice(visit).await }
+    }
+
+    async fn without_notice(visit: &Visit) -> Frame {
         let panes = Panes::of(visit).await;
         let (css, js) = assets::addresses();
         visit.with(|b| Frame {
             csrf: b.csrf.clone(),
             who: b.signed_in().map(|(customer, _)| customer),
-            notice: b.notice.take(),
+            notice: None,
             panes,
             css,
             js,
@@ -142,9 +147,9 @@ struct Texts {
     frame: Frame,
 }
 
-/// `GET /demo/texts`: a phone, for a window of its own.
+/// `GET /demo/texts`: a phone, for a window of its own; what happened is for the page beside it.
 pub async fn texts(visit: Visit) -> Response {
-    html(&Texts { frame: Frame::of(&visit).await })
+    html(&Texts { frame: Frame::without_notice(&visit).await })
 }
 
 /// A call to the engine came to nothing.

@@ -125,7 +125,7 @@ fn is_about_the_code(problem: &str) -> bool {
 fn called_off(visit: &Visit, purpose: &Purpose, error: &str) -> Response {
     let text = match error {
         "expired" => "The request timed out. Start again when you're ready.",
-        _ => "You went back before the second step was done.",
+        _ => "The second step wasn't finished.",
     };
     if *purpose == Purpose::SignIn {
         visit.with(|b| b.sign_out());

@@ -108,12 +108,15 @@ pub async fn around(State(bank): State<Shared>, mut request: Request, next: Next
     let given = CookieJar::from_headers(headers).get(&name).map(|c| c.value().to_owned());
     let now = (bank.settings.now)();
     let known = given.filter(|cookie| bank.browsers.knows(cookie, now));
-    // The panes are read in the background: an answer that comes late must not undo a rotation.
+    // The panes are read in the background: that keeps no session alive, and an answer that comes late must not undo a rotation.
     let is_quiet = request.uri().path() == "/demo/panes";
     if is_quiet && known.is_none() {
         return StatusCode::NO_CONTENT.into_response();
     }
     let cookie = known.clone().unwrap_or_else(|| secret(bank.settings.random));
+    if !is_quiet {
+        bank.browsers.touch(&cookie, now);
+    }
     let visit = Visit {
         address: request
             .extensions()

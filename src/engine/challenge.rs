@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use super::limits::paused;
 use super::verification::{EXCHANGE_LIFE, is_open};
-use super::{Answered, Caller, Engine, Error, Given, Issued, prompt_row};
+use super::{Answered, Caller, Engine, Error, Given, Issued, Known, prompt_row, unnamed};
 use crate::methods::{Shown, webauthn};
 use crate::model::{
     Challenge, ChallengeStatus, Details, Factor, Id, Kind, MethodKind, Moment, Prompt, RecoveryStatus, Terms, Timestamp,
@@ -104,7 +104,10 @@ impl Engine {
         {
             return Ok(created);
         }
-        let dossier = self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?;
+        let dossier = match &caller.known {
+            Known::User(dossier) => (**dossier).clone(),
+            Known::Nothing | Known::Case(_) => self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?,
+        };
         let offers = offers_of(&challenge.terms, &dossier, at.now);
         if offers.is_empty() {
             let missing = requirement::would_satisfy(&challenge.terms.action, &challenge.terms.require);
@@ -200,28 +203,29 @@ impl Engine {
         kind: MethodKind,
         factor_id: Option<&Id>,
     ) -> Result<(Shown, Option<Prompt>), Answered> {
-        let challenge = self.challenge_of(caller, id).await?;
+        let at = self.moment();
+        let (challenge, dossier) = self.case(&at, caller, id, true).await?.ok_or(Error::NotFound)?;
         let left = challenge.attempts_left;
-        let prepared = self.prepare_open(caller, challenge, kind, factor_id).await;
+        let prepared = self.prepare_open(&at, caller, challenge, dossier, kind, factor_id).await;
         prepared.map_err(|error| Answered { error, attempts_left: Some(left) })
     }
 
     async fn prepare_open(
         &self,
+        at: &Moment<'_>,
         caller: &Caller,
         challenge: Challenge,
+        dossier: Dossier,
         kind: MethodKind,
         factor_id: Option<&Id>,
     ) -> Result<(Shown, Option<Prompt>), Error> {
-        let at = self.moment();
         let (rp, user_id) = (&caller.rp.id, &challenge.user_id);
         is_open(&challenge, at.now)?;
         if !requirement::admits(&challenge.terms.action, &challenge.terms.require, kind) {
             return Err(Error::MethodNotAllowed);
         }
-        let factors = self.store.factors(rp, user_id, at.now).await?;
         let suits = |f: &Factor| f.kind == kind && f.is_active() && factor_id.is_none_or(|id| *id == f.id);
-        let mut held: Vec<_> = factors.into_iter().filter(suits).filter_map(|f| self.open(rp, f)).collect();
+        let mut held: Vec<_> = dossier.factors.into_iter().filter(suits).filter_map(|f| self.open(rp, f)).collect();
         if held.is_empty() {
             return Err(Error::MethodNotAllowed);
         }
@@ -230,21 +234,21 @@ impl Engine {
             held.sort_by_key(|h| std::cmp::Reverse(h.factor.last_used_at));
             held.truncate(1);
         }
-        let user = self.user_or_new(&at, rp, user_id).await?;
+        let user = dossier.user.unwrap_or_else(|| unnamed(at, user_id));
         let parties = self.parties(&caller.rp, user, purpose(&challenge.terms));
-        let begun = self.methods.of(kind).begin_challenge(&at, &*self.vault, &parties, &challenge.id, &held);
+        let begun = self.methods.of(kind).begin_challenge(at, &*self.vault, &parties, &challenge.id, &held);
         let begun = begun.map_err(|refusal| match refusal {
             crate::methods::Refusal::NotAllowed => Error::MethodNotAllowed,
             other => Error::Refused(other),
         })?;
         if begun.text.is_some() {
             let factor = held.swap_remove(0).factor;
-            return self.send(&at, caller, user_id, &challenge.id, &factor, begun).await.map(|(s, p)| (s, Some(p)));
+            return self.send(at, caller, user_id, &challenge.id, &factor, begun).await.map(|(s, p)| (s, Some(p)));
         }
         let state = begun.state.as_ref().ok_or(Error::MethodNotAllowed)?;
-        let prompt_id = Id::new(Kind::Prompt, &at);
+        let prompt_id = Id::new(Kind::Prompt, at);
         let prompt = Prompt {
-            sealed: self.vault.seal(&at, prompt_row(rp, user_id, &prompt_id), state),
+            sealed: self.vault.seal(at, prompt_row(rp, user_id, &prompt_id), state),
             id: prompt_id,
             owner_id: challenge.id.clone(),
             method: kind,

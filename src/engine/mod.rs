@@ -50,11 +50,11 @@ use crate::clock::Clock;
 use crate::delivery::{Inbox, Outbox};
 use crate::methods::{Held, Methods, Parties, webauthn};
 use crate::model::{
-    Actor, ApiKey, Client, Event, Factor, Id, Keyed, Kind, Moment, Outcome, PortalSession, Prompt, RelyingParty, Rng,
-    Timestamp, User,
+    Actor, ApiKey, Challenge, Client, Event, Factor, Id, Keyed, Kind, Moment, Outcome, PortalSession, Prompt,
+    RelyingParty, Rng, Timestamp, User,
 };
 use crate::policy::sending::Caps;
-use crate::store::Store;
+use crate::store::{Dossier, Store};
 use crate::token::Signer;
 use crate::vault::{Row, Vault, token_hash};
 
@@ -90,6 +90,31 @@ pub struct Caller {
     pub request_id: String,
     /// The person's browser, as far as it is known.
     pub client: Option<Client>,
+    /// What was read together with the caller's key.
+    pub known: Known,
+}
+
+/// What one round trip brought beside the caller's key; good for a first try, and read anew for every other.
+#[derive(Clone, Default)]
+pub enum Known {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What is known of the user whom the call names.
+    User(Arc<Dossier>),
+    /// The challenge that the call names, if there is one, and what is known of its user.
+    Case(Arc<Option<(Challenge, Dossier)>>),
+}
+
+/// What a call names, to be read together with the caller's key.
+#[derive(Clone, Copy)]
+pub enum Named<'a> {
+    /// Nothing that is read ahead.
+    Nothing,
+    /// A user.
+    User(&'a str),
+    /// A challenge.
+    Challenge(&'a Id),
 }
 
 impl Engine {
@@ -123,10 +148,25 @@ impl Engine {
         self.store.ping().await.is_ok() && self.store.is_migrated().await.unwrap_or(false)
     }
 
-    /// The key with this secret and its relying party, if the key still opens anything.
-    pub async fn by_api_key(&self, secret: &str) -> Result<Option<(ApiKey, RelyingParty)>, Error> {
-        let found = self.store.api_key(&token_hash(secret)).await?;
-        Ok(found.filter(|(key, _)| key.is_live(self.clock.now())))
+    /// The key with this secret, if it still opens anything, its relying party, and what the call names: one round trip.
+    pub async fn by_api_key(
+        &self,
+        secret: &str,
+        named: Named<'_>,
+    ) -> Result<Option<(ApiKey, RelyingParty, Known)>, Error> {
+        let (hash, now) = (token_hash(secret), self.clock.now());
+        let found = match named {
+            Named::Nothing => self.store.api_key(&hash).await?.map(|(key, rp)| (key, rp, Known::Nothing)),
+            Named::User(user_id) => {
+                let found = self.store.enter(&hash, user_id, now).await?;
+                found.map(|(key, rp, dossier)| (key, rp, Known::User(Arc::new(dossier))))
+            }
+            Named::Challenge(id) => {
+                let found = self.store.enter_case(&hash, id, now).await?;
+                found.map(|(key, rp, case)| (key, rp, Known::Case(Arc::new(case))))
+            }
+        };
+        Ok(found.filter(|(key, _, _)| key.is_live(now)))
     }
 
     /// Whether any relying party registered this origin.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::limits::{change, throttle_of};
-use super::{Answered, Caller, Clash, Engine, Error, Gone, Issued, prompt_row, unnamed};
+use super::{Answered, Caller, Clash, Engine, Error, Gone, Issued, Known, prompt_row, unnamed};
 use crate::methods::{Answer, Exam, Fault, Parties, Proven, Refusal, Spent};
 use crate::model::{
     Challenge, ChallengeStatus, Event, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof, RecoverySet,
@@ -75,8 +75,8 @@ impl Engine {
         delivery: Delivery,
     ) -> Result<Verdict, Answered> {
         let at = self.moment();
-        for _ in 0..ROUNDS {
-            let found = self.store.case(&caller.rp.id, id, at.now).await?;
+        for round in 0..ROUNDS {
+            let found = self.case(&at, caller, id, round == 0).await?;
             let (challenge, dossier) = found.ok_or(Error::NotFound)?;
             let attempts_left = challenge.attempts_left;
             let round = async {
@@ -92,6 +92,22 @@ impl Engine {
             }
         }
         Err(Error::Busy(1).into())
+    }
+
+    /// The challenge that a call names and what is known of its user; in a first try as it was read with the caller's key.
+    pub(super) async fn case(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        id: &Id,
+        first: bool,
+    ) -> Result<Option<(Challenge, Dossier)>, Error> {
+        match &caller.known {
+            Known::Case(case) if first && case.as_ref().as_ref().is_none_or(|(c, _)| c.id == *id) => {
+                Ok((**case).clone())
+            }
+            _ => Ok(self.store.case(&caller.rp.id, id, at.now).await?),
+        }
     }
 
     /// Judges the answer that came with the call that would create the challenge.

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 
 use super::problem::{self, Refused};
 use super::{App, RequestId};
-use crate::engine::{Caller, Opened};
+use crate::engine::{Caller, Known, Named, Opened};
 use crate::model::{Actor, Client, Id, RelyingParty, Scope};
 
 /// A relying party's server.
@@ -57,11 +57,41 @@ impl Bearer {
     }
 }
 
+/// A caller whose token has been seen but not looked up: a handler that names a user or a challenge looks both up at once.
+pub struct Pass {
+    token: String,
+    parts: Parts,
+}
+
+impl Pass {
+    /// Looks up the token, and with a server's key what the call names.
+    pub async fn enter(&self, app: &App, named: Named<'_>) -> Result<Bearer, Refused> {
+        bearer(&self.token, &self.parts, app, named).await
+    }
+
+    /// The server that calls, if its key has the scope.
+    pub async fn server(&self, app: &App, named: Named<'_>, scope: Scope) -> Result<Caller, Refused> {
+        match self.enter(app, named).await? {
+            Bearer::Server(server) => server.with(scope),
+            Bearer::Browser(..) => Err(problem::API_KEY_INVALID.into()),
+        }
+    }
+}
+
+impl FromRequestParts<App> for Pass {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Pass, Refused> {
+        let token = token(&parts.headers).ok_or(Refused::from(problem::API_KEY_INVALID))?.to_owned();
+        Ok(Pass { token, parts: parts.clone() })
+    }
+}
+
 impl FromRequestParts<App> for Server {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Server, Refused> {
-        match bearer(parts, app).await? {
+        match Bearer::from_request_parts(parts, app).await? {
             Bearer::Server(server) => Ok(server),
             Bearer::Browser(..) => Err(problem::API_KEY_INVALID.into()),
         }
@@ -72,12 +102,12 @@ impl FromRequestParts<App> for Bearer {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Bearer, Refused> {
-        bearer(parts, app).await
+        let token = token(&parts.headers).ok_or(Refused::from(problem::API_KEY_INVALID))?.to_owned();
+        bearer(&token, parts, app, Named::Nothing).await
     }
 }
 
-async fn bearer(parts: &Parts, app: &App) -> Result<Bearer, Refused> {
-    let token = token(&parts.headers).ok_or(Refused::from(problem::API_KEY_INVALID))?;
+async fn bearer(token: &str, parts: &Parts, app: &App, named: Named<'_>) -> Result<Bearer, Refused> {
     let request_id = request_id(parts);
     if token.starts_with("ct_") {
         let opened = app.engine.by_client_token(token).await?.ok_or(Refused::from(problem::CLIENT_TOKEN_INVALID))?;
@@ -88,8 +118,9 @@ async fn bearer(parts: &Parts, app: &App) -> Result<Bearer, Refused> {
     if !token.starts_with("sk_") {
         return Err(problem::API_KEY_INVALID.into());
     }
-    let (key, rp) = app.engine.by_api_key(token).await?.ok_or(Refused::from(problem::API_KEY_INVALID))?;
-    let caller = Caller { rp: Arc::new(rp), actor: Actor::Server, portal: None, request_id, client: None };
+    let found = app.engine.by_api_key(token, named).await?;
+    let (key, rp, known) = found.ok_or(Refused::from(problem::API_KEY_INVALID))?;
+    let caller = Caller { rp: Arc::new(rp), actor: Actor::Server, portal: None, request_id, client: None, known };
     Ok(Bearer::Server(Server { caller, scopes: key.scopes }))
 }
 
@@ -99,7 +130,7 @@ pub fn browser(rp: Arc<RelyingParty>, opened: &Opened, request_id: String, clien
         Opened::Portal(portal, _) => Some((**portal).clone()),
         Opened::Challenge(..) => None,
     };
-    Caller { rp, actor: Actor::User, portal, request_id, client: Some(client) }
+    Caller { rp, actor: Actor::User, portal, request_id, client: Some(client), known: Known::Nothing }
 }
 
 /// The request's id, as the outermost layer set it.

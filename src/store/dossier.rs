@@ -1,9 +1,14 @@
 //! Everything that a verdict about a user depends on, in one round trip: the parts of a union, told apart by their first column.
 
-use sqlx::FromRow;
+use std::sync::LazyLock;
+
+use sqlx::{AssertSqlSafe, FromRow};
 
 use super::{Error, Result, Store, ThrottleState, json};
-use crate::model::{Challenge, Factor, Id, MethodKind, Prompt, RecoveryStatus, RecoverySummary, Timestamp, User};
+use crate::model::{
+    ApiKey, Challenge, Factor, Id, MethodKind, Mode, Prompt, RecoveryStatus, RecoverySummary, RelyingParty, Timestamp,
+    User,
+};
 
 /// What is known of a user.
 #[derive(Clone, Default)]
@@ -40,66 +45,134 @@ struct PartRow {
     z: Option<Vec<u8>>,
 }
 
-/// The parts about the user whom `$user` names, of the relying party `$1`, at the time `$3`.
+/// The parts about the user whom `$user` names, of the relying party that `$rp` names, at the time `$3`.
 macro_rules! parts_of {
-    ($user:literal) => {
+    ($rp:literal, $user:literal) => {
         concat!(
             "select cast(1 as bigint) as part, id as a, kind as b, name as c, details as d, credential_id as e,
                created_at as k, activated_at as l, expires_at as m, last_used_at as n, last_step as o, version as p,
                sealed as x, sealed as y, sealed as z
-             from factors where rp_id = $1 and user_id = ", $user, " and (activated_at is not null or expires_at > $3)
+             from factors where rp_id = ", $rp, " and user_id = ", $user, " and (activated_at is not null or expires_at > $3)
              union all
              select 2, method, null, null, null, null, version, wrong, enrolment_wrong, paused_until, null, null, null, null, null
-             from throttles where rp_id = $1 and user_id = ", $user, "
+             from throttles where rp_id = ", $rp, " and user_id = ", $user, "
              union all
              select 3, user_id, display_name, login_hint, locale, null, created_at, null, null, null, null, null, handle, null, null
-             from users where rp_id = $1 and user_id = ", $user, "
+             from users where rp_id = ", $rp, " and user_id = ", $user, "
              union all
              select 4, s.id, null, null, null, null, s.created_at, s.activated_at,
                (select count(*) from recovery_codes c where c.rp_id = s.rp_id and c.user_id = s.user_id and c.set_id = s.id),
                (select count(*) from recovery_codes c where c.rp_id = s.rp_id and c.user_id = s.user_id and c.set_id = s.id and c.used_at is null),
                null, null, null, null, null
-             from recovery_sets s where s.rp_id = $1 and s.user_id = ", $user
+             from recovery_sets s where s.rp_id = ", $rp, " and s.user_id = ", $user
         )
     };
 }
 
-const OF_USER: &str = parts_of!("$2");
+/// The challenge `$2` and what is awaited for it, of the relying party that `$rp` names.
+macro_rules! parts_of_challenge {
+    ($rp:literal) => {
+        concat!(
+            " union all
+             select 5, method, id, factor_id, null, null, sends, sent_at, expires_at, null, null, null, sealed, null, null
+             from prompts where rp_id = ", $rp, " and owner_id = $2 and user_id = (select user_id from challenges where id = $2)
+             union all
+             select 6, user_id, terms, status, proof, null, attempts_left, created_at, expires_at, link_opened_at, exchanged_at,
+               null, link_hash, browser_hash, client_token_hash
+             from challenges where rp_id = ", $rp, " and id = $2"
+        )
+    };
+}
 
-const OF_CHALLENGE: &str = concat!(
-    parts_of!("(select user_id from challenges where rp_id = $1 and id = $2)"),
-    " union all
-      select 5, method, id, factor_id, null, null, sends, sent_at, expires_at, null, null, null, sealed, null, null
-      from prompts where rp_id = $1 and owner_id = $2 and user_id = (select user_id from challenges where rp_id = $1 and id = $2)
-      union all
-      select 6, user_id, terms, status, proof, null, attempts_left, created_at, expires_at, link_opened_at, exchanged_at, null,
-        link_hash, browser_hash, client_token_hash
-      from challenges where rp_id = $1 and id = $2"
-);
+/// The API key whose hash is `$1`, and its relying party.
+const KEY_PARTS: &str = " union all
+    select 7, id, hint, scopes, rp_id, null, created_at, expires_at, revoked_at, null, null, null, null, null, null
+    from api_keys where hash = $1
+    union all
+    select 8, p.name, p.host, p.mode, p.origins, p.return_urls, p.created_at, null, null, null, null, null, null, null, null
+    from api_keys k join relying_parties p on p.id = k.rp_id where k.hash = $1";
+
+const OF_USER: &str = parts_of!("$1", "$2");
+const OF_CHALLENGE: &str =
+    concat!(parts_of!("$1", "(select user_id from challenges where id = $2)"), parts_of_challenge!("$1"));
+static OF_KEY_AND_USER: LazyLock<String> =
+    LazyLock::new(|| format!("{}{KEY_PARTS}", parts_of!("(select rp_id from api_keys where hash = $1)", "$2")));
+static OF_KEY_AND_CHALLENGE: LazyLock<String> = LazyLock::new(|| {
+    let rest = parts_of_challenge!("(select rp_id from api_keys where hash = $1)");
+    format!(
+        "{}{rest}{KEY_PARTS}",
+        parts_of!("(select rp_id from api_keys where hash = $1)", "(select user_id from challenges where id = $2)")
+    )
+});
 
 /// The statements of this file, for the test that prepares every statement.
-pub const STATEMENTS: [&str; 2] = [OF_USER, OF_CHALLENGE];
+pub fn statements() -> [&'static str; 4] {
+    [OF_USER, OF_CHALLENGE, &OF_KEY_AND_USER, &OF_KEY_AND_CHALLENGE]
+}
+
+/// What one read found.
+#[derive(Default)]
+struct Found {
+    dossier: Dossier,
+    challenge: Option<PartRow>,
+    key: Option<PartRow>,
+    party: Option<PartRow>,
+}
 
 impl Store {
     /// What is known of a user.
     pub async fn dossier(&self, rp: &Id, user_id: &str, now: Timestamp) -> Result<Dossier> {
         let rows: Vec<PartRow> = read_rows! { self, OF_USER, rp.as_str(), user_id, now.0 };
-        Ok(assemble(rp, user_id, rows)?.1)
+        Ok(assemble(user_id, rows)?.dossier)
     }
 
     /// A challenge of this relying party, what is awaited for it, and what is known of its user.
     pub async fn case(&self, rp: &Id, challenge: &Id, now: Timestamp) -> Result<Option<(Challenge, Dossier)>> {
         let rows: Vec<PartRow> = read_rows! { self, OF_CHALLENGE, rp.as_str(), challenge.as_str(), now.0 };
-        let user_id = rows.iter().find(|r| r.part == 6).and_then(|r| r.a.clone()).unwrap_or_default();
-        let (found, dossier) = assemble(rp, &user_id, rows)?;
-        Ok(found.map(|row| row.challenge(rp, challenge)).transpose()?.map(|challenge| (challenge, dossier)))
+        challenge_of(rp, challenge, assemble(&user_of(&rows), rows)?)
+    }
+
+    /// The API key with this hash, its relying party, and what is known there of a user.
+    pub async fn enter(
+        &self,
+        key_hash: &[u8],
+        user_id: &str,
+        now: Timestamp,
+    ) -> Result<Option<(ApiKey, RelyingParty, Dossier)>> {
+        let text = AssertSqlSafe(OF_KEY_AND_USER.as_str());
+        let rows: Vec<PartRow> = read_rows! { self, text, key_hash, user_id, now.0 };
+        let mut found = assemble(user_id, rows)?;
+        let Some((key, rp)) = found.key_and_party()? else { return Ok(None) };
+        Ok(Some((key, rp, found.dossier)))
+    }
+
+    /// The API key with this hash, its relying party, and a challenge of it with what is known of its user.
+    pub async fn enter_case(&self, key_hash: &[u8], challenge: &Id, now: Timestamp) -> Result<Option<Entered>> {
+        let text = AssertSqlSafe(OF_KEY_AND_CHALLENGE.as_str());
+        let rows: Vec<PartRow> = read_rows! { self, text, key_hash, challenge.as_str(), now.0 };
+        let mut found = assemble(&user_of(&rows), rows)?;
+        let Some((key, rp)) = found.key_and_party()? else { return Ok(None) };
+        let case = challenge_of(&rp.id, challenge, found)?;
+        Ok(Some((key, rp, case)))
     }
 }
 
-/// Sorts the rows into their places; the challenge's own row is handed back.
-fn assemble(rp: &Id, user_id: &str, rows: Vec<PartRow>) -> Result<(Option<PartRow>, Dossier)> {
-    let mut dossier = Dossier::default();
-    let mut challenge = None;
+/// An API key, its relying party, and a challenge with what is known of its user, if there is such a challenge.
+pub type Entered = (ApiKey, RelyingParty, Option<(Challenge, Dossier)>);
+
+fn user_of(rows: &[PartRow]) -> String {
+    rows.iter().find(|r| r.part == 6).and_then(|r| r.a.clone()).unwrap_or_default()
+}
+
+fn challenge_of(rp: &Id, id: &Id, found: Found) -> Result<Option<(Challenge, Dossier)>> {
+    let Some(row) = found.challenge else { return Ok(None) };
+    Ok(Some((row.challenge(rp, id)?, found.dossier)))
+}
+
+/// Sorts the rows into their places.
+fn assemble(user_id: &str, rows: Vec<PartRow>) -> Result<Found> {
+    let mut found = Found::default();
+    let dossier = &mut found.dossier;
     for row in rows {
         match row.part {
             1 => dossier.factors.push(row.factor(user_id)?),
@@ -112,12 +185,40 @@ fn assemble(rp: &Id, user_id: &str, rows: Vec<PartRow>) -> Result<(Option<PartRo
                 }
             }
             5 => dossier.prompts.push(row.prompt()?),
-            _ => challenge = Some(row),
+            6 => found.challenge = Some(row),
+            7 => found.key = Some(row),
+            _ => found.party = Some(row),
         }
     }
-    let _ = rp;
     dossier.factors.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok((challenge, dossier))
+    Ok(found)
+}
+
+impl Found {
+    fn key_and_party(&mut self) -> Result<Option<(ApiKey, RelyingParty)>> {
+        const TABLE: &str = "api_keys";
+        let (Some(key), Some(party)) = (self.key.take(), self.party.take()) else { return Ok(None) };
+        let rp_id = Id::stored(there(key.d, TABLE)?);
+        let rp = RelyingParty {
+            id: rp_id.clone(),
+            name: there(party.a, TABLE)?,
+            host: there(party.b, TABLE)?,
+            mode: Mode::stored(&there(party.c, TABLE)?),
+            origins: json(TABLE, &there(party.d, TABLE)?)?,
+            return_urls: json(TABLE, &there(party.e, TABLE)?)?,
+            created_at: Timestamp(there(party.k, TABLE)?),
+        };
+        let key = ApiKey {
+            id: Id::stored(there(key.a, TABLE)?),
+            rp_id,
+            hint: there(key.b, TABLE)?,
+            scopes: json(TABLE, &there(key.c, TABLE)?)?,
+            created_at: Timestamp(there(key.k, TABLE)?),
+            expires_at: key.l.map(Timestamp),
+            revoked_at: key.m.map(Timestamp),
+        };
+        Ok(Some((key, rp)))
+    }
 }
 
 fn there<T>(value: Option<T>, table: &'static str) -> Result<T> {

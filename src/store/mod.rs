@@ -24,7 +24,7 @@ mod throttles;
 mod users;
 
 pub use challenges::NewChallenge;
-pub use dossier::{Dossier, STATEMENTS};
+pub use dossier::{Dossier, statements};
 pub use factors::{Activation, NewFactor};
 pub use housekeeping::Purged;
 pub use keys::SigningKey;

@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 
 use super::challenge_request::{AnswerRequest, CreateRequest};
 use super::shapes::{MethodView, SentView, SessionView};
-use crate::engine::{Created, Delivery, Offer, Shown};
+use crate::engine::{Created, Delivery, Named, Offer, Shown};
 use crate::http::App;
-use crate::http::auth::{Bearer, Server};
+use crate::http::auth::{Bearer, Pass, Server};
 use crate::http::body::{Body, OfId, Text};
 use crate::http::problem::{Problem, Refused};
 use crate::model::{Challenge, ChallengeStatus, Id, Kind, MethodKind, Scope};
@@ -86,11 +86,12 @@ pub struct OutcomeView {
     responses((status = 201, body = ChallengeView), (status = 200, body = OutcomeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn create(
     State(app): State<App>,
-    server: Server,
+    pass: Pass,
     Body(request): Body<CreateRequest>,
 ) -> Result<Response, Refused> {
-    let caller = server.with(Scope::Challenges)?;
-    let created = app.engine.create_challenge(&caller, request.model()?).await?;
+    let wanted = request.model()?;
+    let caller = pass.server(&app, Named::User(&wanted.user_id), Scope::Challenges).await?;
+    let created = app.engine.create_challenge(&caller, wanted).await?;
     Ok(match created {
         Created::Pending { challenge, offers, link_token, client_token } => {
             let view = ChallengeView {
@@ -169,12 +170,12 @@ pub struct CeremonyView {
     responses((status = 200, body = PreparedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn prepare(
     State(app): State<App>,
-    bearer: Bearer,
+    pass: Pass,
     id: OfId,
     Body(request): Body<PrepareRequest>,
 ) -> Result<Json<PreparedView>, Refused> {
     let id = id.of(Kind::Challenge)?;
-    let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
+    let (caller, _) = pass.enter(&app, Named::Challenge(&id)).await?.for_challenge(&id, Scope::Challenges)?;
     let factor = match &request.factor_id {
         None => None,
         Some(text) => {
@@ -213,12 +214,12 @@ pub struct VerifiedView {
     responses((status = 200, body = VerifiedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn verify(
     State(app): State<App>,
-    bearer: Bearer,
+    pass: Pass,
     id: OfId,
     Body(request): Body<AnswerRequest>,
 ) -> Result<Json<VerifiedView>, Refused> {
     let id = id.of(Kind::Challenge)?;
-    let (caller, is_browser) = bearer.for_challenge(&id, Scope::Challenges)?;
+    let (caller, is_browser) = pass.enter(&app, Named::Challenge(&id)).await?.for_challenge(&id, Scope::Challenges)?;
     let delivery = if is_browser { Delivery::Code } else { Delivery::Session };
     let verdict = app.engine.verify(&caller, &id, &request.model("")?, delivery).await?;
     Ok(Json(VerifiedView { status: "approved", session: verdict.issued.map(SessionView::from), code: verdict.code }))

@@ -113,6 +113,17 @@ impl Bank {
         self.call("DELETE", &format!("/v1/users/{}", user(name)), Value::Null).await;
     }
 
+    /// How many step-up sessions of a customer count.
+    pub async fn sessions(&self, name: &str) -> usize {
+        let answer = self.call("GET", &format!("/v1/users/{}/sessions", user(name)), Value::Null).await;
+        answer["data"].as_array().expect("sessions").len()
+    }
+
+    /// Ends every step-up session of a customer.
+    pub async fn end_sessions(&self, name: &str) {
+        self.call("DELETE", &format!("/v1/users/{}/sessions", user(name)), Value::Null).await;
+    }
+
     async fn enrol_app(&self, name: &str) -> App {
         let path = format!("/v1/users/{}/factors", user(name));
         let factor = self.call("POST", &path, json!({ "type": "totp" })).await;

@@ -173,6 +173,33 @@ async fn a_fresh_sign_in_lets_the_statement_through_and_a_passkey_is_asked_for_w
 }
 
 #[tokio::test]
+async fn a_proof_that_no_longer_counts_is_asked_for_again() {
+    let bank = Bank::start().await;
+    let Login { guest: ann, app } = bank.with_app("ann", &bank.origins()[1]).await;
+    bank.end_sessions("ann").await;
+    let away = ann.press("/demo/statement", &[]).await.location();
+    assert!(away.contains("/challenge/"), "{away}");
+    let away = ann.press("/demo/balance", &[]).await.location();
+    assert!(away.contains("/challenge/"), "{away}");
+    assert!(!ann.get("/demo/account").await.shows("£4,210.17"));
+    let back = ann.answer(&away, "totp", &app.code().await).await;
+    assert!(ann.get(&back).await.follow().await.shows("£4,210.17"));
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_confirmation_that_was_used_and_of_a_login_that_was_ended() {
+    let bank = Bank::start().await;
+    let Login { guest: ann, app } = bank.with_app("ann", &bank.origins()[1]).await;
+    assert_eq!(bank.sessions("ann").await, 1);
+    let away = ann.press("/demo/payout", &[("iban", IBAN)]).await.location();
+    let back = ann.answer(&away, "totp", &app.code().await).await;
+    assert!(ann.get(&back).await.follow().await.shows("Payout account changed"));
+    assert_eq!(bank.sessions("ann").await, 1, "that of the payout is used up");
+    ann.press("/demo/sign-out", &[]).await;
+    assert_eq!(bank.sessions("ann").await, 0);
+}
+
+#[tokio::test]
 async fn who_cancels_has_changed_nothing() {
     let bank = Bank::start().await;
     for origin in bank.origins() {

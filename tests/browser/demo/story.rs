@@ -76,7 +76,7 @@ impl Ann {
         self.asks_for_another_payout_account().await;
         self.opens_the_challenge("DE89 3704 0044 0532 0130 00").await;
         self.browser.press(".foot button").await;
-        self.browser.sees("You went back before the second step was done.").await;
+        self.browser.sees("The second step wasn't finished.").await;
         self.browser.sees("Nothing was changed.").await;
         self.browser.sees("Now GB33 BUKB").await;
 
