@@ -223,3 +223,13 @@ async fn a_cancelled_request_leads_back_without_a_code() {
     visitor.go(&format!("/challenge/{id}")).await.says("This request was cancelled");
     assert_eq!(world.says("GET", &format!("/v1/challenges/{id}"), json!(null)).await["status"], "cancelled");
 }
+
+#[tokio::test]
+async fn without_scripts_the_page_of_a_passkey_names_the_other_ways() {
+    let world = World::start().await;
+    let page = Visitor::new(&world.base).go("/dev/gallery/passkey-ready").await;
+    let without = page.html.split("<noscript>").nth(1).and_then(|rest| rest.split("</noscript>").next());
+    let without = without.expect("something for browsers without scripts");
+    assert!(without.contains("Use one of these instead:") && without.contains("href=\"?method=totp\""), "{without}");
+    assert!(page.html.contains("<div class=\"needs-script\">"), "the button is for scripts only");
+}

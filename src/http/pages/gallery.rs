@@ -249,14 +249,14 @@ fn enrolments() -> Vec<Example> {
         notice,
         typed: String::new(),
     };
-    let phone = |sent, notice: Option<Notice>| PhonePage {
+    let phone = |sent: Option<(String, SentCode)>, notice: Option<Notice>| PhonePage {
         shell: Shell { is_error: notice.is_some(), ..Shell::new(BANK, "Add your phone") },
         base: String::new(),
         guard: String::new(),
+        typed: if sent.is_none() { "0151 2".to_owned() } else { String::new() },
         sent,
         countries: enrol::countries("DE").collect(),
         notice,
-        typed: "0151 2".to_owned(),
     };
     let no = |code: Code| Some(words::refused_phone(&code.into(), "Germany", NOW));
     let wrong = words::refused_code(MethodKind::Totp, &problem::CODE_INCORRECT.into(), "000000", BANK, NOW).0;
