@@ -1,7 +1,8 @@
 //! The demo application without any script: what its cookies, forms and returns let pass, on both origins, against a real engine.
 //! The hosted pages are used through their forms.
 
-use super::bank::{Bank, IBAN, Login, OTHER_IBAN, Page};
+use super::bank::{Bank, IBAN, Login, OTHER_IBAN};
+use super::guest::Page;
 use reqwest::StatusCode;
 
 #[tokio::test]

@@ -2,4 +2,5 @@
 
 mod bank;
 mod forms;
+mod guest;
 mod story;
