@@ -7,8 +7,9 @@
 # Needs git, cargo and a C compiler. PostgreSQL, Chromium and its driver are installed by apt-get where they are missing.
 # PostgreSQL runs as a throwaway cluster in a folder of its own, which is gone afterwards; no other server is touched.
 #
-# The tests read two variables, which may be set by hand for `cargo test` alone:
+# The tests read three variables, which may be set by hand for `cargo test` alone:
 #   COUNTERSIGN_TEST_POSTGRES   address of a PostgreSQL database whose user may create databases
+#   COUNTERSIGN_TEST_DATABASE   postgres: the tests of the API run there, each on a database of its own; SQLite otherwise
 #   COUNTERSIGN_TEST_BROWSER    0: leave the browser tests out; 1: fail where there is no browser
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -218,6 +219,11 @@ run_tests() {
     TMPDIR="$folder/tmp" cargo test --locked --no-fail-fast 2>&1 | tee "$folder/tests.log"
 }
 
+run_tests_on_postgres() {
+    TMPDIR="$folder/tmp" COUNTERSIGN_TEST_DATABASE=postgres cargo test --locked --no-fail-fast --test api 2>&1 |
+        tee -a "$folder/tests.log"
+}
+
 # settings of the shell are not those of the tests
 for name in "${!COUNTERSIGN_@}"; do unset "$name"; done
 export COUNTERSIGN_TEST_BROWSER="$browser"
@@ -238,5 +244,6 @@ step "format" cargo fmt --check || true
 step "lints" cargo clippy --all-targets --locked -- -D warnings || true
 step "build" cargo test --locked --no-run || finish
 step "tests" run_tests || true
+step "tests of the API on PostgreSQL" run_tests_on_postgres || true
 step "documentation" bash tests/documentation.sh || true
 finish
