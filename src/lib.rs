@@ -218,6 +218,7 @@ pub fn new_master_key() -> zeroize::Zeroizing<String> {
 
 /// Whether the database of these settings is there and the master key opens its key ring.
 pub async fn examine_keys(config: &Config) -> Result<(), StartError> {
+    vault::MasterKey::parse(&config.master_key.0)?;
     let parts = Parts::new(config);
     let master = vault::MasterKey::parse(&config.master_key.0)?;
     let store = engine::open_store(&config.storage, false).await?;

@@ -9,7 +9,7 @@
 #
 # The tests read three variables, which may be set by hand for `cargo test` alone:
 #   COUNTERSIGN_TEST_POSTGRES   address of a PostgreSQL database whose user may create databases
-#   COUNTERSIGN_TEST_DATABASE   postgres: the API tests run on it instead of SQLite
+#   COUNTERSIGN_TEST_DATABASE   postgres: the tests of the API run there, each on a database of its own; SQLite otherwise
 #   COUNTERSIGN_TEST_BROWSER    0: leave the browser tests out; 1: fail where there is no browser
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -245,6 +245,6 @@ step "format" cargo fmt --check || true
 step "lints" cargo clippy --all-targets --locked -- -D warnings || true
 step "build" cargo test --locked --no-run || finish
 step "tests" run_tests || true
-step "tests on PostgreSQL" run_tests_on_postgres || true
+step "tests of the API on PostgreSQL" run_tests_on_postgres || true
 step "documentation" bash tests/documentation.sh || true
 finish

@@ -22,21 +22,47 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Refused;
 
     async fn from_request(request: Request, _: &S) -> Result<Body<T>, Refused> {
-        let is_json = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(is_json);
-        if !is_json {
+        if !has_json(&request) {
             return Err(problem::MEDIA_TYPE_UNSUPPORTED.into());
         }
-        let bytes =
-            axum::body::to_bytes(request.into_body(), LARGEST).await.map_err(
-                |error| match std::error::Error::source(&error)
-                    .is_some_and(|e| e.is::<http_body_util::LengthLimitError>())
-                {
-                    true => Refused::from(problem::BODY_TOO_LARGE),
-                    false => problem::REQUEST_MALFORMED.into(),
-                },
-            )?;
-        read(&bytes).map(Body)
+        read(&bytes(request).await?).map(Body)
     }
+}
+
+/// A body that need not be there: none is an empty object.
+pub struct MaybeBody<T>(pub T);
+
+/// A body without members.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeBody<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, _: &S) -> Result<MaybeBody<T>, Refused> {
+        let is_json = has_json(&request);
+        let bytes = bytes(request).await?;
+        match (bytes.is_empty(), is_json) {
+            (true, _) => Ok(MaybeBody(T::default())),
+            (false, true) => read(&bytes).map(MaybeBody),
+            (false, false) => Err(problem::MEDIA_TYPE_UNSUPPORTED.into()),
+        }
+    }
+}
+
+fn has_json(request: &Request) -> bool {
+    request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(is_json)
+}
+
+async fn bytes(request: Request) -> Result<axum::body::Bytes, Refused> {
+    let too_large = |error: &axum::Error| {
+        std::error::Error::source(error).is_some_and(|e| e.is::<http_body_util::LengthLimitError>())
+    };
+    axum::body::to_bytes(request.into_body(), LARGEST).await.map_err(|error| match too_large(&error) {
+        true => problem::BODY_TOO_LARGE.into(),
+        false => problem::REQUEST_MALFORMED.into(),
+    })
 }
 
 fn is_json(content_type: &str) -> bool {

@@ -38,6 +38,25 @@ async fn an_unknown_member_is_refused_and_named() {
     assert_eq!(challenge.attempts_left().await, 5, "what was never judged costs nothing");
 }
 
+#[tokio::test]
+async fn a_call_without_members_takes_none() {
+    let bank = World::start().await.bank().await;
+    let ann = bank.user("ann");
+    ann.enrol_totp().await;
+    let challenge = ann.challenge(json!({})).await;
+    bank.post(&challenge.path("/cancel"), json!({"reason": "x"})).await.invalid("reason");
+    bank.raw(Method::POST, &challenge.path("/cancel"), Some("text/plain"), b"{}".to_vec())
+        .await
+        .refused(415, "media_type_unsupported");
+    assert_eq!(challenge.status().await, "pending");
+    bank.post(&challenge.path("/cancel"), json!({})).await.is(200);
+    bank.post(&ann.path("/recovery-codes/confirm"), json!({"all": true})).await.invalid("all");
+    let phone = ann.begin_phone("+14155550123").await;
+    bank.post(&ann.path(&format!("/factors/{}/resend", phone.id)), json!({"by": "voice"})).await.invalid("by");
+    // And where all members are optional, none at all will do.
+    assert_eq!(bank.ask(&ann.path("/recovery-codes")).await.is(201)["status"], "active");
+}
+
 /// 3.34: a member of another type is named, never coerced and never an accident.
 #[tokio::test]
 async fn a_member_of_the_wrong_type_is_named() {

@@ -397,3 +397,25 @@ async fn the_engines_own_origin_counts_where_the_rp_id_covers_it() {
         device.create_lying(&options, &RegistrationLie::with_challenge(options["challenge"].as_str().expect("a text")));
     bank.user("ann").activate(&id, json!({"credential": credential})).await.refused(422, "credential_invalid");
 }
+
+/// `parseCreationOptionsFromJSON` and `parseRequestOptionsFromJSON` take absent members, not `null`.
+#[tokio::test]
+async fn options_hold_no_null() {
+    fn has_null(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::Array(list) => list.iter().any(has_null),
+            Value::Object(members) => members.values().any(has_null),
+            _ => false,
+        }
+    }
+    let ann = ann().await;
+    ann.enrol_passkey().await;
+    for kind in ["any", "platform", "security_key"] {
+        let begun = ann.begin(json!({"type": "webauthn", "authenticator": kind})).await.is(201);
+        let options = &begun["webauthn"]["creation_options"];
+        assert!(!has_null(options), "{options}");
+    }
+    let options = ann.challenge(json!({})).await.request_options().await;
+    assert!(!has_null(&options), "{options}");
+}

@@ -13,7 +13,7 @@ use super::shapes::{MethodView, SentView, SessionView};
 use crate::engine::{Created, Delivery, Named, Offer, Shown};
 use crate::http::App;
 use crate::http::auth::{Bearer, Pass, Server};
-use crate::http::body::{Body, OfId, Text};
+use crate::http::body::{Body, MaybeBody, Nothing, OfId, Text};
 use crate::http::problem::{Problem, Refused};
 use crate::model::{Challenge, ChallengeStatus, Id, Kind, MethodKind, Scope};
 
@@ -265,7 +265,12 @@ pub async fn exchange(
 #[utoipa::path(post, path = "/v1/challenges/{id}/cancel", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
     params(("id" = String, Path)),
     responses((status = 200, body = ChallengeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn cancel(State(app): State<App>, bearer: Bearer, id: OfId) -> Result<Json<ChallengeView>, Refused> {
+pub async fn cancel(
+    State(app): State<App>,
+    bearer: Bearer,
+    id: OfId,
+    _: MaybeBody<Nothing>,
+) -> Result<Json<ChallengeView>, Refused> {
     let id = id.of(Kind::Challenge)?;
     let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
     let challenge = app.engine.cancel(&caller, &id).await?;

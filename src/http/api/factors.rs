@@ -12,7 +12,7 @@ use super::shapes::{FactorView, List};
 use crate::engine::{Answer, Attachment, Begin, LONGEST_FACTOR_NAME, Wish};
 use crate::http::App;
 use crate::http::auth::Bearer;
-use crate::http::body::{Body, OfFactor, OfUser, Page, Text};
+use crate::http::body::{Body, MaybeBody, Nothing, OfFactor, OfUser, Page, Text};
 use crate::http::problem::{self, Problem, Refused};
 use crate::model::{Id, Kind, Number, Scope};
 
@@ -138,6 +138,7 @@ pub async fn resend(
     State(app): State<App>,
     OfFactor(user_id, id): OfFactor,
     bearer: Bearer,
+    _: MaybeBody<Nothing>,
 ) -> Result<Json<FactorView>, Refused> {
     let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
     Ok(Json(app.engine.resend(&caller, &user_id, &id).await?.into()))

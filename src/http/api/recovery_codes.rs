@@ -9,12 +9,12 @@ use utoipa::ToSchema;
 use super::shapes::RecoveryView;
 use crate::http::App;
 use crate::http::auth::Bearer;
-use crate::http::body::{Body, OfUser};
+use crate::http::body::{MaybeBody, Nothing, OfUser};
 use crate::http::problem::{Problem, Refused};
 use crate::model::Scope;
 
 /// A set to be made.
-#[derive(Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = RecoveryCodesRequest)]
 pub struct CreateRequest {
@@ -41,7 +41,7 @@ pub async fn create(
     State(app): State<App>,
     OfUser(user_id): OfUser,
     bearer: Bearer,
-    Body(request): Body<CreateRequest>,
+    MaybeBody(request): MaybeBody<CreateRequest>,
 ) -> Result<(StatusCode, Json<CodesView>), Refused> {
     let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
     let confirm = request.require_confirmation.unwrap_or(false);
@@ -58,6 +58,7 @@ pub async fn confirm(
     State(app): State<App>,
     OfUser(user_id): OfUser,
     bearer: Bearer,
+    _: MaybeBody<Nothing>,
 ) -> Result<Json<RecoveryView>, Refused> {
     let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
     Ok(Json(app.engine.confirm_recovery_codes(&caller, &user_id).await?.into()))
