@@ -437,6 +437,19 @@ async fn a_resend_makes_a_new_code_and_kills_the_old() {
     ann.bank.ask(&resend).await.refused(409, "factor_not_pending");
 }
 
+/// Begun twice, a number is still enrolled once.
+#[tokio::test]
+async fn a_number_is_enrolled_once() {
+    let ann = ann().await;
+    let one = ann.begin_phone("+14155550123").await;
+    let first = one.code();
+    let two = ann.begin_phone("+14155550123").await;
+    ann.activate(&one.id, json!({"code": first})).await.is(200);
+    ann.activate(&two.id, json!({"code": two.code()})).await.refused(409, "factor_duplicate");
+    ann.remove(&one.id).await.is(204);
+    ann.activate(&two.id, json!({"code": two.code()})).await.is(200);
+}
+
 #[tokio::test]
 async fn only_a_phone_is_texted_again() {
     let ann = ann().await;
