@@ -6,6 +6,7 @@ use super::limits::{change, throttle_of};
 use super::portal::Manage;
 use super::verification::reason;
 use super::{Caller, Clash, Engine, Error, Gone, factor_row, prompt_row, unnamed};
+use crate::methods::sms::number_of;
 use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
 use crate::model::{Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, Timestamp, User};
 use crate::policy::requirement;
@@ -171,13 +172,21 @@ impl Engine {
             return Err(Error::Paused(until.seconds_after(at.now)));
         }
         let prompt = self.store.prompt(rp, user_id, id, factor.kind).await?.filter(|p| at.now < p.expires_at);
+        let held = self.open(rp, factor.clone()).ok_or(Error::NotFound)?;
+        if factor.kind == MethodKind::Sms {
+            // Two pending factors may have had the same number; two active ones may not.
+            let number = number_of(&held).ok_or(Error::NotFound)?;
+            if self.holds_number(rp, &dossier.factors, &number) {
+                return Err(Error::Clash(Clash::FactorDuplicate));
+            }
+        }
         let user = dossier.user.unwrap_or_else(|| unnamed(at, user_id));
         let state = prompt.as_ref().and_then(|p| self.vault.open(prompt_row(rp, user_id, &p.id), &p.sealed).ok());
         let exam = Exam {
             now: at.now,
             parties: self.parties(&caller.rp, user, String::new()),
             owner: id.clone(),
-            held: vec![self.open(rp, factor.clone()).ok_or(Error::NotFound)?],
+            held: vec![held],
             state,
             recovery: None,
             answer: answer.clone(),

@@ -122,7 +122,7 @@ async fn a_code_is_taken_as_people_paste_it() {
         let code = form(&app.code());
         ann.challenge(json!({})).await.verify(json!({"type": "totp", "code": code})).await.is(200);
     }
-    // A code that begins with a zero, without it.
+    // A code to come that begins with a zero, without it.
     let mut steps = 1;
     while !app.code_in(steps).starts_with('0') {
         steps += 1;
@@ -435,6 +435,19 @@ async fn a_resend_makes_a_new_code_and_kills_the_old() {
     }
     ann.activate(&phone.id, json!({"code": phone.code()})).await.is(200);
     ann.bank.ask(&resend).await.refused(409, "factor_not_pending");
+}
+
+/// Begun twice, a number is still enrolled once.
+#[tokio::test]
+async fn a_number_is_enrolled_once() {
+    let ann = ann().await;
+    let one = ann.begin_phone("+14155550123").await;
+    let first = one.code();
+    let two = ann.begin_phone("+14155550123").await;
+    ann.activate(&one.id, json!({"code": first})).await.is(200);
+    ann.activate(&two.id, json!({"code": two.code()})).await.refused(409, "factor_duplicate");
+    ann.remove(&one.id).await.is(204);
+    ann.activate(&two.id, json!({"code": two.code()})).await.is(200);
 }
 
 #[tokio::test]
