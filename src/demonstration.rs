@@ -70,12 +70,15 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
     let config = Config {
         listen: address,
         public_url: url::Url::parse(&origin).expect("a constant form with a port number"),
-        storage: Storage { database: Database::Sqlite(options.data.join("countersign.db")), pool: 16 },
+        storage: Storage {
+            database: Database::Sqlite(options.data.join("countersign.db")),
+            pool: 16,
+            clock_file: None,
+        },
         master_key: master_key(&options.data)?,
         sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
         trusted_proxies: Vec::new(),
         development: true,
-        clock_file: None,
     };
     let new = NewParty {
         name: NAME.to_owned(),

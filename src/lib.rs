@@ -25,6 +25,7 @@ pub use demonstration::{DemoError, DemoOptions, run_demo};
 pub use engine::{NewParty, Operator};
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -66,11 +67,13 @@ pub struct Parts {
 impl Parts {
     /// Those of a real engine; in development the clock may be moved by a file.
     pub fn new(config: &Config) -> Parts {
-        let clock: Arc<dyn Clock> = match &config.clock_file {
-            Some(path) => Arc::new(FileClock::new(path.clone())),
-            None => Arc::new(SystemClock),
-        };
-        Parts { clock, rng: Arc::new(SystemRng), migrate: false, around: None, listener: None }
+        Parts {
+            clock: clock(config.storage.clock_file.as_ref()),
+            rng: Arc::new(SystemRng),
+            migrate: false,
+            around: None,
+            listener: None,
+        }
     }
 }
 
@@ -202,7 +205,15 @@ async fn keep_house(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
 /// The operator's hands on the database of these settings. SQLite is brought up to date, PostgreSQL must be.
 pub async fn operator(storage: &Storage) -> Result<Operator, StartError> {
     let store = engine::open_store(storage, false).await?;
-    Ok(Operator::new(store, Arc::new(SystemClock), Arc::new(SystemRng)))
+    Ok(Operator::new(store, clock(storage.clock_file.as_ref()), Arc::new(SystemRng)))
+}
+
+/// The machine's clock; in development it may be moved by a file.
+fn clock(file: Option<&PathBuf>) -> Arc<dyn Clock> {
+    match file {
+        Some(path) => Arc::new(FileClock::new(path.clone())),
+        None => Arc::new(SystemClock),
+    }
 }
 
 /// Brings the schema of these settings up to date.

@@ -90,6 +90,8 @@ pub struct Storage {
     pub database: Database,
     /// Connections of this node.
     pub pool: u32,
+    /// An offset to the machine's clock, in development.
+    pub clock_file: Option<PathBuf>,
 }
 
 /// How the process logs.
@@ -118,8 +120,6 @@ pub struct Config {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Trial aids are on.
     pub development: bool,
-    /// An offset to the machine's clock, in development.
-    pub clock_file: Option<PathBuf>,
 }
 
 impl Config {

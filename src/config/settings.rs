@@ -53,7 +53,15 @@ impl Settings {
             };
         let pool = self.number("pool")?.unwrap_or(16);
         let pool = u32::try_from(pool).ok().filter(|n| (1..=1000).contains(n));
-        Ok(Storage { database, pool: pool.ok_or_else(|| error(env_of("pool"), "expected a number from 1 to 1000"))? })
+        let clock_file = self.optional("clock_file").map(PathBuf::from);
+        if clock_file.is_some() && !self.development()? {
+            return Err(error(env_of("clock_file"), "needs COUNTERSIGN_DEVELOPMENT=true"));
+        }
+        Ok(Storage {
+            database,
+            clock_file,
+            pool: pool.ok_or_else(|| error(env_of("pool"), "expected a number from 1 to 1000"))?,
+        })
     }
 
     /// How to log; needs nothing.
@@ -84,10 +92,6 @@ impl Settings {
         if development && !listen.ip().is_loopback() {
             return Err(error(env_of("development"), "needs a loopback address in COUNTERSIGN_LISTEN"));
         }
-        let clock_file = self.optional("clock_file").map(PathBuf::from);
-        if clock_file.is_some() && !development {
-            return Err(error(env_of("clock_file"), "needs COUNTERSIGN_DEVELOPMENT=true"));
-        }
         Ok(Config {
             listen,
             public_url,
@@ -96,7 +100,6 @@ impl Settings {
             sms: self.sms(development)?,
             trusted_proxies: self.trusted_proxies()?,
             development,
-            clock_file,
         })
     }
 

@@ -65,7 +65,7 @@ pub enum Scope {
     /// Read audit events.
     #[serde(rename = "events:read")]
     EventsRead,
-    /// Erase users and everything else.
+    /// All of the others.
     #[serde(rename = "admin")]
     Admin,
 }

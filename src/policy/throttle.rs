@@ -1,8 +1,8 @@
 //! When guessing pauses. A state machine of one user and one code method; its row is in the store, its clock in the moment.
 //!
 //! Ten wrong proofs in a row pause the method for 30 seconds; after each pause one attempt, and a wrong one doubles the
-//! pause, up to an hour. Wrong proofs of challenges and of enrolments add up; a success clears those of its own side only,
-//! so enrolling a second factor of the same method never wipes out guesses against the first.
+//! pause, up to an hour. Wrong proofs of challenges and of enrolments add up. A right answer to a challenge clears both; the
+//! first proof of a new factor clears only those of enrolments, so enrolling never wipes out guesses against what is there.
 
 use crate::model::{MethodKind, Timestamp};
 
@@ -60,9 +60,9 @@ impl Throttle {
     /// The state after a right proof. The version still moves on, so a right proof cannot slip past a pause that began meanwhile.
     pub fn after_right(&self, side: Side) -> Throttle {
         let mut next = self.clone();
-        match side {
-            Side::Challenge => next.wrong = 0,
-            Side::Enrolment => next.enrolment_wrong = 0,
+        next.enrolment_wrong = 0;
+        if side == Side::Challenge {
+            next.wrong = 0;
         }
         next.paused_until = None;
         next
@@ -117,10 +117,9 @@ mod tests {
 
     ///
     #[test]
-    fn a_success_clears_its_own_side_only() {
+    fn the_owner_clears_all_and_an_enrolment_only_its_own_side() {
         let mixed = (0..4).fold(after(4), |t, _| t.after_wrong(Side::Enrolment, NOW));
-        assert_eq!(mixed.after_right(Side::Challenge).enrolment_wrong, 4);
-        assert_eq!(mixed.after_right(Side::Challenge).wrong, 0);
+        assert_eq!(mixed.after_right(Side::Challenge), Throttle { version: mixed.version, ..Throttle::default() });
         assert_eq!(mixed.after_right(Side::Enrolment).wrong, 4);
         assert_eq!(mixed.after_right(Side::Enrolment).enrolment_wrong, 0);
     }

@@ -52,12 +52,11 @@ impl World {
         let config = Config {
             listen: address,
             public_url: public.unwrap_or(&base).parse().expect("an address"),
-            storage: Storage { database: Database::Sqlite(folder.join("pages.db")), pool: 4 },
+            storage: Storage { database: Database::Sqlite(folder.join("pages.db")), pool: 4, clock_file: None },
             master_key: Secret(countersign::new_master_key()),
             sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
             trusted_proxies: Vec::new(),
             development: true,
-            clock_file: None,
         };
         let (back, returned) = application().await;
         let operator = countersign::operator(&config.storage).await.expect("the database opens");

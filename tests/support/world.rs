@@ -58,7 +58,6 @@ impl World {
             sms: Sms { http_url: Some(gateway.url.clone()), ..Sms::default() },
             trusted_proxies: Vec::new(),
             development: false,
-            clock_file: None,
         };
         change(&mut config);
         World::put_together(config, Arc::new(scratch), gateway, clock, listener).await
