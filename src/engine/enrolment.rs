@@ -176,7 +176,8 @@ impl Engine {
         if factor.kind == MethodKind::Sms {
             // Two pending factors may have had the same number; two active ones may not.
             let number = number_of(&held).ok_or(Error::NotFound)?;
-            if self.holds_number(rp, &dossier.factors, &number) {
+            let others: Vec<_> = dossier.factors.iter().filter(|f| f.id != *id).cloned().collect();
+            if self.holds_number(rp, &others, &number) {
                 return Err(Error::Clash(Clash::FactorDuplicate));
             }
         }

@@ -112,13 +112,22 @@ pub enum Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Error {
-        let Some(database) = error.as_database_error() else { return Error::Unavailable(error.to_string()) };
+        let Some(database) = error.as_database_error() else {
+            postgres::suspect();
+            return Error::Unavailable(error.to_string());
+        };
         if database.is_unique_violation() {
             return Error::Conflict(Contest::Row);
         }
         match database.code().as_deref() {
             Some("40001" | "40P01") => Error::Unserialised,
-            _ => Error::Unavailable(error.to_string()),
+            code => {
+                // 57P01 to 57P03: the server ends or does not take connections.
+                if code.is_some_and(|c| c.starts_with("57P")) {
+                    postgres::suspect();
+                }
+                Error::Unavailable(error.to_string())
+            }
         }
     }
 }
