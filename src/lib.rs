@@ -43,7 +43,7 @@ use store::Store;
 /// How often what has run out is removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// The longest wait between two tries to reach the database.
-const LONGEST_WAIT: Duration = Duration::from_secs(4);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Between "not ready" and the end of accepting, so that a balancer sees it.
 const DRAIN: Duration = Duration::from_millis(500);
 

@@ -60,6 +60,8 @@ use crate::vault::{Row, Vault, token_hash};
 
 /// The engine of one node. It keeps no state of its own beyond keys: any node finishes what another began.
 pub struct Engine {
+    /// This node among those of the database.
+    node: String,
     store: Store,
     vault: Arc<Vault>,
     signer: Signer,

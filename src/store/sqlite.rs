@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions, Connection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{ACQUIRE, Error, Result};
+use super::{Error, Limits, Result};
 
 /// A future that may borrow the connection.
 pub type Borrowing<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
@@ -58,7 +58,7 @@ impl Lock {
 }
 
 impl Sqlite {
-    pub(super) async fn open(path: &Path, pool: u32) -> Result<Sqlite> {
+    pub(super) async fn open(path: &Path, limits: Limits) -> Result<Sqlite> {
         if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|e| Error::Unavailable(format!("{}: {e}", folder.display())))?;
         }
@@ -74,8 +74,8 @@ impl Sqlite {
         let mut writer = SqliteConnection::connect_with(&options).await?;
         migrate(&mut writer).await?;
         let readers = SqlitePoolOptions::new()
-            .max_connections(pool)
-            .acquire_timeout(ACQUIRE)
+            .max_connections(limits.pool)
+            .acquire_timeout(limits.acquire)
             .test_before_acquire(false)
             .connect_lazy_with(options);
         let (jobs, waiting) = mpsc::channel(QUEUE);
