@@ -130,7 +130,8 @@ const ACTIVATE: Part = (
     Contest::Factor,
     "update factors set activated_at = $3, details = $24, sealed = coalesce($23, sealed), credential_id = $25,
        last_step = $21, version = version + 1
-     where rp_id = $1 and user_id = $2 and id = $20 and activated_at is null and expires_at > $3",
+     where rp_id = $1 and user_id = $2 and id = $20 and activated_at is null and expires_at > $3
+       and not exists (select 1 from factors h where h.rp_id = $1 and h.credential_id = $25)",
 );
 const RIGHT: Part = (
     Contest::Session,
@@ -288,30 +289,58 @@ impl Store {
     pub async fn settle(&self, settlement: Settlement) -> Result<()> {
         match &self.db {
             Db::Sqlite(lite) => {
-                lite.write(move |conn| Box::pin(async move { on_sqlite(conn, &settlement).await })).await
+                lite.write_whole(move |conn| Box::pin(async move { on_sqlite(conn, &settlement).await })).await
             }
             Db::Postgres(postgres) => on_postgres(postgres, &settlement).await,
         }
     }
 }
 
-/// The parts as one script. Where the rows do not add up, the first part that was lost is found by running them one by one;
-/// the writer takes all of it back.
+/// The parts as one script that keeps itself whole: the first part writes only where every later one can, and each later one
+/// only where the one before did. The writer's transaction has no rival, so nothing changes between them.
 async fn on_sqlite(conn: &mut SqliteConnection, settlement: &Settlement) -> Result<()> {
     let parts = settlement.parts();
-    let script = parts.iter().map(|(_, sql)| *sql).collect::<Vec<_>>().join(";\n");
-    let done = sqlx::query_with(AssertSqlSafe(script), sqlite_values(settlement)?).execute(&mut *conn).await?;
+    let done = sqlx::query_with(AssertSqlSafe(script(&parts)), sqlite_values(settlement)?).execute(&mut *conn).await?;
     if done.rows_affected() == parts.len() as u64 {
         return Ok(());
     }
-    sqlx::raw_sql("rollback to one").execute(&mut *conn).await?;
-    for (contest, sql) in parts {
-        let done = sqlx::query_with(sql, sqlite_values(settlement)?).execute(&mut *conn).await?;
-        if done.rows_affected() != 1 {
-            return Err(Error::Conflict(contest));
+    for (contest, sql) in &parts {
+        let Some(guard) = guard(sql) else { continue };
+        let statement = format!("select {guard}");
+        let stands: i64 =
+            sqlx::query_scalar_with(AssertSqlSafe(statement), sqlite_values(settlement)?).fetch_one(&mut *conn).await?;
+        if stands == 0 {
+            return Err(Error::Conflict(*contest));
         }
     }
-    Ok(())
+    // All that is needed is there: an insert met a row.
+    let insert = parts.iter().find(|(_, sql)| guard(sql).is_none());
+    Err(Error::Conflict(insert.map_or(Contest::Row, |(contest, _)| *contest)))
+}
+
+fn script(parts: &[Part]) -> String {
+    let guards: Vec<String> = parts.iter().skip(1).filter_map(|(_, sql)| guard(sql)).collect();
+    let first = match guards.is_empty() {
+        true => "1 = 1".to_owned(),
+        false => guards.join(" and "),
+    };
+    let conditions = std::iter::once(first.as_str()).chain(std::iter::repeat("changes() = 1"));
+    parts.iter().zip(conditions).map(|((_, sql), condition)| only_where(sql, condition)).collect::<Vec<_>>().join(";\n")
+}
+
+/// Whether the row is there that an update or a delete needs; an insert needs none.
+fn guard(sql: &str) -> Option<String> {
+    let rest = sql.strip_prefix("update ").or_else(|| sql.strip_prefix("delete from "))?;
+    let (table, _) = rest.split_once(' ')?;
+    let (_, condition) = sql.split_once("where ")?;
+    Some(format!("exists (select 1 from {table} where {condition})"))
+}
+
+/// The statement on one more condition.
+fn only_where(sql: &str, condition: &str) -> String {
+    let Some((head, values)) = sql.split_once("values (") else { return format!("{sql} and {condition}") };
+    let (values, tail) = values.rsplit_once(')').unwrap_or((values, ""));
+    format!("{head}select {values} where {condition}{tail}")
 }
 
 fn sqlite_values(settlement: &Settlement) -> Result<SqliteArguments> {
@@ -355,4 +384,30 @@ fn lost(error: &sqlx::Error, parts: &[Part]) -> Option<Contest> {
     let (_, rest) = database.message().split_once("\"lost ")?;
     let place: usize = rest.trim_end_matches('"').parse().ok()?;
     parts.get(place).map(|(contest, _)| *contest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_writes_all_of_its_parts_or_none() {
+        let script = script(&[THROTTLE_NEW, CREATE, STEP, EVENT]);
+        let statements: Vec<&str> = script.split(";\n").collect();
+        assert!(
+            statements[0]
+                .contains("select $1, $2, $4, $5 + 1, $6, $7, $8 where exists (select 1 from factors where rp_id = $1")
+        );
+        assert!(statements[0].ends_with("activated_at is not null) on conflict do nothing"), "{}", statements[0]);
+        assert!(
+            statements[1].ends_with("select $1, $2, $9, $15, 'approved', $10, $3, $16, $11, $3 where changes() = 1")
+        );
+        assert!(statements[2].ends_with("activated_at is not null and changes() = 1"));
+        assert!(statements[3].ends_with("$42 where changes() = 1"));
+        assert!(script_of_one().ends_with("where 1 = 1"));
+    }
+
+    fn script_of_one() -> String {
+        script(&[EVENT])
+    }
 }
