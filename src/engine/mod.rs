@@ -21,7 +21,7 @@ pub use error::{Answered, Clash, Error, Gone};
 pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};
 pub use portal::{NewPortal, Opened, PortalView};
 pub use session::{Introspection, Issued, Question};
-pub use start::{StartError, open_store};
+pub use start::{StartError, open_store, restoration};
 pub use users::UserView;
 pub use verification::{Delivery, Given, Verdict};
 

@@ -8,10 +8,10 @@ use super::Engine;
 use crate::clock::Clock;
 use crate::config::{Config, Database, Storage};
 use crate::delivery::{Inbox, Outbox, ProviderError};
-use crate::methods::Methods;
-use crate::model::{Moment, Rng};
+use crate::methods::{Methods, totp};
+use crate::model::{MethodKind, Moment, Rng, Timestamp};
 use crate::policy::sending::Caps;
-use crate::store::{self, Limits, Store};
+use crate::store::{self, Limits, Restoration, Store};
 use crate::token::{Signer, TokenError, new_signing_key};
 use crate::vault::{MasterKey, MasterKeyError, Purpose, RingError, Row, Vault, WrappedKey};
 
@@ -65,6 +65,11 @@ pub async fn open_store(storage: &Storage, migrate: bool) -> Result<Store, Start
         return Err(StartError::TooOld(oldest));
     }
     if store.is_migrated().await? { Ok(store) } else { Err(StartError::NotMigrated) }
+}
+
+/// What a restoration at this time has to take for used.
+pub fn restoration(now: Timestamp) -> Restoration<'static> {
+    Restoration { now, steps: (MethodKind::Totp.as_str(), now.seconds().div_euclid(totp::PERIOD)) }
 }
 
 /// A release's numbers, to be compared.

@@ -8,12 +8,15 @@ mod macros;
 #[macro_use]
 mod leases;
 
+mod backup;
 mod challenges;
 mod dossier;
 mod events;
 mod factors;
 mod housekeeping;
+mod journal;
 mod keys;
+mod moving;
 mod parties;
 mod portal;
 mod postgres;
@@ -25,11 +28,13 @@ mod sqlite;
 mod throttles;
 mod users;
 
+pub use backup::{Restoration, Restored};
 pub use challenges::NewChallenge;
 pub use dossier::{Dossier, statements};
 pub use factors::{Activation, NewFactor};
 pub use housekeeping::Purge;
 pub use keys::SigningKey;
+pub use moving::{MoveError, Place};
 pub use sending::{BudgetChange, PromptChange, Reservation};
 pub use sessions::NewSession;
 pub use settlement::{ChallengeChange, FactorChange, PARTS, Settlement};

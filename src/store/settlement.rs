@@ -9,6 +9,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments, AssertSqlSafe};
 
+use super::journal::{Note, Noting};
 use super::postgres::{Postgres, RETRIES};
 use super::{Activation, Contest, Db, Error, NewSession, Result, Store, ThrottleChange, text};
 use crate::model::{Challenge, Details, Event, Id, MethodKind, Proof, Timestamp};
@@ -302,7 +303,12 @@ async fn on_sqlite(conn: &mut SqliteConnection, settlement: &Settlement) -> Resu
     let parts = settlement.parts();
     let done = sqlx::query_with(AssertSqlSafe(script(&parts)), sqlite_values(settlement)?).execute(&mut *conn).await?;
     if done.rows_affected() == parts.len() as u64 {
-        return Ok(());
+        return match &settlement.factor {
+            Some(FactorChange::RecoveryCode(set, hash)) => {
+                conn.note(vec![Note::Code(set.as_str().to_owned(), hash.clone())]).await
+            }
+            _ => Ok(()),
+        };
     }
     for (contest, sql) in &parts {
         let Some(guard) = guard(sql) else { continue };

@@ -82,7 +82,7 @@ impl Sqlite {
             .statement_cache_capacity(512)
             .disable_statement_logging();
         let mut writer = SqliteConnection::connect_with(&options).await?;
-        migrate(&mut writer).await?;
+        migrate(&mut writer, path).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(limits.pool)
             .acquire_timeout(limits.acquire)
@@ -134,9 +134,10 @@ impl Sqlite {
 }
 
 /// Brings the schema up to date inside one write: another process that does the same at this moment waits, and finds it done.
-async fn migrate(conn: &mut SqliteConnection) -> Result<()> {
+async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<()> {
     let mut write = conn.begin_with("begin immediate").await?;
     super::MIGRATIONS.run(&mut *write).await.map_err(|e| Error::Unavailable(e.to_string()))?;
+    super::journal::begin(&mut write, path).await?;
     Ok(write.commit().await?)
 }
 
