@@ -213,7 +213,7 @@ impl Store {
     /// Ends all connections, after what is under way.
     pub async fn close(&self) {
         match &self.db {
-            Db::Sqlite(lite) => lite.readers.close().await,
+            Db::Sqlite(lite) => lite.close().await,
             Db::Postgres(postgres) => postgres.pool.close().await,
         }
     }

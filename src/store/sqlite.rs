@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqlitePool};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Error, Limits, Result};
 
@@ -42,6 +42,7 @@ struct Done {
 pub struct Sqlite {
     pub(super) readers: SqlitePool,
     jobs: mpsc::Sender<Job>,
+    end: watch::Sender<bool>,
 }
 
 /// Holds a SQLite file against a second `serve`; ends with the process, however that ends.
@@ -89,8 +90,16 @@ impl Sqlite {
             .test_before_acquire(false)
             .connect_lazy_with(options);
         let (jobs, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(write_all(writer, waiting));
-        Ok(Sqlite { readers, jobs })
+        let (end, ended) = watch::channel(false);
+        tokio::spawn(write_all(writer, waiting, ended));
+        Ok(Sqlite { readers, jobs, end })
+    }
+
+    /// Lets go of the file, after what is under way.
+    pub(super) async fn close(&self) {
+        self.end.send_replace(true);
+        self.jobs.closed().await;
+        self.readers.close().await;
     }
 
     /// Runs the body in a transaction, gathered with others, and in a savepoint of its own; answers once the commit stands.
@@ -141,10 +150,24 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<()> {
     Ok(write.commit().await?)
 }
 
-async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>) {
+async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>, mut end: watch::Receiver<bool>) {
     let mut batch = Vec::with_capacity(BATCH);
-    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+    loop {
+        let found = tokio::select! {
+            found = waiting.recv_many(&mut batch, BATCH) => found,
+            Ok(_) = end.wait_for(|end| *end), if !waiting.is_closed() => {
+                // What waits is still written; nothing more is taken.
+                waiting.close();
+                continue;
+            }
+        };
+        if found == 0 {
+            break;
+        }
         commit(&mut conn, std::mem::take(&mut batch)).await;
+    }
+    if let Err(error) = conn.close().await {
+        tracing::warn!(%error, "the database did not close in good order");
     }
 }
 
