@@ -13,6 +13,7 @@ mod data;
 mod factors;
 mod nodes;
 mod portal;
+mod processes;
 mod races;
 mod secrets;
 mod sessions;
