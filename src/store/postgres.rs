@@ -29,7 +29,7 @@ static SUSPECT: AtomicUsize = AtomicUsize::new(0);
 #[derive(Clone)]
 pub struct Postgres {
     pub(super) pool: PgPool,
-    options: PgConnectOptions,
+    options: Box<PgConnectOptions>,
     patience: Duration,
 }
 
@@ -56,7 +56,7 @@ impl Postgres {
             })
         });
         let pool = pool.connect_lazy_with(options.clone());
-        let postgres = Postgres { pool, options, patience: limits.statement + GRACE };
+        let postgres = Postgres { pool, options: Box::new(options), patience: limits.statement + GRACE };
         // A pool would only say that it timed out; one connection says why.
         postgres.connect(limits.acquire).await?.close().await?;
         Ok(postgres)
