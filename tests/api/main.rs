@@ -11,6 +11,7 @@ mod commands;
 mod conventions;
 mod data;
 mod factors;
+mod faults;
 mod nodes;
 mod portal;
 mod processes;

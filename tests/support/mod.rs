@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod database;
 pub mod document;
 pub mod gateway;
+pub mod load;
 pub mod speak;
 pub mod verbs;
 pub mod world;
