@@ -22,6 +22,11 @@ impl Cluster {
     /// `None` where the tests have no PostgreSQL. These options are given to the server.
     pub fn start(options: &str) -> Option<Cluster> {
         std::env::var("COUNTERSIGN_TEST_POSTGRES").ok()?;
+        Some(Cluster::make(options))
+    }
+
+    /// The same, wherever PostgreSQL is installed.
+    pub fn make(options: &str) -> Cluster {
         let binaries = binaries().expect("initdb and pg_ctl are on PATH or where Debian keeps them");
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("countersign-cluster-{}-{port}", std::process::id()));
@@ -32,7 +37,7 @@ impl Cluster {
         }
         let data = cluster.data();
         cluster.run("initdb", &["--pgdata", &data, "--auth=trust", "--username=postgres", "--no-locale", "--no-sync"]);
-        Some(cluster)
+        cluster
     }
 
     pub fn data(&self) -> String {
