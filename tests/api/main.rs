@@ -12,6 +12,7 @@ mod conventions;
 mod data;
 mod factors;
 mod faults;
+mod gateways;
 mod kill;
 mod nodes;
 mod portal;
