@@ -219,6 +219,89 @@ async fn one_connection_is_enough() {
     }
 }
 
+/// A transaction that does not serialise is run again three times, and what still fails is told as an outage: nothing of it
+/// stands.
+#[tokio::test]
+async fn a_serialisation_failure_is_retried_three_times_and_never_surfaces_as_a_verdict() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    let url = scratch.url();
+    let world = World::start_on(scratch, |_| {}).await;
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    // A sequence counts what is rolled back, too.
+    let fails = |times: i64, code: &str| {
+        let text = format!(
+            "drop sequence if exists tries; create sequence tries;
+             create or replace function fail() returns trigger language plpgsql as $$ begin
+               if nextval('tries') <= {times} then raise exception 'fault' using errcode = '{code}'; end if;
+               return new;
+             end $$;
+             create or replace trigger fault before insert on events for each row execute function fail()"
+        );
+        let url = url.clone();
+        async move { execute(&url, &text).await }
+    };
+    let tries = || async {
+        let mut conn = PgConnection::connect(&url).await.expect("it opens");
+        sqlx::query_scalar::<_, i64>("select last_value from tries").fetch_one(&mut conn).await.expect("a number")
+    };
+    for code in ["40001", "40P01"] {
+        fails(3, code).await;
+        assert_eq!(ann.ask(json!({"answer": app.answer()})).await.is(200)["status"], "approved");
+        assert_eq!(tries().await, 4);
+        fails(3, code).await;
+        ann.recovery_codes().await;
+        fails(4, code).await;
+        let answer = app.answer();
+        ann.ask(json!({"answer": answer})).await.refused(503, "store_unavailable");
+        assert_eq!(tries().await, 4, "three times again, and no more");
+        ann.ask(json!({"answer": answer})).await.is(200);
+        ann.ask(json!({"answer": answer})).await.refused(422, "code_reused");
+        // A wrong one is no less wrong, and is counted once.
+        fails(2, code).await;
+        let challenge = ann.challenge(json!({})).await;
+        fails(2, code).await;
+        assert_eq!(challenge.verify(app.miss()).await.refused(422, "code_incorrect")["attempts_left"], 4);
+        fails(0, code).await;
+    }
+}
+
+/// Issue 3.2: TLS to PostgreSQL as the URL's `sslmode` demands it.
+#[tokio::test]
+async fn postgresql_is_reached_by_tls_and_its_name_is_checked_where_the_url_says_so() {
+    let Some(cluster) = Cluster::start("-c ssl=on") else { return };
+    let Some(authority) = cluster.certify() else {
+        println!("not tried: there is no openssl");
+        return;
+    };
+    cluster.up();
+    let url = cluster.url(cluster.port);
+    let mut place = Place::new().await;
+    let mut migrates = |parameters: &str| {
+        place.set("COUNTERSIGN_DATABASE_URL", &format!("{url}?{parameters}"));
+        place.run(&["migrate"])
+    };
+    for good in ["sslmode=require".to_owned(), format!("sslmode=verify-full&sslrootcert={authority}")] {
+        let ended = migrates(&good);
+        assert_eq!(ended.status, Some(0), "{good}: {}", ended.stderr);
+    }
+    let stranger = Cluster::make("");
+    let other = stranger.certify().expect("as before");
+    for bad in ["sslmode=disable".to_owned(), format!("sslmode=verify-full&sslrootcert={other}")] {
+        let ended = migrates(&bad);
+        assert_eq!(ended.status, Some(1), "{bad}");
+        assert!(ended.stderr.contains("COUNTERSIGN_DATABASE_URL"), "{}", ended.stderr);
+    }
+    let named_else = url.replace("127.0.0.1", "localhost");
+    place.set("COUNTERSIGN_DATABASE_URL", &format!("{named_else}?sslmode=verify-full&sslrootcert={authority}"));
+    assert_eq!(place.run(&["migrate"]).status, Some(1), "the certificate is for another name");
+    place.set("COUNTERSIGN_DATABASE_URL", &format!("{url}?sslmode=verify-full&sslrootcert={authority}"));
+    let serve = place.serve().await;
+    assert_eq!(place.bank().get("/v1/users/ann").await.0, 200);
+    assert_eq!(serve.terminate().0, Some(0));
+}
+
 // --- SQLite ---
 
 /// Issue 3.4: two hundred people at once, twenty times each; never "database is locked".

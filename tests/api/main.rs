@@ -13,6 +13,7 @@ mod data;
 mod factors;
 mod faults;
 mod gateways;
+mod housekeeping;
 mod kill;
 mod nodes;
 mod portal;
