@@ -70,11 +70,7 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
     let config = Config {
         listen: address,
         public_url: url::Url::parse(&origin).expect("a constant form with a port number"),
-        storage: Storage {
-            database: Database::Sqlite(options.data.join("countersign.db")),
-            pool: 16,
-            clock_file: None,
-        },
+        storage: Storage::new(Database::Sqlite(options.data.join("countersign.db"))),
         master_key: master_key(&options.data)?,
         sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
         trusted_proxies: Vec::new(),

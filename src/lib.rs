@@ -25,7 +25,7 @@ pub use demonstration::{DemoError, DemoOptions, run_demo};
 pub use engine::{NewParty, Operator};
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -38,12 +38,12 @@ use clock::{Clock, FileClock, SystemClock, SystemRng};
 use config::{Config, Database, Storage};
 use engine::{Engine, StartError};
 use model::{Moment, Rng};
-use store::Store;
+use store::{MoveError, Place, Restored, Store};
 
 /// How often what has run out is removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// The longest wait between two tries to reach the database.
-const LONGEST_WAIT: Duration = Duration::from_secs(4);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Between "not ready" and the end of accepting, so that a balancer sees it.
 const DRAIN: Duration = Duration::from_millis(500);
 
@@ -219,6 +219,52 @@ fn clock(file: Option<&PathBuf>) -> Arc<dyn Clock> {
 /// Brings the schema of these settings up to date.
 pub async fn migrate(storage: &Storage) -> Result<(), StartError> {
     engine::open_store(storage, true).await.map(drop)
+}
+
+/// Writes a copy of the SQLite file of these settings, while others write it.
+pub async fn backup(storage: &Storage, file: &Path) -> Result<(), StartError> {
+    match &storage.database {
+        Database::Sqlite(path) if path.exists() => {}
+        Database::Sqlite(path) => {
+            return Err(store::Error::Unavailable(format!("{} does not exist", path.display())).into());
+        }
+        Database::Postgres(_) => {
+            return Err(store::Error::Unavailable("PostgreSQL is backed up by its own tools".to_owned()).into());
+        }
+    }
+    Ok(engine::open_store(storage, false).await?.backup(file).await?)
+}
+
+/// Puts a backup in the place of the SQLite file of these settings; without one, makes safe what another tool has put in the
+/// place of a PostgreSQL database. Nothing that may have been used comes back.
+pub async fn restore(storage: &Storage, backup: Option<&Path>) -> Result<Restored, StartError> {
+    let restoration = engine::restoration(clock(storage.clock_file.as_ref()).now());
+    let restored = match (&storage.database, backup) {
+        (Database::Sqlite(path), Some(backup)) => Store::restore(path, backup, restoration).await?,
+        (Database::Postgres(_), None) => engine::open_store(storage, false).await?.make_safe(restoration).await?,
+        (Database::Sqlite(_), None) => {
+            return Err(store::Error::Unavailable("name the backup's file".to_owned()).into());
+        }
+        (Database::Postgres(_), Some(_)) => {
+            return Err(store::Error::Unavailable("PostgreSQL is restored by its own tools".to_owned()).into());
+        }
+    };
+    operator(storage).await?.note_restoration().await.map_err(|error| match error {
+        engine::OperatorError::Store(error) => error.into(),
+        _ => StartError::NotMigrated,
+    })?;
+    Ok(restored)
+}
+
+/// Copies every row of one database into another that is empty; tells how many of each table.
+pub async fn move_rows(from: &Database, to: &Database) -> Result<Vec<(String, i64)>, MoveError> {
+    fn place(database: &Database) -> Place<'_> {
+        match database {
+            Database::Sqlite(path) => Place::Sqlite(path),
+            Database::Postgres(url) => Place::Postgres(url),
+        }
+    }
+    Store::move_all(place(from), place(to)).await
 }
 
 /// A new master key, as the settings take it.

@@ -16,7 +16,7 @@ use countersign::model::{
 };
 use countersign::store::{
     Activation, BudgetChange, ChallengeChange, Contest, Error, FactorChange, NewChallenge, NewFactor, NewSession,
-    PromptChange, Reservation, Settlement, Store, ThrottleChange, ThrottleState,
+    PromptChange, Purge, Reservation, Settlement, Store, ThrottleChange, ThrottleState,
 };
 use database::Scratch;
 use sqlx::{AssertSqlSafe, Connection, Executor, SqlSafeStr};
@@ -557,15 +557,37 @@ async fn what_ran_out_is_purged_and_nothing_else() {
         let (active, pending) = (ann.factor("App", None).await, ann.pending("Pending").await);
         let new = ann.session(&active);
         ann.store.settle(Settlement { session: Some(new.clone()), ..ann.nothing() }).await.expect("a session");
-        assert_eq!(ann.store.purge(ann.now).await.expect("it purges").rows, 0);
+        let purge = |before| Purge { node: "one", now: ann.now, lease: ann.now.plus_seconds(300), before };
+        assert_eq!(ann.store.purge(purge(ann.now)).await.expect("it purges"), Some(0));
         ann.state(&challenge, &prompt).await;
-        let rows = ann.store.purge(ann.now.plus_seconds(86_400)).await.expect("it purges").rows;
-        assert_eq!(rows, 4, "challenge, prompt, session, pending factor");
+        let rows = ann.store.purge(purge(ann.now.plus_seconds(86_400))).await.expect("it purges");
+        assert_eq!(rows, Some(4), "challenge, prompt, session, pending factor");
         assert!(ann.store.challenge(&challenge.id).await.expect("it answers").is_none());
         assert!(ann.store.session(&ann.rp, &new.session.id).await.expect("it answers").is_none());
         assert!(ann.store.factor(&ann.rp, "ann", &pending.id).await.expect("it answers").is_none());
         assert!(ann.store.factor(&ann.rp, "ann", &active.id).await.expect("it answers").is_some());
         assert!(ann.store.user(&ann.rp, "ann").await.expect("it answers").is_some());
+    })
+    .await;
+}
+
+/// One node does it; another takes over once the first has not been heard of for as long as its lease.
+#[tokio::test]
+async fn one_node_at_a_time_purges() {
+    for_each(|ann| async move {
+        let purge = |node: &'static str, seconds| {
+            let (store, now) = (ann.store.clone(), ann.now.plus_seconds(seconds));
+            let purge = Purge { node, now, lease: now.plus_seconds(300), before: ann.now };
+            async move { store.purge(purge).await.expect("it purges").is_some() }
+        };
+        const NODES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let done = at_once(8, |n| purge(NODES[n], 0)).await;
+        assert_eq!(done.iter().filter(|did| **did).count(), 1);
+        let first = NODES[done.iter().position(|did| *did).expect("one did")];
+        assert!(purge(first, 200).await, "it keeps the lease by its work");
+        assert!(!purge("other", 499).await);
+        assert!(purge("other", 500).await);
+        assert!(!purge(first, 501).await);
     })
     .await;
 }

@@ -1,5 +1,6 @@
 //! The command line: what each command needs, and what it prints. The answer goes to stdout, everything else to stderr.
 
+mod data;
 mod demo;
 mod doctor;
 mod operate;
@@ -43,6 +44,12 @@ enum Command {
     /// Users, for support
     #[command(subcommand)]
     User(operate::User),
+    /// Copy every row of one database into another that is empty
+    Move(data::Move),
+    /// Copy the SQLite file while it is served
+    Backup(data::Backup),
+    /// Put a backup in the SQLite file's place; what was used since does not come back
+    Restore(data::Restore),
     /// Check the settings, the database and the keys
     Doctor(doctor::Doctor),
 }
@@ -64,6 +71,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Rp(command) => command.run(&read(file)?).await,
         Command::Key(command) => command.run(&read(file)?).await,
         Command::User(command) => command.run(&read(file)?).await,
+        Command::Move(command) => command.run(&read(file)?).await,
+        Command::Backup(command) => command.run(&read(file)?).await,
+        Command::Restore(command) => command.run(&read(file)?).await,
         Command::Doctor(command) => command.run(file).await,
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use url::Url;
 use zeroize::Zeroizing;
@@ -42,26 +43,27 @@ impl Settings {
 
     /// What the database commands need.
     pub fn storage(&self) -> Result<Storage, ConfigError> {
-        let url = self.required("database_url")?;
-        let database =
-            match (url.strip_prefix("sqlite:"), url.starts_with("postgres://") || url.starts_with("postgresql://")) {
-                (Some(path), _) if !path.trim_start_matches('/').is_empty() => {
-                    Database::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
-                }
-                (None, true) if Url::parse(url).is_ok() => Database::Postgres(url.to_owned()),
-                _ => return Err(error(env_of("database_url"), "expected sqlite:PATH or postgres://USER@HOST/NAME")),
-            };
-        let pool = self.number("pool")?.unwrap_or(16);
-        let pool = u32::try_from(pool).ok().filter(|n| (1..=1000).contains(n));
-        let clock_file = self.optional("clock_file").map(PathBuf::from);
-        if clock_file.is_some() && !self.development()? {
+        let database = Database::parse(self.required("database_url")?)
+            .ok_or_else(|| error(env_of("database_url"), "expected sqlite:PATH or postgres://USER@HOST/NAME"))?;
+        let mut storage = Storage::new(database);
+        if let Some(pool) = self.number("pool")? {
+            let pool = u32::try_from(pool).ok().filter(|n| (1..=1000).contains(n));
+            storage.pool = pool.ok_or_else(|| error(env_of("pool"), "expected a number from 1 to 1000"))?;
+        }
+        for (name, wait) in
+            [("acquire_timeout", &mut storage.acquire_timeout), ("statement_timeout", &mut storage.statement_timeout)]
+        {
+            let Some(text) = self.optional(name) else { continue };
+            let read = humantime::parse_duration(text).ok();
+            *wait = read
+                .filter(|d| (Duration::from_millis(100)..=Duration::from_secs(60)).contains(d))
+                .ok_or_else(|| error(env_of(name), "expected from 100ms to 60s, as 5s"))?;
+        }
+        storage.clock_file = self.optional("clock_file").map(PathBuf::from);
+        if storage.clock_file.is_some() && !self.development()? {
             return Err(error(env_of("clock_file"), "needs COUNTERSIGN_DEVELOPMENT=true"));
         }
-        Ok(Storage {
-            database,
-            clock_file,
-            pool: pool.ok_or_else(|| error(env_of("pool"), "expected a number from 1 to 1000"))?,
-        })
+        Ok(storage)
     }
 
     /// How to log; needs nothing.
@@ -251,6 +253,8 @@ mod tests {
             ("COUNTERSIGN_PUBLIC_URL", "https://mfa.example.com/path"),
             ("COUNTERSIGN_POOL", "0"),
             ("COUNTERSIGN_POOL", "many"),
+            ("COUNTERSIGN_ACQUIRE_TIMEOUT", "5"),
+            ("COUNTERSIGN_STATEMENT_TIMEOUT", "2h"),
             ("COUNTERSIGN_DEVELOPMENT", "perhaps"),
             ("COUNTERSIGN_CLOCK_FILE", "offset"),
             ("COUNTERSIGN_TRUSTED_PROXIES", "10.0.0.0/8, everybody"),

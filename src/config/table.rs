@@ -42,6 +42,18 @@ pub const ENVIRONMENT: &[Setting] = &[
     setting("log_format", "COUNTERSIGN_LOG_FORMAT", false, "text or json"),
     setting("pool", "COUNTERSIGN_POOL", false, "database connections of this node; 16 if unset"),
     setting(
+        "acquire_timeout",
+        "COUNTERSIGN_ACQUIRE_TIMEOUT",
+        false,
+        "longest wait for a database connection, as 5s; 5s if unset",
+    ),
+    setting(
+        "statement_timeout",
+        "COUNTERSIGN_STATEMENT_TIMEOUT",
+        false,
+        "longest that a statement of PostgreSQL may take, as 5s; 5s if unset",
+    ),
+    setting(
         "trusted_proxies",
         "COUNTERSIGN_TRUSTED_PROXIES",
         false,

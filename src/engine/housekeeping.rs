@@ -1,15 +1,18 @@
 //! Removes what has run out, in small steps.
 
 use super::Engine;
-use crate::store;
+use crate::store::{self, Purge};
 
 /// How long rows stay after they ran out, in seconds: a status can still be asked, a late answer still be told apart.
 const KEPT: i64 = 86_400;
+/// How long a node that has begun keeps the others from it, in seconds: longer than its pauses, so that one does it until it ends.
+const LEASE: i64 = 300;
 
 impl Engine {
-    /// One small step; tells how many rows went.
+    /// One small step, unless another node does it; tells how many rows went.
     pub async fn purge(&self) -> Result<u64, store::Error> {
-        let before = self.moment().now.plus_seconds(-KEPT);
-        Ok(self.store.purge(before).await?.rows)
+        let now = self.moment().now;
+        let (lease, before) = (now.plus_seconds(LEASE), now.plus_seconds(-KEPT));
+        Ok(self.store.purge(Purge { node: &self.node, now, lease, before }).await?.unwrap_or_default())
     }
 }

@@ -21,7 +21,7 @@ pub use error::{Answered, Clash, Error, Gone};
 pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};
 pub use portal::{NewPortal, Opened, PortalView};
 pub use session::{Introspection, Issued, Question};
-pub use start::{StartError, open_store};
+pub use start::{StartError, open_store, restoration};
 pub use users::UserView;
 pub use verification::{Delivery, Given, Verdict};
 
@@ -60,6 +60,8 @@ use crate::vault::{Row, Vault, token_hash};
 
 /// The engine of one node. It keeps no state of its own beyond keys: any node finishes what another began.
 pub struct Engine {
+    /// This node among those of the database.
+    node: String,
     store: Store,
     vault: Arc<Vault>,
     signer: Signer,

@@ -219,6 +219,15 @@ impl Operator {
         }
     }
 
+    /// Writes down for every relying party that an older database has taken this one's place.
+    pub async fn note_restoration(&self) -> Result<(), OperatorError> {
+        let at = self.moment();
+        for rp in self.store.relying_parties().await? {
+            self.store.record(&self.event(&at, &rp.id, "database.restored", None)).await?;
+        }
+        Ok(())
+    }
+
     fn event(&self, at: &Moment<'_>, rp: &Id, kind: &'static str, user_id: Option<&str>) -> Event {
         Event {
             id: Id::new(Kind::Event, at),

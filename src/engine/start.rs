@@ -8,10 +8,10 @@ use super::Engine;
 use crate::clock::Clock;
 use crate::config::{Config, Database, Storage};
 use crate::delivery::{Inbox, Outbox, ProviderError};
-use crate::methods::Methods;
-use crate::model::{Moment, Rng};
+use crate::methods::{Methods, totp};
+use crate::model::{MethodKind, Moment, Rng, Timestamp};
 use crate::policy::sending::Caps;
-use crate::store::{self, Store};
+use crate::store::{self, Limits, Restoration, Store};
 use crate::token::{Signer, TokenError, new_signing_key};
 use crate::vault::{MasterKey, MasterKeyError, Purpose, RingError, Row, Vault, WrappedKey};
 
@@ -52,9 +52,10 @@ impl From<TokenError> for StartError {
 
 /// Opens the database of the settings. SQLite is brought up to date, PostgreSQL only where `migrate` says so.
 pub async fn open_store(storage: &Storage, migrate: bool) -> Result<Store, StartError> {
+    let limits = Limits { pool: storage.pool, acquire: storage.acquire_timeout, statement: storage.statement_timeout };
     let store = match &storage.database {
-        Database::Sqlite(path) => Store::sqlite(path, storage.pool).await?,
-        Database::Postgres(url) => Store::postgres(url, storage.pool).await?,
+        Database::Sqlite(path) => Store::sqlite(path, limits).await?,
+        Database::Postgres(url) => Store::postgres(url, limits).await?,
     };
     if migrate {
         store.migrate().await?;
@@ -64,6 +65,11 @@ pub async fn open_store(storage: &Storage, migrate: bool) -> Result<Store, Start
         return Err(StartError::TooOld(oldest));
     }
     if store.is_migrated().await? { Ok(store) } else { Err(StartError::NotMigrated) }
+}
+
+/// What a restoration at this time has to take for used.
+pub fn restoration(now: Timestamp) -> Restoration<'static> {
+    Restoration { now, steps: (MethodKind::Totp.as_str(), now.seconds().div_euclid(totp::PERIOD)) }
 }
 
 /// A release's numbers, to be compared.
@@ -92,6 +98,7 @@ impl Engine {
         };
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         Ok(Engine {
+            node: format!("{:032x}", u128::from_be_bytes(at.random())),
             outbox: Outbox::new(&config.sms, &inbox)?,
             methods: Arc::new(Methods::new(config.sms.countries.clone())),
             issuer: config.issuer(),

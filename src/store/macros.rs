@@ -8,10 +8,13 @@ macro_rules! read {
                 let $db = &lite.readers;
                 $body
             }
-            crate::store::Db::Postgres(pool) => {
-                let $db = pool;
-                $body
-            }
+            crate::store::Db::Postgres(postgres) => match postgres.acquire().await {
+                Ok(mut conn) => {
+                    let $db = &mut *conn;
+                    postgres.answer(async { $body }).await
+                }
+                Err(error) => Err(error),
+            },
         }
     };
 }
@@ -27,12 +30,13 @@ macro_rules! write {
                 $(let $argument = $argument.to_owned();)*
                 lite.write(move |$conn| Box::pin(async move $body)).await
             }
-            crate::store::Db::Postgres(pool) => {
-                crate::store::postgres::write(pool, move |$conn| {
-                    $(let $argument = $argument.to_owned();)*
-                    Box::pin(async move $body)
-                })
-                .await
+            crate::store::Db::Postgres(postgres) => {
+                postgres
+                    .write(move |$conn| {
+                        $(let $argument = $argument.to_owned();)*
+                        Box::pin(async move $body)
+                    })
+                    .await
             }
         }
     };

@@ -5,13 +5,18 @@
 
 #[macro_use]
 mod macros;
+#[macro_use]
+mod leases;
 
+mod backup;
 mod challenges;
 mod dossier;
 mod events;
 mod factors;
 mod housekeeping;
+mod journal;
 mod keys;
+mod moving;
 mod parties;
 mod portal;
 mod postgres;
@@ -23,11 +28,13 @@ mod sqlite;
 mod throttles;
 mod users;
 
+pub use backup::{Restoration, Restored};
 pub use challenges::NewChallenge;
 pub use dossier::{Dossier, statements};
 pub use factors::{Activation, NewFactor};
-pub use housekeeping::Purged;
+pub use housekeeping::Purge;
 pub use keys::SigningKey;
+pub use moving::{MoveError, Place};
 pub use sending::{BudgetChange, PromptChange, Reservation};
 pub use sessions::NewSession;
 pub use settlement::{ChallengeChange, FactorChange, PARTS, Settlement};
@@ -38,7 +45,6 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 
 /// A schema may be newer than this binary: releases run side by side while they are rolled out.
@@ -48,8 +54,23 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     migrations
 });
 
-/// How long a request waits for a connection.
-const ACQUIRE: Duration = Duration::from_secs(5);
+/// How much of a database one node takes, and how long it waits for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections.
+    pub pool: u32,
+    /// The longest wait for a connection, a new one included.
+    pub acquire: Duration,
+    /// The longest that a statement of PostgreSQL may take.
+    pub statement: Duration,
+}
+
+impl From<u32> for Limits {
+    /// So many connections, and the usual waits.
+    fn from(pool: u32) -> Limits {
+        Limits { pool, acquire: Duration::from_secs(5), statement: Duration::from_secs(5) }
+    }
+}
 
 /// The rows.
 #[derive(Clone)]
@@ -60,7 +81,7 @@ pub struct Store {
 #[derive(Clone)]
 enum Db {
     Sqlite(sqlite::Sqlite),
-    Postgres(PgPool),
+    Postgres(postgres::Postgres),
 }
 
 /// What a verb lost to somebody faster, or to time.
@@ -137,8 +158,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Store {
     /// Opens a SQLite file, made if absent, and brings its schema up to date.
-    pub async fn sqlite(path: &std::path::Path, pool: u32) -> Result<Store> {
-        Ok(Store { db: Db::Sqlite(sqlite::Sqlite::open(path, pool).await?) })
+    pub async fn sqlite(path: &std::path::Path, limits: impl Into<Limits>) -> Result<Store> {
+        Ok(Store { db: Db::Sqlite(sqlite::Sqlite::open(path, limits.into()).await?) })
     }
 
     /// Takes the sole right to serve a SQLite file.
@@ -147,8 +168,8 @@ impl Store {
     }
 
     /// Opens a PostgreSQL database; its schema stays as it is.
-    pub async fn postgres(url: &str, pool: u32) -> Result<Store> {
-        Ok(Store { db: Db::Postgres(postgres::open(url, pool).await?) })
+    pub async fn postgres(url: &str, limits: impl Into<Limits>) -> Result<Store> {
+        Ok(Store { db: Db::Postgres(postgres::Postgres::open(url, limits.into()).await?) })
     }
 
     /// Brings the schema up to date; waits for another node that does the same.
@@ -156,7 +177,7 @@ impl Store {
         match &self.db {
             // Opening it did so.
             Db::Sqlite(_) => Ok(()),
-            Db::Postgres(pool) => MIGRATIONS.run(pool).await.map_err(|e| Error::Unavailable(e.to_string())),
+            Db::Postgres(postgres) => postgres.migrate().await,
         }
     }
 
@@ -192,8 +213,8 @@ impl Store {
     /// Ends all connections, after what is under way.
     pub async fn close(&self) {
         match &self.db {
-            Db::Sqlite(lite) => lite.readers.close().await,
-            Db::Postgres(pool) => pool.close().await,
+            Db::Sqlite(lite) => lite.close().await,
+            Db::Postgres(postgres) => postgres.pool.close().await,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 
+use super::journal::{Note, Noting};
 use super::{Contest, Error, Result, Store, json, text, won};
 use crate::model::{ApiKey, Id, Mode, RelyingParty, Scope, Timestamp};
 
@@ -163,17 +164,23 @@ impl Store {
                 "update api_keys set revoked_at = $1 where id = $2 and revoked_at is null",
                 now.0, id.as_str()
             };
-            won(done, Contest::Row)
+            won(done, Contest::Row)?;
+            conn.note(vec![Note::Key(id.as_str().to_owned())]).await
         })
     }
 
     /// Ends every key of a relying party.
     pub async fn revoke_api_keys_of(&self, rp: &Id, now: Timestamp) -> Result<u64> {
         write!(self, (rp) conn => {
+            let live: Vec<(String,)> = rows! { conn,
+                "select id from api_keys where rp_id = $1 and revoked_at is null",
+                rp.as_str()
+            };
             let done = sql! { conn,
                 "update api_keys set revoked_at = $1 where rp_id = $2 and revoked_at is null",
                 now.0, rp.as_str()
             };
+            conn.note(live.into_iter().map(|(id,)| Note::Key(id)).collect()).await?;
             Ok::<u64, Error>(done)
         })
     }

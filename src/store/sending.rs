@@ -55,16 +55,16 @@ struct BudgetRow {
 
 /// Writes a budget on the connection of a writing body; `Conflict(Budget)` where it moved on since it was read.
 macro_rules! draw {
-    ($conn:expr, $rp:expr, $change:expr) => {{
+    ($conn:expr, $rp:expr, $at:expr, $change:expr) => {{
         let change: &BudgetChange = $change;
         let statement = match change.budget.version {
-            0 => "insert into send_budgets (rp_id, budget, version, day, sent, recent) values ($1, $2, $3 + 1, $4, $5, $6) on conflict do nothing",
-            _ => "update send_budgets set version = $3 + 1, day = $4, sent = $5, recent = $6 where rp_id = $1 and budget = $2 and version = $3",
+            0 => "insert into send_budgets (rp_id, budget, version, day, sent, recent, used_at) values ($1, $2, $3 + 1, $4, $5, $6, $7) on conflict do nothing",
+            _ => "update send_budgets set version = $3 + 1, day = $4, sent = $5, recent = $6, used_at = $7 where rp_id = $1 and budget = $2 and version = $3",
         };
         let done = sql! { $conn,
             statement,
             $rp.as_str(), change.key.stored(), change.budget.version, change.budget.day, change.budget.sent,
-            text(&change.budget.recent)
+            text(&change.budget.recent), $at.0
         };
         won(done, Contest::Budget)?;
     }};
@@ -116,7 +116,7 @@ impl Store {
             };
             won(query.execute(&mut *conn).await?.rows_affected(), Contest::Prompt)?;
             for change in &r.budgets {
-                draw!(conn, r.rp_id, change);
+                draw!(conn, r.rp_id, r.at, change);
             }
             sql! { conn,
                 "insert into messages (rp_id, user_id, id, number_hash, country, created_at) values ($1, $2, $3, $4,
@@ -152,7 +152,7 @@ impl Store {
         write!(self, (reservation, budgets) conn => {
             let r = &reservation;
             for change in &budgets {
-                draw!(conn, r.rp_id, change);
+                draw!(conn, r.rp_id, at, change);
             }
             let PromptChange { next, before } = &r.prompt;
             let query = match before {

@@ -7,8 +7,10 @@
 
 use sqlx::postgres::PgArguments;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
-use sqlx::{Arguments, AssertSqlSafe, PgPool};
+use sqlx::{Arguments, AssertSqlSafe};
 
+use super::journal::{Note, Noting};
+use super::postgres::{Postgres, RETRIES};
 use super::{Activation, Contest, Db, Error, NewSession, Result, Store, ThrottleChange, text};
 use crate::model::{Challenge, Details, Event, Id, MethodKind, Proof, Timestamp};
 
@@ -290,7 +292,7 @@ impl Store {
             Db::Sqlite(lite) => {
                 lite.write_whole(move |conn| Box::pin(async move { on_sqlite(conn, &settlement).await })).await
             }
-            Db::Postgres(pool) => on_postgres(pool, &settlement).await,
+            Db::Postgres(postgres) => on_postgres(postgres, &settlement).await,
         }
     }
 }
@@ -301,7 +303,12 @@ async fn on_sqlite(conn: &mut SqliteConnection, settlement: &Settlement) -> Resu
     let parts = settlement.parts();
     let done = sqlx::query_with(AssertSqlSafe(script(&parts)), sqlite_values(settlement)?).execute(&mut *conn).await?;
     if done.rows_affected() == parts.len() as u64 {
-        return Ok(());
+        return match &settlement.factor {
+            Some(FactorChange::RecoveryCode(set, hash)) => {
+                conn.note(vec![Note::Code(set.as_str().to_owned(), hash.clone())]).await
+            }
+            _ => Ok(()),
+        };
     }
     for (contest, sql) in &parts {
         let Some(guard) = guard(sql) else { continue };
@@ -349,7 +356,7 @@ fn sqlite_values(settlement: &Settlement) -> Result<SqliteArguments> {
 }
 
 /// The parts as one statement. It fails as a whole, naming the first part that was lost, unless each touched its row.
-async fn on_postgres(pool: &PgPool, settlement: &Settlement) -> Result<()> {
+async fn on_postgres(postgres: &Postgres, settlement: &Settlement) -> Result<()> {
     let parts = settlement.parts();
     let mut writes = Vec::new();
     let mut losses = String::new();
@@ -358,10 +365,12 @@ async fn on_postgres(pool: &PgPool, settlement: &Settlement) -> Result<()> {
         losses.push_str(&format!(" when (select count(*) from p{n}) <> 1 then 'lost {n}'"));
     }
     let statement = format!("with {} select cast(case{losses} else '1' end as bigint)", writes.join(", "));
-    for _ in 0..=super::postgres::RETRIES {
+    for _ in 0..=RETRIES {
+        let mut conn = postgres.acquire().await?;
         let mut values = PgArguments::default();
         values!(values, settlement);
-        match sqlx::query_with(AssertSqlSafe(statement.clone()), values).execute(pool).await {
+        let query = sqlx::query_with(AssertSqlSafe(statement.clone()), values);
+        match postgres.answer(query.execute(&mut *conn)).await {
             Ok(_) => return Ok(()),
             Err(error) => match lost(&error, &parts) {
                 Some(contest) => return Err(Error::Conflict(contest)),

@@ -9,6 +9,7 @@ mod support;
 mod challenges;
 mod commands;
 mod conventions;
+mod data;
 mod factors;
 mod nodes;
 mod portal;

@@ -31,7 +31,7 @@ impl Scratch {
     pub fn sqlite() -> Scratch {
         let folder = folder();
         let database = Database::Sqlite(folder.join("countersign.db"));
-        Scratch { storage: Storage { database, pool: 8, clock_file: None }, folder }
+        Scratch { storage: Storage { pool: 8, ..Storage::new(database) }, folder }
     }
 
     /// `None` where there is no server.
@@ -43,10 +43,8 @@ impl Scratch {
         sqlx::raw_sql(create).execute(&mut conn).await.expect("the user may create databases");
         let mut url = url::Url::parse(&server).expect("an address");
         url.set_path(&name);
-        Some(Scratch {
-            storage: Storage { database: Database::Postgres(url.into()), pool: 8, clock_file: None },
-            folder: folder(),
-        })
+        let storage = Storage { pool: 8, ..Storage::new(Database::Postgres(url.into())) };
+        Some(Scratch { storage, folder: folder() })
     }
 
     /// Both kinds, as far as they are there.
