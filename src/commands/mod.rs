@@ -43,6 +43,9 @@ enum Command {
     /// Users, for support
     #[command(subcommand)]
     User(operate::User),
+    /// What the engine's rules come to
+    #[command(subcommand)]
+    Policy(operate::Policy),
     /// Check the settings, the database and the keys
     Doctor(doctor::Doctor),
 }
@@ -52,6 +55,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file = arguments.config;
     match arguments.command {
         Command::MasterKey(command) => operate::master_key(&command),
+        Command::Policy(command) => operate::policy(&command),
         Command::Demo(command) => command.run().await,
         Command::Serve(command) => command.run(read(file)?).await,
         Command::Migrate => {

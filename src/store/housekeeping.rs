@@ -11,13 +11,15 @@ pub struct Purged {
 }
 
 /// Each takes a time; rows that ran out before it go, at most 500 a statement.
-const STATEMENTS: [&str; 6] = [
+const STATEMENTS: [&str; 7] = [
     "delete from challenges where id in (select id from challenges where expires_at < $1 order by expires_at limit 500)",
     "delete from sessions where id in (select id from sessions where expires_at < $1 order by expires_at limit 500)",
     "delete from portal_sessions where id in (select id from portal_sessions where expires_at < $1 order by expires_at limit 500)",
     "delete from prompts where id in (select id from prompts where expires_at < $1 order by expires_at limit 500)",
     "delete from factors where activated_at is null and id in (select id from factors where activated_at is null and expires_at < $1 order by expires_at limit 500)",
     "delete from messages where id in (select id from messages where created_at < $1 order by created_at limit 500)",
+    // A device that was unused for 180 days is not known any more (policy::throttle::DEVICE_LIFE).
+    "delete from throttle_lanes where (rp_id, user_id, lane) in (select rp_id, user_id, lane from throttle_lanes where seen_at < $1 - 15552000000 order by seen_at limit 500)",
 ];
 
 impl Store {
