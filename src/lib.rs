@@ -22,7 +22,7 @@ pub mod vault;
 mod demonstration;
 
 pub use demonstration::{DemoError, DemoOptions, run_demo};
-pub use engine::{NewParty, Operator};
+pub use engine::{NewParty, Operator, odds};
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -39,7 +39,7 @@ const FOR_TESTS: &[&str] = &["clock", "vault"];
 /// Foreign crates with one home: rooms, or the beginning of a path where a star ends it. No home: nowhere.
 const HOMES: &[(&[&str], &[&str])] = &[
     (&["axum", "hyper", "hyper_util"], &["http", "demo", "lib"]),
-    (&["axum_extra", "tower", "tower_http", "utoipa_axum", "askama"], &["http", "demo"]),
+    (&["axum_extra", "tower", "tower_http", "utoipa_axum", "askama", "governor"], &["http", "demo"]),
     (&["sqlx"], &["store"]),
     (&["webauthn_rs", "webauthn_rs_core", "webauthn_rs_proto", "serde_cbor_2"], &["methods/webauthn*"]),
     (&["totp_rs", "qrcode"], &["methods/totp*"]),

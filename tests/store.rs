@@ -16,7 +16,7 @@ use countersign::model::{
 };
 use countersign::store::{
     Activation, BudgetChange, ChallengeChange, Contest, Error, FactorChange, NewChallenge, NewFactor, NewSession,
-    PromptChange, Purge, Reservation, Settlement, Store, ThrottleChange, ThrottleState,
+    PromptChange, Purge, Reservation, Settlement, Store, ThrottleLane,
 };
 use database::Scratch;
 use sqlx::{AssertSqlSafe, Connection, Executor, SqlSafeStr};
@@ -274,9 +274,14 @@ async fn a_throttle_moves_on_from_the_state_that_was_read() {
         }
         let kept = ann.store.throttles(&ann.rp, "ann").await.expect("it answers");
         assert_eq!(kept.len(), 1);
-        assert_eq!((kept[0].1.version, kept[0].1.wrong), (3, 3));
-        let stale = [throttle(1, 9)];
-        lost(ann.store.set_throttles(&ann.rp, "ann", &stale, &ann.event("x")).await, Contest::Throttle);
+        assert_eq!((kept[0].version, kept[0].state.as_str()), (3, "3"));
+        let stale = Settlement { throttle: Some(throttle(1, 9)), ..ann.nothing() };
+        lost(ann.store.settle(stale).await, Contest::Throttle);
+        ann.store.clear_throttles(&ann.rp, "ann", &ann.event("x")).await.expect("they are cleared");
+        let stale = Settlement { throttle: Some(throttle(3, 9)), ..ann.nothing() };
+        lost(ann.store.settle(stale).await, Contest::Throttle);
+        let kept = ann.store.throttles(&ann.rp, "ann").await.expect("it answers");
+        assert_eq!((kept[0].version, kept[0].state.as_str()), (4, "{}"));
     })
     .await;
 }
@@ -660,9 +665,9 @@ fn lost<T: std::fmt::Debug>(outcome: Result<T, Error>, contest: Contest) {
     }
 }
 
-/// The throttle of the app's codes: the version that was read, and the count that it becomes.
-fn throttle(version: i64, wrong: i64) -> ThrottleChange {
-    ThrottleChange { method: MethodKind::Totp, state: ThrottleState { version, wrong, ..ThrottleState::default() } }
+/// The strangers' lane: the version that was read, and the count that it becomes.
+fn throttle(version: i64, wrong: i64) -> ThrottleLane {
+    ThrottleLane { version, state: wrong.to_string(), ..ThrottleLane::default() }
 }
 
 impl Fixture {
@@ -732,6 +737,7 @@ impl Fixture {
             user_id: self.user_id.clone(),
             at: self.now,
             throttle: None,
+            device: None,
             challenge: ChallengeChange::None,
             prompt: None,
             factor: None,

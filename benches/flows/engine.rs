@@ -35,7 +35,7 @@ impl Engine {
             None => Database::Sqlite(folder.join("bench.db")),
             Some(_) => Database::Postgres(url.clone()),
         };
-        let storage = Storage { database, pool: 16, clock_file: None };
+        let storage = Storage::new(database);
         let master_key = countersign::new_master_key().to_string();
         let address = free_address();
         let process = Command::new(env!("CARGO_BIN_EXE_countersign"))

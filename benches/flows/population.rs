@@ -94,6 +94,7 @@ fn enrol(store: &Store, vault: &Arc<Vault>, rp: &Id, n: usize) -> impl Future<Ou
             user_id: user_id.clone(),
             at: at.now,
             throttle: None,
+            device: None,
             challenge: ChallengeChange::None,
             prompt: None,
             factor: Some(FactorChange::Activate(activation)),

@@ -44,6 +44,9 @@ enum Command {
     /// Users, for support
     #[command(subcommand)]
     User(operate::User),
+    /// What the engine's rules come to
+    #[command(subcommand)]
+    Policy(operate::Policy),
     /// Copy every row of one database into another that is empty
     Move(data::Move),
     /// Copy the SQLite file while it is served
@@ -59,6 +62,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file = arguments.config;
     match arguments.command {
         Command::MasterKey(command) => operate::master_key(&command),
+        Command::Policy(command) => operate::policy(&command),
         Command::Demo(command) => command.run().await,
         Command::Serve(command) => command.run(read(file)?).await,
         Command::Migrate => {

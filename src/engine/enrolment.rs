@@ -2,15 +2,14 @@
 
 use zeroize::Zeroizing;
 
-use super::limits::{change, throttle_of};
+use super::limits::enrolment_lane;
 use super::portal::Manage;
 use super::verification::reason;
 use super::{Caller, Clash, Engine, Error, Gone, factor_row, prompt_row, unnamed};
 use crate::methods::sms::number_of;
 use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
 use crate::model::{Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, Timestamp, User};
-use crate::policy::requirement;
-use crate::policy::throttle::Side;
+use crate::policy::{requirement, throttle};
 use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, NewFactor, Settlement};
 
 /// How long a pending factor lives, in seconds.
@@ -167,10 +166,9 @@ impl Engine {
         let method = self.methods.of(factor.kind);
         method.check_form(answer)?;
         let dossier = self.store.dossier(rp, user_id, at.now).await?;
-        let throttle = throttle_of(&dossier, factor.kind);
-        if let Some(until) = throttle.as_ref().and_then(|t| t.paused(at.now)) {
-            return Err(Error::Paused(until.seconds_after(at.now)));
-        }
+        let lane = enrolment_lane(&dossier.throttles)?;
+        lane.check(factor.kind, at.now)?;
+        check_active(&dossier.factors, factor.kind)?;
         let prompt = self.store.prompt(rp, user_id, id, factor.kind).await?.filter(|p| at.now < p.expires_at);
         let held = self.open(rp, factor.clone()).ok_or(Error::NotFound)?;
         if factor.kind == MethodKind::Sms {
@@ -202,6 +200,7 @@ impl Engine {
             user_id: user_id.to_owned(),
             at: at.now,
             throttle: None,
+            device: None,
             challenge: ChallengeChange::None,
             prompt: None,
             factor: None,
@@ -212,7 +211,7 @@ impl Engine {
         match method.finish_enrolment(&exam) {
             Ok(enrolled) => {
                 let sealed = |secret: Zeroizing<Vec<u8>>| self.vault.seal(at, factor_row(rp, user_id, id), &secret);
-                settlement.throttle = change(factor.kind, throttle.as_ref(), |t| t.after_right(Side::Enrolment));
+                settlement.throttle = lane.enrolled(factor.kind);
                 settlement.prompt = burnt;
                 settlement.right_of = right_of;
                 settlement.factor = Some(FactorChange::Activate(Activation {
@@ -240,8 +239,7 @@ impl Engine {
                 settlement.event.kind = "enrolment.failed";
                 settlement.event.outcome = Outcome::Failure;
                 settlement.event.reason = Some(reason(refusal));
-                settlement.throttle =
-                    change(factor.kind, throttle.as_ref(), |t| t.after_wrong(Side::Enrolment, at.now));
+                settlement.throttle = lane.wrong(factor.kind, at.now);
                 settlement.prompt = burnt.filter(|_| factor.kind == MethodKind::Webauthn);
                 self.store.settle(settlement).await?;
                 Err(refusal.into())
@@ -342,7 +340,13 @@ fn check_counts(factors: &[Factor], kind: MethodKind, now: Timestamp) -> Result<
     if let Some(wait) = first_end(&|_| true, PENDING) {
         return Err(Error::Busy(wait));
     }
-    if factors.iter().filter(|f| f.kind == kind && f.is_active()).count() >= ACTIVE {
+    check_active(factors, kind)
+}
+
+/// Whether another factor of this kind may become active. Of apps parallel proofs cannot each be the last: they write one lane.
+fn check_active(factors: &[Factor], kind: MethodKind) -> Result<(), Error> {
+    let most = if kind == MethodKind::Totp { throttle::MOST_APPS } else { ACTIVE };
+    if factors.iter().filter(|f| f.kind == kind && f.is_active()).count() >= most {
         return Err(Error::Invalid { param: "type", why: "the user has as many factors of this type as there may be" });
     }
     Ok(())

@@ -51,6 +51,8 @@ pub enum Error {
     MethodNotAllowed,
     /// Guessing pauses, for this many seconds more.
     Paused(i64),
+    /// Guessing is on hold; asking again before so many seconds is of no use.
+    OnHold(i64),
     /// Texts pause, for this many seconds more.
     SendLimited(i64),
     /// Too much at once; try again after this many seconds.

@@ -18,6 +18,7 @@ mod verification;
 pub use challenge::{Created, NewChallenge, Offer, purpose};
 pub use enrolment::{Begin, Started};
 pub use error::{Answered, Clash, Error, Gone};
+pub use limits::{Pause, odds};
 pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};
 pub use portal::{NewPortal, Opened, PortalView};
 pub use session::{Introspection, Issued, Question};
@@ -34,6 +35,8 @@ pub const DEFAULT_ACTION: &str = crate::policy::requirement::LOGIN;
 pub const TOTP_PERIOD: i64 = crate::methods::totp::PERIOD;
 /// Digits of a TOTP code.
 pub const TOTP_DIGITS: u8 = crate::methods::totp::DIGITS;
+/// How long a device stays known after its last success, in seconds.
+pub const DEVICE_LIFE: i64 = crate::policy::throttle::DEVICE_LIFE;
 /// The longest name of a factor, in characters.
 pub const LONGEST_FACTOR_NAME: usize = factors::LONGEST_NAME;
 

@@ -298,6 +298,14 @@ impl Opened {
         }
     }
 
+    /// Whose it is.
+    pub fn user_id(&self) -> &str {
+        match self {
+            Opened::Challenge(c, _) => &c.user_id,
+            Opened::Portal(p, _) => &p.user_id,
+        }
+    }
+
     fn browser_hash(&self) -> Option<&[u8]> {
         match self {
             Opened::Challenge(c, _) => c.browser_hash.as_deref(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::limits::{change, throttle_of};
+use super::limits::{Lane, device_of, lane_of};
 use super::{Answered, Caller, Clash, Engine, Error, Gone, Issued, Known, prompt_row, unnamed};
 use crate::methods::{Answer, Exam, Fault, Parties, Proven, Refusal, Spent};
 use crate::model::{
@@ -10,7 +10,6 @@ use crate::model::{
     RecoveryStatus, Timestamp,
 };
 use crate::policy::requirement;
-use crate::policy::throttle::{Side, Throttle};
 use crate::store::{self, ChallengeChange, Contest, Dossier, FactorChange, Settlement};
 use crate::vault::token_hash;
 
@@ -60,7 +59,7 @@ pub(super) struct Case {
     pub fresh: bool,
     pub parties: Parties,
     pub factors: Vec<Factor>,
-    pub throttle: Option<Throttle>,
+    pub lane: Lane,
     pub prompt: Option<Prompt>,
     pub recovery: Option<RecoverySet>,
 }
@@ -147,7 +146,7 @@ impl Engine {
     ) -> Result<Case, Error> {
         let (terms, kind) = (&challenge.terms, given.kind);
         is_open(&challenge, at.now)?;
-        let throttle = throttle_of(&dossier, kind);
+        let lane = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, &challenge), at.now)?;
         let Dossier { user, mut factors, prompts, recovery, .. } = dossier;
         factors.retain(|f| f.kind == kind && f.is_active());
         let has_codes =
@@ -162,9 +161,7 @@ impl Engine {
             }
         }
         self.methods.of(kind).check_form(&given.answer)?;
-        if let Some(until) = throttle.as_ref().and_then(|t| t.paused(at.now)) {
-            return Err(Error::Paused(until.seconds_after(at.now)));
-        }
+        lane.check(kind, at.now)?;
         let prompt = prompts.into_iter().find(|p| p.method == kind && at.now < p.expires_at);
         if let Some(sent_to) = prompt.as_ref().and_then(|p| p.factor_id.as_ref()) {
             factors.retain(|f| f.id == *sent_to);
@@ -175,7 +172,7 @@ impl Engine {
         };
         let user = user.unwrap_or_else(|| unnamed(at, &challenge.user_id));
         let parties = self.parties(&caller.rp, user, String::new());
-        Ok(Case { challenge, fresh: false, parties, factors, throttle, prompt, recovery })
+        Ok(Case { challenge, fresh: false, parties, factors, lane, prompt, recovery })
     }
 
     /// Judges, settles, and lets the verdict leave.
@@ -262,7 +259,8 @@ impl Engine {
         event.session_id = issued.as_ref().map(|i| i.new.session.id.clone());
 
         let settlement = Settlement {
-            throttle: change(given.kind, case.throttle.as_ref(), |t| t.after_right(Side::Challenge)),
+            throttle: case.lane.right(given.kind, at.now),
+            device: case.lane.device(),
             challenge: match case.fresh {
                 true => ChallengeChange::Create(Box::new(approved.clone())),
                 false => ChallengeChange::Approve(challenge.id.clone(), proof, code_kept),
@@ -300,8 +298,7 @@ impl Engine {
         event.reason = Some(reason(refusal));
         let burns = given.kind == MethodKind::Webauthn;
         let mut settlement = Settlement {
-            throttle: change(given.kind, case.throttle.as_ref(), |t| t.after_wrong(Side::Challenge, at.now))
-                .filter(|_| wrong),
+            throttle: case.lane.wrong(given.kind, at.now).filter(|_| wrong),
             challenge: match case.fresh {
                 true => ChallengeChange::None,
                 false => ChallengeChange::Charge(case.challenge.id.clone(), case.challenge.attempts_left),
@@ -361,6 +358,7 @@ fn nothing(caller: &Caller, challenge: &Challenge, event: Event) -> Settlement {
         user_id: challenge.user_id.clone(),
         at: event.at,
         throttle: None,
+        device: None,
         challenge: ChallengeChange::None,
         prompt: None,
         factor: None,

@@ -3,6 +3,7 @@
 mod api;
 mod auth;
 mod body;
+mod flood;
 mod pages;
 pub mod problem;
 mod server;
@@ -24,6 +25,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::engine::Engine;
 use crate::model::{Id, Kind};
+use flood::Flood;
 use problem::Refused;
 
 /// A request takes no longer than this; gateways have ten seconds of it.
@@ -35,6 +37,7 @@ pub struct App {
     /// The engine.
     pub engine: Arc<Engine>,
     settings: Arc<Settings>,
+    flood: Arc<Flood>,
 }
 
 /// What HTTP itself is told.
@@ -56,7 +59,9 @@ pub struct RequestId(pub String);
 impl App {
     /// Around an engine.
     pub fn new(engine: Arc<Engine>, settings: Settings) -> App {
-        App { engine, settings: Arc::new(settings) }
+        let clock = Arc::clone(&engine);
+        let flood = Arc::new(Flood::new(move || clock.moment().now));
+        App { engine, settings: Arc::new(settings), flood }
     }
 
     /// Whether new work should come here.
@@ -71,11 +76,11 @@ impl App {
 
     /// The address of the browser: the socket's, or what a trusted proxy says of it. Entries that a client wrote itself stand
     /// left of the proxy's own and are never reached.
-    fn client_address(&self, parts: &Parts) -> Option<String> {
+    fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let socket = parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip();
         let trusted = |ip: &IpAddr| self.settings.trusted_proxies.iter().any(|net| net.contains(ip));
         if !trusted(&socket) {
-            return Some(socket.to_string());
+            return Some(socket);
         }
         let forwarded = parts.headers.get_all(HeaderName::from_static("x-forwarded-for"));
         let hops: Vec<IpAddr> = forwarded
@@ -84,7 +89,7 @@ impl App {
             .flat_map(|v| v.split(','))
             .filter_map(|a| a.trim().parse().ok())
             .collect();
-        Some(hops.into_iter().rev().find(|ip| !trusted(ip)).unwrap_or(socket).to_string())
+        Some(hops.into_iter().rev().find(|ip| !trusted(ip)).unwrap_or(socket))
     }
 }
 
@@ -92,7 +97,7 @@ impl App {
 pub fn router(app: App) -> Router {
     let (api, document) = api::router();
     let routes = api
-        .merge(pages::router(app.settings.development))
+        .merge(pages::router(&app, app.settings.development))
         .merge(api::around(document, app.settings.development))
         .fallback(|| async { Refused::from(problem::NOT_FOUND) })
         .method_not_allowed_fallback(|| async { Refused::from(problem::HTTP_METHOD_UNSUPPORTED) });

@@ -17,12 +17,14 @@ pub struct Purge<'a> {
 }
 
 /// Rows that ran out before the time `$1` go, at most 500 a statement.
-const BY_TIME: [&str; 4] = [
+const BY_TIME: [&str; 5] = [
     "delete from prompts where id in (select id from prompts where expires_at < $1 order by expires_at limit 500)",
     "delete from factors where activated_at is null and id in
        (select id from factors where activated_at is null and expires_at < $1 order by expires_at limit 500)",
     "delete from messages where id in (select id from messages where created_at < $1 order by created_at limit 500)",
     "delete from send_budgets where used_at < $1 and (rp_id, budget) in (select rp_id, budget from send_budgets where used_at < $1 order by used_at limit 500)",
+    // A device that was unused for 180 days is not known any more (policy::throttle::DEVICE_LIFE).
+    "delete from throttle_lanes where (rp_id, user_id, lane) in (select rp_id, user_id, lane from throttle_lanes where seen_at < $1 - 15552000000 order by seen_at limit 500)",
 ];
 
 /// The same by id, which sorts by time: `$2` is the id of the time before which everything has run out. So the tables that grow

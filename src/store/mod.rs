@@ -39,7 +39,7 @@ pub use sending::{BudgetChange, PromptChange, Reservation};
 pub use sessions::NewSession;
 pub use settlement::{ChallengeChange, FactorChange, PARTS, Settlement};
 pub use sqlite::Lock;
-pub use throttles::{ThrottleChange, ThrottleState};
+pub use throttles::{DeviceChange, ThrottleLane};
 
 use std::sync::LazyLock;
 use std::time::Duration;

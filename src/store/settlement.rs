@@ -1,6 +1,6 @@
 //! The one transaction that settles a verification or an enrolment's first proof, whatever its outcome.
 //!
-//! It is put together from parts in one order (throttle, challenge, prompt, factor, session): each part is one conditional
+//! It is put together from parts in one order (throttle, device, challenge, prompt, factor, session): each part is one conditional
 //! write of one row, and all draw on the same numbered values. SQLite runs the parts as one script in the writer's
 //! transaction; PostgreSQL runs them as one statement, which is one round trip and one commit. A part that touches no row
 //! was lost to somebody faster, and then nothing of the whole stands.
@@ -11,7 +11,7 @@ use sqlx::{Arguments, AssertSqlSafe};
 
 use super::journal::{Note, Noting};
 use super::postgres::{Postgres, RETRIES};
-use super::{Activation, Contest, Db, Error, NewSession, Result, Store, ThrottleChange, text};
+use super::{Activation, Contest, Db, DeviceChange, Error, NewSession, Result, Store, ThrottleLane, text};
 use crate::model::{Challenge, Details, Event, Id, MethodKind, Proof, Timestamp};
 
 /// What happens to the challenge.
@@ -60,8 +60,10 @@ pub struct Settlement {
     pub user_id: String,
     /// When.
     pub at: Timestamp,
-    /// The throttle of a method that can be guessed.
-    pub throttle: Option<ThrottleChange>,
+    /// The lane in which a guess is counted, or a success noted.
+    pub throttle: Option<ThrottleLane>,
+    /// The lane of a device that is known from now on.
+    pub device: Option<(String, DeviceChange)>,
     /// The challenge.
     pub challenge: ChallengeChange,
     /// The prompt that was answered: `Some((owner, method, id))` must still be there, and is burnt.
@@ -81,13 +83,25 @@ pub type Part = (Contest, &'static str);
 
 const THROTTLE_NEW: Part = (
     Contest::Throttle,
-    "insert into throttles (rp_id, user_id, method, version, wrong, enrolment_wrong, paused_until)
-     values ($1, $2, $4, $5 + 1, $6, $7, $8) on conflict do nothing",
+    "insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at)
+     values ($1, $2, $4, $5 + 1, $6, $7) on conflict do nothing",
 );
 const THROTTLE: Part = (
     Contest::Throttle,
-    "update throttles set version = $5 + 1, wrong = $6, enrolment_wrong = $7, paused_until = $8
-     where rp_id = $1 and user_id = $2 and method = $4 and version = $5",
+    "update throttle_lanes set version = $5 + 1, state = $6, seen_at = $7
+     where rp_id = $1 and user_id = $2 and lane = $4 and version = $5",
+);
+const DEVICE_NEW: Part = (
+    Contest::Throttle,
+    "insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at) values ($1, $2, $8, 1, '{}', $3)
+     on conflict (rp_id, user_id, lane) do update set version = throttle_lanes.version + 1, seen_at = excluded.seen_at",
+);
+const DEVICE_INSTEAD: Part = (
+    Contest::Throttle,
+    "update throttle_lanes set lane = $8, version = version + 1, state = '{}', seen_at = $3
+     where rp_id = $1 and user_id = $2 and lane = (
+       select lane from throttle_lanes where rp_id = $1 and user_id = $2 and seen_at is not null
+       order by seen_at, lane limit 1)",
 );
 const CHARGE: Part = (
     Contest::Challenge,
@@ -151,9 +165,11 @@ const EVENT: Part = (
 );
 
 /// Every part, for the test that prepares every statement.
-pub const PARTS: [Part; 14] = [
+pub const PARTS: [Part; 16] = [
     THROTTLE_NEW,
     THROTTLE,
+    DEVICE_NEW,
+    DEVICE_INSTEAD,
     CHARGE,
     APPROVE,
     CREATE,
@@ -171,7 +187,11 @@ pub const PARTS: [Part; 14] = [
 impl Settlement {
     fn parts(&self) -> Vec<Part> {
         let mut parts = Vec::with_capacity(6);
-        parts.extend(self.throttle.as_ref().map(|t| if t.state.version == 0 { THROTTLE_NEW } else { THROTTLE }));
+        parts.extend(self.throttle.as_ref().map(|t| if t.version == 0 { THROTTLE_NEW } else { THROTTLE }));
+        parts.extend(self.device.as_ref().map(|(_, change)| match change {
+            DeviceChange::New => DEVICE_NEW,
+            DeviceChange::Instead => DEVICE_INSTEAD,
+        }));
         parts.extend(match self.challenge {
             ChallengeChange::None => None,
             ChallengeChange::Charge(..) => Some(CHARGE),
@@ -238,11 +258,11 @@ macro_rules! values {
         values.add(s.rp_id.as_str().to_owned()).map_err(unencodable)?; // $1
         values.add(s.user_id.clone()).map_err(unencodable)?;
         values.add(s.at.0).map_err(unencodable)?;
-        values.add(throttle.map(|t| t.method.as_str().to_owned())).map_err(unencodable)?; // $4
-        values.add(throttle.map(|t| t.state.version)).map_err(unencodable)?;
-        values.add(throttle.map(|t| t.state.wrong)).map_err(unencodable)?;
-        values.add(throttle.map(|t| t.state.enrolment_wrong)).map_err(unencodable)?;
-        values.add(throttle.and_then(|t| t.state.paused_until).map(|t| t.0)).map_err(unencodable)?;
+        values.add(throttle.map(|t| t.lane.clone())).map_err(unencodable)?; // $4
+        values.add(throttle.map(|t| t.version)).map_err(unencodable)?;
+        values.add(throttle.map(|t| t.state.clone())).map_err(unencodable)?;
+        values.add(throttle.and_then(|t| t.seen_at).map(|t| t.0)).map_err(unencodable)?;
+        values.add(s.device.as_ref().map(|(lane, _)| lane.clone())).map_err(unencodable)?;
         values.add(challenge.map(str::to_owned)).map_err(unencodable)?; // $9
         values.add(attempts).map_err(unencodable)?;
         values.add(proof).map_err(unencodable)?;
@@ -345,7 +365,8 @@ fn guard(sql: &str) -> Option<String> {
 /// The statement on one more condition.
 fn only_where(sql: &str, condition: &str) -> String {
     let Some((head, values)) = sql.split_once("values (") else { return format!("{sql} and {condition}") };
-    let (values, tail) = values.rsplit_once(')').unwrap_or((values, ""));
+    // The values hold no parenthesis.
+    let (values, tail) = values.split_once(')').unwrap_or((values, ""));
     format!("{head}select {values} where {condition}{tail}")
 }
 
@@ -402,7 +423,7 @@ mod tests {
         let statements: Vec<&str> = script.split(";\n").collect();
         assert!(
             statements[0]
-                .contains("select $1, $2, $4, $5 + 1, $6, $7, $8 where exists (select 1 from factors where rp_id = $1")
+                .contains("select $1, $2, $4, $5 + 1, $6, $7 where exists (select 1 from factors where rp_id = $1")
         );
         assert!(statements[0].ends_with("activated_at is not null) on conflict do nothing"), "{}", statements[0]);
         assert!(
