@@ -3,15 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Engine, Error};
+use super::{Answered, Engine, Error, Verdict};
+use crate::measure;
 use crate::model::{MethodKind, Timestamp};
 use crate::policy::throttle::{self, Throttle};
-use crate::store::{self, Dossier, ThrottleChange, ThrottleState};
+use crate::store::{self, Dossier, Settlement, ThrottleChange, ThrottleState};
 
 /// How long a costly verdict waits for its turn.
 const COSTLY_WAIT: Duration = Duration::from_secs(5);
 
 impl Engine {
+    /// Settles a verdict, and counts what came of it: a pause that began, an enrolment that went right or wrong.
+    pub(super) async fn settle(&self, settlement: Settlement) -> Result<(), store::Error> {
+        let paused = settlement.throttle.as_ref().filter(|t| t.state.paused_until.is_some()).map(|t| t.method);
+        let enrolled = match settlement.event.kind {
+            "factor.added" => settlement.event.method.map(|method| (method, "right")),
+            "enrolment.failed" => settlement.event.method.map(|method| (method, "wrong")),
+            _ => None,
+        };
+        self.store.settle(settlement).await?;
+        paused.into_iter().for_each(measure::pause);
+        enrolled.into_iter().for_each(|(method, outcome)| measure::enrolment(method, outcome));
+        Ok(())
+    }
+
     /// Runs something costly off the threads that serve requests, a bounded number at once.
     pub(super) async fn costly<T: Send + 'static>(
         &self,
@@ -26,6 +41,12 @@ impl Engine {
         });
         done.await.map_err(|_| Error::Store(store::Error::Unavailable("a worker thread stopped".to_owned())))
     }
+}
+
+/// Counts how a proof ended.
+pub(super) fn counted(kind: MethodKind, verdict: Result<Verdict, Answered>) -> Result<Verdict, Answered> {
+    measure::verification(kind, verdict.as_ref().err().map_or("right", |refused| refused.error.outcome()));
+    verdict
 }
 
 /// The throttle of a method that can be guessed; untouched where it was never charged.

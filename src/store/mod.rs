@@ -189,6 +189,12 @@ impl Store {
         one.is_some_and(|n| n > 0).then_some(()).ok_or(Error::Corrupt("meta"))
     }
 
+    /// Connections of this node that are used and idle; on SQLite those of readers.
+    pub fn pool(&self) -> (usize, usize) {
+        let (all, idle) = read!(self, db => (db.size() as usize, db.num_idle()));
+        (all.saturating_sub(idle), idle)
+    }
+
     /// Ends all connections, after what is under way.
     pub async fn close(&self) {
         match &self.db {

@@ -115,6 +115,7 @@ async fn migrate(conn: &mut SqliteConnection) -> Result<()> {
 async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>) {
     let mut batch = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
+        crate::measure::batch(batch.len());
         commit(&mut conn, std::mem::take(&mut batch)).await;
     }
 }

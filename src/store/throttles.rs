@@ -83,6 +83,15 @@ impl Store {
             .collect()
     }
 
+    /// How many users' guessing pauses, by method.
+    pub async fn paused(&self, now: Timestamp) -> Result<Vec<(MethodKind, i64)>> {
+        let rows: Vec<(String, i64)> = read_rows! { self,
+            "select method, count(*) from throttles where paused_until > $1 group by method",
+            now.0
+        };
+        Ok(rows.into_iter().filter_map(|(method, users)| Some((MethodKind::parse(&method)?, users))).collect())
+    }
+
     /// Writes throttles outside of a verification: a support unlock.
     pub async fn set_throttles(&self, rp: &Id, user_id: &str, changes: &[ThrottleChange], event: &Event) -> Result<()> {
         write!(self, (rp, user_id, changes, event) conn => {

@@ -11,6 +11,7 @@ mod commands;
 mod conventions;
 mod factors;
 mod nodes;
+mod observed;
 mod portal;
 mod races;
 mod secrets;
