@@ -10,7 +10,7 @@ use countersign::model::{RelyingParty, Scope};
 use countersign::{NewParty, Operator};
 use serde_json::{Value, json};
 
-use super::{answer, start_log};
+use super::{answer, log};
 
 #[derive(Subcommand)]
 pub enum MasterKey {
@@ -287,7 +287,7 @@ pub fn policy(command: &Policy) -> anyhow::Result<ExitCode> {
 }
 
 async fn open(settings: &Settings) -> anyhow::Result<Operator> {
-    start_log(&settings.log()?)?;
+    let _ended_at_once = log::start(&settings.log()?)?;
     Ok(countersign::operator(&settings.storage()?).await?)
 }
 

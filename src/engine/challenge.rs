@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::limits::{Pause, device_of, lane_of};
+use super::limits::{Pause, device_of, judged, lane_of};
 use super::verification::{EXCHANGE_LIFE, is_open};
 use super::{Answered, Caller, Engine, Error, Given, Issued, Known, prompt_row, unnamed};
 use crate::methods::{Shown, webauthn};
@@ -116,7 +116,8 @@ impl Engine {
             return Ok(Created::EnrolmentRequired { missing });
         }
         if let Some(given) = answer {
-            let verdict = self.verify_at_once(&at, caller, &challenge, dossier, &given).await?;
+            let verdict = self.verify_at_once(&at, caller, &challenge, dossier, &given).await;
+            let verdict = judged(given.kind, verdict)?;
             let issued = verdict.issued.expect("a server's verification issues a session");
             return Ok(Created::Approved {
                 challenge: Box::new(verdict.challenge),

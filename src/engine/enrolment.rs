@@ -2,9 +2,9 @@
 
 use zeroize::Zeroizing;
 
+use super::error::reason;
 use super::limits::enrolment_lane;
 use super::portal::Manage;
-use super::verification::reason;
 use super::{Caller, Clash, Engine, Error, Gone, factor_row, prompt_row, unnamed};
 use crate::methods::sms::number_of;
 use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
@@ -226,7 +226,7 @@ impl Engine {
                 {
                     return Err(self.refuse_known_credential(holder == user_id, settlement).await?);
                 }
-                match self.store.settle(settlement).await {
+                match self.settle(settlement).await {
                     Ok(()) => {}
                     Err(store::Error::Conflict(Contest::Session)) => return Err(Error::StepUpRequired),
                     Err(error) => return Err(error.into()),
@@ -241,7 +241,7 @@ impl Engine {
                 settlement.event.reason = Some(reason(refusal));
                 settlement.throttle = lane.wrong(factor.kind, at.now);
                 settlement.prompt = burnt.filter(|_| factor.kind == MethodKind::Webauthn);
-                self.store.settle(settlement).await?;
+                self.settle(settlement).await?;
                 Err(refusal.into())
             }
             Err(refusal) => Err(refusal.into()),
@@ -255,7 +255,7 @@ impl Engine {
         settlement.event.kind = "enrolment.failed";
         settlement.event.outcome = Outcome::Failure;
         settlement.event.reason = Some(if own { "factor_duplicate" } else { "credential_of_another_user" });
-        self.store.settle(settlement).await?;
+        self.settle(settlement).await?;
         Ok(match own {
             true => Error::Clash(Clash::FactorDuplicate),
             false => Error::Refused(Refusal::Wrong(Fault::Credential("credential_of_another_user"))),

@@ -1,6 +1,6 @@
 //! Everything that a call can end in other than its answer.
 
-use crate::methods::Refusal;
+use crate::methods::{Fault, Refusal};
 use crate::store;
 
 /// A state that does not allow what was asked.
@@ -67,6 +67,19 @@ pub enum Error {
     Store(store::Error),
 }
 
+impl Error {
+    /// What became of a proof that ends in this, in a word for the metrics.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            Error::Refused(Refusal::Wrong(_)) => "wrong",
+            Error::Refused(Refusal::Replayed) => "replayed",
+            Error::Paused(_) => "paused",
+            Error::Store(_) | Error::Busy(_) => "unavailable",
+            _ => "refused",
+        }
+    }
+}
+
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Error {
         Error::Store(error)
@@ -91,5 +104,21 @@ pub struct Answered {
 impl<E: Into<Error>> From<E> for Answered {
     fn from(error: E) -> Answered {
         Answered { error: error.into(), attempts_left: None }
+    }
+}
+
+/// The refusal in a word for the audit.
+pub(super) fn reason(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Malformed => "malformed",
+        Refusal::Wrong(Fault::Code) => "code_incorrect",
+        Refusal::Wrong(Fault::CredentialUnknown) => "credential_unknown",
+        Refusal::Wrong(Fault::UserNotVerified) => "user_not_verified",
+        Refusal::Wrong(Fault::Credential(reason)) => reason,
+        Refusal::Expired => "expired",
+        Refusal::Replayed => "replayed",
+        Refusal::PhoneInvalid => "phone_invalid",
+        Refusal::PhoneNotAllowed => "phone_not_allowed",
+        Refusal::NotAllowed => "not_allowed",
     }
 }

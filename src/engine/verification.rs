@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::limits::{Lane, device_of, lane_of};
+use super::error::reason;
+use super::limits::{Lane, device_of, judged, lane_of};
 use super::{Answered, Caller, Clash, Engine, Error, Gone, Issued, Known, prompt_row, unnamed};
 use crate::methods::{Answer, Exam, Fault, Parties, Proven, Refusal, Spent};
 use crate::model::{
@@ -67,6 +68,16 @@ pub(super) struct Case {
 impl Engine {
     /// Judges a response to an open challenge.
     pub async fn verify(
+        &self,
+        caller: &Caller,
+        id: &Id,
+        given: &Given,
+        delivery: Delivery,
+    ) -> Result<Verdict, Answered> {
+        judged(given.kind, self.verify_in_rounds(caller, id, given, delivery).await)
+    }
+
+    async fn verify_in_rounds(
         &self,
         caller: &Caller,
         id: &Id,
@@ -270,7 +281,7 @@ impl Engine {
             session: issued.as_ref().map(|i| i.new.clone()),
             ..nothing(caller, challenge, event)
         };
-        self.store.settle(settlement).await?;
+        self.settle(settlement).await?;
         Ok(Verdict {
             issued: issued.map(|new| self.issue(new)).transpose()?,
             code,
@@ -306,10 +317,10 @@ impl Engine {
             prompt: case.prompt.as_ref().filter(|_| burns).map(|p| (case.challenge.id.clone(), p.method, p.id.clone())),
             ..nothing(caller, &case.challenge, event)
         };
-        match self.store.settle(settlement.clone()).await {
+        match self.settle(settlement.clone()).await {
             Err(store::Error::Conflict(Contest::Prompt)) => {
                 settlement.prompt = None;
-                self.store.settle(settlement).await?;
+                self.settle(settlement).await?;
             }
             settled => settled?,
         }
@@ -365,21 +376,5 @@ fn nothing(caller: &Caller, challenge: &Challenge, event: Event) -> Settlement {
         right_of: None,
         session: None,
         event,
-    }
-}
-
-/// The refusal in a word for the audit.
-pub(super) fn reason(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::Malformed => "malformed",
-        Refusal::Wrong(Fault::Code) => "code_incorrect",
-        Refusal::Wrong(Fault::CredentialUnknown) => "credential_unknown",
-        Refusal::Wrong(Fault::UserNotVerified) => "user_not_verified",
-        Refusal::Wrong(Fault::Credential(reason)) => reason,
-        Refusal::Expired => "expired",
-        Refusal::Replayed => "replayed",
-        Refusal::PhoneInvalid => "phone_invalid",
-        Refusal::PhoneNotAllowed => "phone_not_allowed",
-        Refusal::NotAllowed => "not_allowed",
     }
 }

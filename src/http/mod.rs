@@ -6,8 +6,11 @@ mod body;
 mod flood;
 mod pages;
 pub mod problem;
+mod scrape;
 mod server;
+mod trace;
 
+pub use scrape::router as metrics_router;
 pub use server::{Gate, serve};
 
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +25,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
 
 use crate::engine::Engine;
 use crate::model::{Id, Kind};
@@ -48,6 +52,8 @@ pub struct Settings {
     pub development: bool,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Metrics have a listener of their own.
+    pub metrics_elsewhere: bool,
     /// Set when the process is about to end: it is no longer ready, though it still serves.
     pub draining: Arc<AtomicBool>,
 }
@@ -74,12 +80,16 @@ impl App {
         self.settings.secure
     }
 
+    /// Whether this is a proxy whose word counts.
+    fn trusts(&self, ip: &IpAddr) -> bool {
+        self.settings.trusted_proxies.iter().any(|net| net.contains(ip))
+    }
+
     /// The address of the browser: the socket's, or what a trusted proxy says of it. Entries that a client wrote itself stand
     /// left of the proxy's own and are never reached.
     fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let socket = parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip();
-        let trusted = |ip: &IpAddr| self.settings.trusted_proxies.iter().any(|net| net.contains(ip));
-        if !trusted(&socket) {
+        if !self.trusts(&socket) {
             return Some(socket);
         }
         let forwarded = parts.headers.get_all(HeaderName::from_static("x-forwarded-for"));
@@ -89,7 +99,7 @@ impl App {
             .flat_map(|v| v.split(','))
             .filter_map(|a| a.trim().parse().ok())
             .collect();
-        Some(hops.into_iter().rev().find(|ip| !trusted(ip)).unwrap_or(socket))
+        Some(hops.into_iter().rev().find(|ip| !self.trusts(ip)).unwrap_or(socket))
     }
 }
 
@@ -123,13 +133,13 @@ async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Resp
     let given = request.headers().get(NAME).and_then(|v| v.to_str().ok()).filter(|v| is_sane(v)).map(str::to_owned);
     let id = given.unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
     request.extensions_mut().insert(RequestId(id.clone()));
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let trace = trace::Trace::begin(&request, &id);
     // A task of its own: a caller that hangs up does not stop what it began, such as the settling of a text that is on its way.
-    let response = tokio::spawn(next.run(request)).await;
+    let response = tokio::spawn(next.run(request).instrument(trace.span.clone())).await;
     let response = response
         .unwrap_or_else(|_| axum::response::IntoResponse::into_response(Refused::from(problem::STORE_UNAVAILABLE)));
     let mut response = problem::complete(response, app.engine.issuer(), &id);
-    tracing::info!(%method, path, status = response.status().as_u16(), request_id = id, "request");
+    trace.end(&response);
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &'static str| {
         headers.entry(name).or_insert(HeaderValue::from_static(value));

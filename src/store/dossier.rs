@@ -54,7 +54,7 @@ macro_rules! parts_of {
                sealed as x, sealed as y, sealed as z
              from factors where rp_id = ", $rp, " and user_id = ", $user, " and (activated_at is not null or expires_at > $3)
              union all
-             select 2, lane, state, null, null, null, version, seen_at, null, null, null, null, null, null, null
+             select 2, lane, state, null, null, null, version, seen_at, paused_until, null, null, null, null, null, null
              from throttle_lanes where rp_id = ", $rp, " and user_id = ", $user, "
              union all
              select 3, user_id, display_name, login_hint, locale, null, created_at, null, null, null, null, null, handle, null, null
@@ -252,6 +252,7 @@ impl PartRow {
             version: there(self.k, TABLE)?,
             state: there(self.b, TABLE)?,
             seen_at: self.l.map(Timestamp),
+            paused_until: self.m.map(Timestamp),
         })
     }
 

@@ -210,6 +210,15 @@ impl Store {
         one.is_some_and(|n| n > 0).then_some(()).ok_or(Error::Corrupt("meta"))
     }
 
+    /// Connections of this node that are used and idle; on SQLite those of readers.
+    pub fn pool(&self) -> (usize, usize) {
+        let (all, idle) = match &self.db {
+            Db::Sqlite(lite) => (lite.readers.size(), lite.readers.num_idle()),
+            Db::Postgres(postgres) => (postgres.pool.size(), postgres.pool.num_idle()),
+        };
+        ((all as usize).saturating_sub(idle), idle)
+    }
+
     /// Ends all connections, after what is under way.
     pub async fn close(&self) {
         match &self.db {

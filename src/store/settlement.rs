@@ -83,12 +83,12 @@ pub type Part = (Contest, &'static str);
 
 const THROTTLE_NEW: Part = (
     Contest::Throttle,
-    "insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at)
-     values ($1, $2, $4, $5 + 1, $6, $7) on conflict do nothing",
+    "insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at, paused_until)
+     values ($1, $2, $4, $5 + 1, $6, $7, $43) on conflict do nothing",
 );
 const THROTTLE: Part = (
     Contest::Throttle,
-    "update throttle_lanes set version = $5 + 1, state = $6, seen_at = $7
+    "update throttle_lanes set version = $5 + 1, state = $6, seen_at = $7, paused_until = $43
      where rp_id = $1 and user_id = $2 and lane = $4 and version = $5",
 );
 const DEVICE_NEW: Part = (
@@ -98,7 +98,7 @@ const DEVICE_NEW: Part = (
 );
 const DEVICE_INSTEAD: Part = (
     Contest::Throttle,
-    "update throttle_lanes set lane = $8, version = version + 1, state = '{}', seen_at = $3
+    "update throttle_lanes set lane = $8, version = version + 1, state = '{}', seen_at = $3, paused_until = null
      where rp_id = $1 and user_id = $2 and lane = (
        select lane from throttle_lanes where rp_id = $1 and user_id = $2 and seen_at is not null
        order by seen_at, lane limit 1)",
@@ -297,6 +297,7 @@ macro_rules! values {
         values.add(event.reason.map(str::to_owned)).map_err(unencodable)?; // $40
         values.add(event.client.as_ref().map(text)).map_err(unencodable)?;
         values.add(event.request_id.clone()).map_err(unencodable)?;
+        values.add(throttle.and_then(|t| t.paused_until).map(|t| t.0)).map_err(unencodable)?; // $43
     }};
 }
 
@@ -422,8 +423,9 @@ mod tests {
         let script = script(&[THROTTLE_NEW, CREATE, STEP, EVENT]);
         let statements: Vec<&str> = script.split(";\n").collect();
         assert!(
-            statements[0]
-                .contains("select $1, $2, $4, $5 + 1, $6, $7 where exists (select 1 from factors where rp_id = $1")
+            statements[0].contains(
+                "select $1, $2, $4, $5 + 1, $6, $7, $43 where exists (select 1 from factors where rp_id = $1"
+            )
         );
         assert!(statements[0].ends_with("activated_at is not null) on conflict do nothing"), "{}", statements[0]);
         assert!(

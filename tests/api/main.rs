@@ -12,6 +12,7 @@ mod conventions;
 mod data;
 mod factors;
 mod nodes;
+mod observed;
 mod portal;
 mod races;
 mod secrets;

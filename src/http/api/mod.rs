@@ -19,7 +19,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::App;
+use super::{App, scrape};
 
 /// The document's head; paths and shapes come from the handlers.
 #[derive(OpenApi)]
@@ -83,6 +83,7 @@ pub fn router() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(around::jwks))
         .routes(routes!(around::livez))
         .routes(routes!(around::readyz))
+        .routes(routes!(scrape::metrics))
         .split_for_parts();
     (router, document)
 }
