@@ -31,7 +31,7 @@ async fn every_statement_prepares() {
     for scratch in Scratch::all().await {
         scratch.store().await;
         let mut wrong = Vec::new();
-        for statement in &statements {
+        for statement in statements.iter().filter(|statement| belongs(statement, &scratch.storage.database)) {
             let text = AssertSqlSafe(statement.clone()).into_sql_str();
             let done = match &scratch.storage.database {
                 Database::Sqlite(path) => {
@@ -50,7 +50,20 @@ async fn every_statement_prepares() {
     }
 }
 
-/// The text literals in `src/store` that begin with a verb of SQL.
+/// Words that only one database knows. A statement with one of them is for that database alone; every other is for both.
+const SQLITE_ONLY: [&str; 3] = ["sqlite_", "pragma_", "randomblob("];
+const POSTGRES_ONLY: [&str; 1] = ["pg_"];
+
+fn belongs(statement: &str, database: &Database) -> bool {
+    let foreign: &[&str] = match database {
+        Database::Sqlite(_) => &POSTGRES_ONLY,
+        Database::Postgres(_) => &SQLITE_ONLY,
+    };
+    !foreign.iter().any(|word| statement.contains(word))
+}
+
+/// The text literals in `src/store` that begin with a verb of SQL and are whole: with a `{` in it, one is put together when it
+/// runs, and the tests that run it hold it.
 fn statements() -> BTreeSet<String> {
     let mut found: BTreeSet<String> = countersign::store::statements().map(str::to_owned).into();
     for entry in std::fs::read_dir("src/store").expect("the store's folder") {
@@ -64,7 +77,10 @@ fn statements() -> BTreeSet<String> {
             let rest = &text[at + 1..];
             let is_statement =
                 ["select ", "insert into ", "update ", "delete from "].iter().any(|v| rest.starts_with(v));
-            if is_statement && let Some(end) = rest.find('"') {
+            if is_statement
+                && let Some(end) = rest.find('"')
+                && !rest[..end].contains('{')
+            {
                 found.insert(rest[..end].to_owned());
             }
         }

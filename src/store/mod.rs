@@ -172,9 +172,11 @@ impl Store {
         Ok(Store { db: Db::Postgres(postgres::Postgres::open(url, limits.into()).await?) })
     }
 
-    /// Brings the schema up to date; waits for another node that does the same.
+    /// Brings the schema up to date; waits for another node that does the same. Where there is nothing to do, no right to change
+    /// the schema is needed.
     pub async fn migrate(&self) -> Result<()> {
         match &self.db {
+            Db::Postgres(_) if self.is_migrated().await? => Ok(()),
             // Opening it did so.
             Db::Sqlite(_) => Ok(()),
             Db::Postgres(postgres) => postgres.migrate().await,

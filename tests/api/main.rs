@@ -14,6 +14,7 @@ mod factors;
 mod nodes;
 mod observed;
 mod portal;
+mod processes;
 mod races;
 mod secrets;
 mod sessions;
