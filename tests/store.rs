@@ -346,16 +346,16 @@ async fn a_credential_is_unique_within_a_relying_party() {
 #[tokio::test]
 async fn names_and_limits_hold_for_writes_at_once() {
     for_each(|ann| async move {
-        let make = |name: &str, free_name: bool, beside: usize| {
+        let make = |name: &str, beside: usize| {
             let (store, rp) = (ann.store.clone(), ann.rp.clone());
-            let factor = ann.new_factor(name);
-            let new = NewFactor { factor, free_name, beside: (beside, beside), event: ann.event("enrolment.started") };
+            let (factor, event) = (ann.new_factor(name), ann.event("enrolment.started"));
+            let new = NewFactor { factor, prompt: None, beside: (beside, beside), event };
             async move { store.create_factor(&rp, &new).await }
         };
-        let same = at_once(10, |_| make("Mine", false, 99)).await;
+        let same = at_once(10, |_| make("Mine", 99)).await;
         assert_eq!(same.iter().filter(|t| t.is_ok()).count(), 1);
         assert!(same.iter().all(|t| matches!(t, Ok(_) | Err(Error::Conflict(Contest::Name | Contest::Row)))));
-        let limited = at_once(10, |_| make("Some", true, 2)).await;
+        let limited = at_once(10, |n| make(&format!("Some {n}"), 2)).await;
         assert_eq!(limited.iter().filter(|t| t.is_ok()).count(), 2, "with the one that was there, three");
         assert!(
             limited.iter().all(|t| matches!(t, Ok(_) | Err(Error::Conflict(Contest::Limit | Contest::Row)))),
@@ -396,7 +396,8 @@ async fn there_is_one_active_set_of_recovery_codes_and_one_that_waits() {
             let (store, rp, event, set) = (ann.store.clone(), ann.rp.clone(), ann.event("x"), ann.new_set());
             async move { store.create_recovery_set(&rp, "ann", &set, confirmed, &event).await.map(|()| set) }
         };
-        let summary = || async { ann.store.recovery_summary(&ann.rp, "ann").await.expect("it answers") };
+        let summary =
+            || async { ann.store.recovery_summary(&ann.rp, "ann", RecoveryStatus::Active).await.expect("it answers") };
         lost(ann.store.confirm_recovery_set(&ann.rp, "ann", &ann.event("x")).await, Contest::Row);
         let waiting = create(false).await.expect("a set");
         assert_eq!(summary().await.status, RecoveryStatus::Unconfirmed);
@@ -554,9 +555,9 @@ async fn what_ran_out_is_purged_and_nothing_else() {
         let (active, pending) = (ann.factor("App", None).await, ann.pending("Pending").await);
         let new = ann.session(&active);
         ann.store.settle(Settlement { session: Some(new.clone()), ..ann.nothing() }).await.expect("a session");
-        assert_eq!(ann.store.purge(ann.now).await.expect("it purges").rows, 0);
+        assert_eq!(ann.store.purge(ann.now, ann.now).await.expect("it purges").rows, 0);
         ann.state(&challenge, &prompt).await;
-        let rows = ann.store.purge(ann.now.plus_seconds(86_400)).await.expect("it purges").rows;
+        let rows = ann.store.purge(ann.now.plus_seconds(86_400), ann.now).await.expect("it purges").rows;
         assert_eq!(rows, 4, "challenge, prompt, session, pending factor");
         assert!(ann.store.challenge(&challenge.id).await.expect("it answers").is_none());
         assert!(ann.store.session(&ann.rp, &new.session.id).await.expect("it answers").is_none());
@@ -738,7 +739,7 @@ impl Fixture {
         let factor = self.new_factor(name);
         let new = NewFactor {
             factor: factor.clone(),
-            free_name: true,
+            prompt: None,
             beside: (99, 99),
             event: self.event("enrolment.started"),
         };

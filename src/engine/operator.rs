@@ -7,8 +7,8 @@ use url::Url;
 use super::limits::{from_row, to_row};
 use crate::clock::Clock;
 use crate::model::{
-    Actor, ApiKey, Event, Factor, Id, Kind, MethodKind, Mode, Moment, Outcome, RecoverySummary, RelyingParty, Rng,
-    Scope, Timestamp, User,
+    Actor, ApiKey, Event, Factor, Id, Kind, MethodKind, Mode, Moment, Outcome, RecoveryStatus, RecoverySummary,
+    RelyingParty, Rng, Scope, Timestamp, User,
 };
 use crate::store::{self, Store, ThrottleChange};
 use crate::token;
@@ -196,7 +196,7 @@ impl Operator {
         Ok(UserState {
             user: self.store.user(&rp.id, user_id).await?,
             factors: self.store.factors(&rp.id, user_id, at.now).await?,
-            recovery: self.store.recovery_summary(&rp.id, user_id).await?,
+            recovery: self.store.recovery_summary(&rp.id, user_id, RecoveryStatus::Active).await?,
             paused: throttles.into_iter().filter_map(|(k, s)| Some((k, from_row(s).paused(at.now)?))).collect(),
         })
     }

@@ -5,6 +5,8 @@
 
 #[macro_use]
 mod macros;
+#[macro_use]
+mod kept;
 
 mod challenges;
 mod dossier;
@@ -27,6 +29,7 @@ pub use challenges::NewChallenge;
 pub use dossier::{Dossier, statements};
 pub use factors::{Activation, NewFactor};
 pub use housekeeping::Purged;
+pub use kept::{Keep, Kept};
 pub use keys::SigningKey;
 pub use sending::{BudgetChange, PromptChange, Reservation};
 pub use sessions::NewSession;
@@ -34,7 +37,7 @@ pub use settlement::{ChallengeChange, FactorChange, PARTS, Settlement};
 pub use sqlite::Lock;
 pub use throttles::{ThrottleChange, ThrottleState};
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -55,6 +58,8 @@ const ACQUIRE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Store {
     db: Db,
+    /// What the next write keeps beside its effect.
+    keep: Option<Arc<Keep>>,
 }
 
 #[derive(Clone)]
@@ -88,6 +93,8 @@ pub enum Contest {
     Limit,
     /// Somebody else wrote the same row first.
     Row,
+    /// Another copy of the request was first.
+    Kept,
 }
 
 /// Why a verb did not do what it was told.
@@ -108,6 +115,19 @@ pub enum Error {
     /// A row does not read.
     #[error("a row of {0} does not read")]
     Corrupt(&'static str),
+    /// Another copy of the request was first, and its answer is kept or on its way; nothing was written. No conflict: the
+    /// effect is not to be tried again.
+    #[error("another copy of the request was first")]
+    Kept,
+}
+
+impl From<Contest> for Error {
+    fn from(contest: Contest) -> Error {
+        match contest {
+            Contest::Kept => Error::Kept,
+            other => Error::Conflict(other),
+        }
+    }
 }
 
 impl From<sqlx::Error> for Error {
@@ -138,7 +158,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Store {
     /// Opens a SQLite file, made if absent, and brings its schema up to date.
     pub async fn sqlite(path: &std::path::Path, pool: u32) -> Result<Store> {
-        Ok(Store { db: Db::Sqlite(sqlite::Sqlite::open(path, pool).await?) })
+        Ok(Store { db: Db::Sqlite(sqlite::Sqlite::open(path, pool).await?), keep: None })
     }
 
     /// Takes the sole right to serve a SQLite file.
@@ -148,7 +168,7 @@ impl Store {
 
     /// Opens a PostgreSQL database; its schema stays as it is.
     pub async fn postgres(url: &str, pool: u32) -> Result<Store> {
-        Ok(Store { db: Db::Postgres(postgres::open(url, pool).await?) })
+        Ok(Store { db: Db::Postgres(postgres::open(url, pool).await?), keep: None })
     }
 
     /// Brings the schema up to date; waits for another node that does the same.
@@ -208,5 +228,5 @@ fn text(value: &impl serde::Serialize) -> String {
 
 /// A consumption's verdict: exactly one row, or the contest was lost.
 fn won(rows: u64, contest: Contest) -> Result<()> {
-    if rows == 1 { Ok(()) } else { Err(Error::Conflict(contest)) }
+    if rows == 1 { Ok(()) } else { Err(contest.into()) }
 }

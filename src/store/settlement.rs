@@ -1,6 +1,6 @@
 //! The one transaction that settles a verification or an enrolment's first proof, whatever its outcome.
 //!
-//! It is put together from parts in one order (throttle, challenge, prompt, factor, session): each part is one conditional
+//! It is put together from parts in one order (kept answer, throttle, challenge, prompt, factor, session): each part is one conditional
 //! write of one row, and all draw on the same numbered values. SQLite runs the parts as one script in the writer's
 //! transaction; PostgreSQL runs them as one statement, which is one round trip and one commit. A part that touches no row
 //! was lost to somebody faster, and then nothing of the whole stands.
@@ -9,7 +9,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments, AssertSqlSafe, PgPool};
 
-use super::{Activation, Contest, Db, Error, NewSession, Result, Store, ThrottleChange, text};
+use super::{Activation, Contest, Db, Error, Keep, NewSession, Result, Store, ThrottleChange, text};
 use crate::model::{Challenge, Details, Event, Id, MethodKind, Proof, Timestamp};
 
 /// What happens to the challenge.
@@ -77,6 +77,7 @@ pub struct Settlement {
 /// One conditional write of one row, and what is lost where it touches none.
 pub type Part = (Contest, &'static str);
 
+const KEEP: Part = (Contest::Kept, keep_text!("$43" "$44" "$45" "$46" "$47" "$48" "$49" "$50" "$51" "$52"));
 const THROTTLE_NEW: Part = (
     Contest::Throttle,
     "insert into throttles (rp_id, user_id, method, version, wrong, enrolment_wrong, paused_until)
@@ -148,7 +149,8 @@ const EVENT: Part = (
 );
 
 /// Every part, for the test that prepares every statement.
-pub const PARTS: [Part; 14] = [
+pub const PARTS: [Part; 15] = [
+    KEEP,
     THROTTLE_NEW,
     THROTTLE,
     CHARGE,
@@ -166,8 +168,9 @@ pub const PARTS: [Part; 14] = [
 ];
 
 impl Settlement {
-    fn parts(&self) -> Vec<Part> {
-        let mut parts = Vec::with_capacity(6);
+    fn parts(&self, keep: Option<&Keep>) -> Vec<Part> {
+        let mut parts = Vec::with_capacity(7);
+        parts.extend(keep.map(|_| KEEP));
         parts.extend(self.throttle.as_ref().map(|t| if t.state.version == 0 { THROTTLE_NEW } else { THROTTLE }));
         parts.extend(match self.challenge {
             ChallengeChange::None => None,
@@ -192,7 +195,7 @@ impl Settlement {
 
 /// The numbered values of all parts, for either driver. A value that no part of this settlement uses is null.
 macro_rules! values {
-    ($arguments:expr, $settlement:expr) => {{
+    ($arguments:expr, $settlement:expr, $keep:expr) => {{
         let (values, s): (_, &Settlement) = (&mut $arguments, $settlement);
         let throttle = s.throttle.as_ref();
         let (challenge, attempts, proof, code, terms, challenge_end) = match &s.challenge {
@@ -274,6 +277,19 @@ macro_rules! values {
         values.add(event.reason.map(str::to_owned)).map_err(unencodable)?; // $40
         values.add(event.client.as_ref().map(text)).map_err(unencodable)?;
         values.add(event.request_id.clone()).map_err(unencodable)?;
+        if let Some(keep) = $keep {
+            let keep: &Keep = keep;
+            values.add(keep.rp_id.as_str().to_owned()).map_err(unencodable)?; // $43
+            values.add(keep.id.clone()).map_err(unencodable)?;
+            values.add(keep.user_id.clone()).map_err(unencodable)?; // $45
+            values.add(keep.turn.clone()).map_err(unencodable)?;
+            values.add(keep.body_hash.clone()).map_err(unencodable)?;
+            values.add(keep.answer.clone()).map_err(unencodable)?;
+            values.add(keep.whole.clone()).map_err(unencodable)?;
+            values.add(keep.at.0).map_err(unencodable)?; // $50
+            values.add(keep.expired.0).map_err(unencodable)?;
+            values.add(keep.given_up.0).map_err(unencodable)?;
+        }
     }};
 }
 
@@ -285,43 +301,49 @@ impl Store {
     /// Writes all of it or nothing. `Conflict` names the first row that was lost; nothing stands then, and the caller decides
     /// what the answer was worth.
     pub async fn settle(&self, settlement: Settlement) -> Result<()> {
-        match &self.db {
+        let keep = self.keep.clone();
+        let settled = match &self.db {
             Db::Sqlite(lite) => {
-                lite.write(move |conn| Box::pin(async move { on_sqlite(conn, &settlement).await })).await
+                lite.write(move |conn| Box::pin(async move { on_sqlite(conn, &settlement, keep.as_deref()).await }))
+                    .await
             }
-            Db::Postgres(pool) => on_postgres(pool, &settlement).await,
+            Db::Postgres(pool) => on_postgres(pool, &settlement, keep.as_deref()).await,
+        };
+        if let (Ok(()), Some(keep)) = (&settled, &self.keep) {
+            keep.stand();
         }
+        settled
     }
 }
 
 /// The parts as one script. Where the rows do not add up, the first part that was lost is found by running them one by one;
 /// the writer takes all of it back.
-async fn on_sqlite(conn: &mut SqliteConnection, settlement: &Settlement) -> Result<()> {
-    let parts = settlement.parts();
+async fn on_sqlite(conn: &mut SqliteConnection, settlement: &Settlement, keep: Option<&Keep>) -> Result<()> {
+    let parts = settlement.parts(keep);
     let script = parts.iter().map(|(_, sql)| *sql).collect::<Vec<_>>().join(";\n");
-    let done = sqlx::query_with(AssertSqlSafe(script), sqlite_values(settlement)?).execute(&mut *conn).await?;
+    let done = sqlx::query_with(AssertSqlSafe(script), sqlite_values(settlement, keep)?).execute(&mut *conn).await?;
     if done.rows_affected() == parts.len() as u64 {
         return Ok(());
     }
     sqlx::raw_sql("rollback to one").execute(&mut *conn).await?;
     for (contest, sql) in parts {
-        let done = sqlx::query_with(sql, sqlite_values(settlement)?).execute(&mut *conn).await?;
+        let done = sqlx::query_with(sql, sqlite_values(settlement, keep)?).execute(&mut *conn).await?;
         if done.rows_affected() != 1 {
-            return Err(Error::Conflict(contest));
+            return Err(contest.into());
         }
     }
     Ok(())
 }
 
-fn sqlite_values(settlement: &Settlement) -> Result<SqliteArguments> {
+fn sqlite_values(settlement: &Settlement, keep: Option<&Keep>) -> Result<SqliteArguments> {
     let mut values = SqliteArguments::default();
-    values!(values, settlement);
+    values!(values, settlement, keep);
     Ok(values)
 }
 
 /// The parts as one statement. It fails as a whole, naming the first part that was lost, unless each touched its row.
-async fn on_postgres(pool: &PgPool, settlement: &Settlement) -> Result<()> {
-    let parts = settlement.parts();
+async fn on_postgres(pool: &PgPool, settlement: &Settlement, keep: Option<&Keep>) -> Result<()> {
+    let parts = settlement.parts(keep);
     let mut writes = Vec::new();
     let mut losses = String::new();
     for (n, (_, sql)) in parts.iter().enumerate() {
@@ -331,11 +353,11 @@ async fn on_postgres(pool: &PgPool, settlement: &Settlement) -> Result<()> {
     let statement = format!("with {} select cast(case{losses} else '1' end as bigint)", writes.join(", "));
     for _ in 0..=super::postgres::RETRIES {
         let mut values = PgArguments::default();
-        values!(values, settlement);
+        values!(values, settlement, keep);
         match sqlx::query_with(AssertSqlSafe(statement.clone()), values).execute(pool).await {
             Ok(_) => return Ok(()),
             Err(error) => match lost(&error, &parts) {
-                Some(contest) => return Err(Error::Conflict(contest)),
+                Some(contest) => return Err(contest.into()),
                 None => match Error::from(error) {
                     Error::Unserialised => {}
                     other => return Err(other),

@@ -82,6 +82,7 @@ impl Store {
                 "delete from portal_sessions where rp_id = $1 and user_id = $2",
                 "delete from throttles where rp_id = $1 and user_id = $2",
                 "delete from messages where rp_id = $1 and user_id = $2",
+                "delete from kept_answers where rp_id = $1 and user_id = $2",
                 "delete from users where rp_id = $1 and user_id = $2",
             ] {
                 sql! { conn, statement, rp.as_str(), &user_id };
