@@ -10,6 +10,7 @@ mod challenges;
 mod commands;
 mod conventions;
 mod factors;
+mod idempotency;
 mod nodes;
 mod portal;
 mod races;
