@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
+use super::{Moment, Timestamp};
 
 /// What an id names; the prefix of its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,11 @@ impl Id {
         Id(format!("{}{}", kind.prefix(), uuid::Uuid::from_bytes(bytes).simple()))
     }
 
+    /// The smallest id of this kind that could have been made at this time.
+    pub fn bound(kind: Kind, at: Timestamp) -> Id {
+        Id(format!("{}{:012x}{}", kind.prefix(), at.0.max(0), "0".repeat(20)))
+    }
+
     /// The 128 bits behind the prefix.
     pub fn bytes(&self) -> [u8; 16] {
         self.digits().and_then(|d| uuid::Uuid::try_parse(d).ok()).map(|u| *u.as_bytes()).unwrap_or_default()
@@ -139,6 +144,8 @@ mod tests {
         let early = Id::new(Kind::Challenge, &Moment::new(Timestamp::from_seconds(1_000), &Zero));
         let late = Id::new(Kind::Challenge, &Moment::new(Timestamp::from_seconds(1_001), &Zero));
         assert!(early < late);
+        let bound = Id::bound(Kind::Challenge, Timestamp::from_seconds(1_001));
+        assert!(early < bound && bound < late);
         assert_eq!(Id::parse(Kind::Challenge, early.as_str()), Some(early.clone()));
         assert_eq!(Id::from_bytes(Kind::Challenge, early.bytes()), early);
     }

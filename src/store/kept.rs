@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sqlx::FromRow;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::PgArguments;
+use sqlx::{Arguments, FromRow};
 
+use super::settlement::Part;
 use super::{Contest, Error, Result, Store, won};
 use crate::model::{Id, Timestamp};
 
@@ -36,6 +39,20 @@ pub struct Keep {
 }
 
 impl Keep {
+    /// The values of [`FIRST`].
+    pub(super) fn append_to(&self, values: &mut PgArguments) -> std::result::Result<(), BoxDynError> {
+        values.add(self.rp_id.as_str())?;
+        values.add(&self.id)?;
+        values.add(&self.user_id)?;
+        values.add(&self.turn)?;
+        values.add(&self.body_hash)?;
+        values.add(&self.answer)?;
+        values.add(&self.whole)?;
+        values.add(self.at.0)?;
+        values.add(self.expired.0)?;
+        values.add(self.given_up.0)
+    }
+
     /// The commit stands.
     pub(super) fn stand(&self) {
         self.stands.store(true, Ordering::Release);
@@ -79,6 +96,9 @@ macro_rules! keep_text {
 
 /// [`keep_text`] on its own.
 pub(super) const KEEP: &str = keep_text!("$1" "$2" "$3" "$4" "$5" "$6" "$7" "$8" "$9" "$10");
+
+/// The same as a part of a settlement, whose own 42 values stand before [`Keep::append_to`]'s.
+pub(super) const FIRST: Part = (Contest::Kept, keep_text!("$43" "$44" "$45" "$46" "$47" "$48" "$49" "$50" "$51" "$52"));
 
 /// Keeps the answer that a store carries, first in the transaction of a writing body: copies wait for each other here, and the
 /// slower ones touch nothing.

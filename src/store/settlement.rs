@@ -1,6 +1,6 @@
 //! The one transaction that settles a verification or an enrolment's first proof, whatever its outcome.
 //!
-//! It is put together from parts in one order (kept answer, throttle, challenge, prompt, factor, session): each part is one conditional
+//! It is put together from parts in one order (throttle, challenge, prompt, factor, session): each part is one conditional
 //! write of one row, and all draw on the same numbered values. SQLite runs the parts as one script in the writer's
 //! transaction; PostgreSQL runs them as one statement, which is one round trip and one commit. A part that touches no row
 //! was lost to somebody faster, and then nothing of the whole stands.
@@ -9,7 +9,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments, AssertSqlSafe, PgPool};
 
-use super::{Activation, Contest, Db, Error, Keep, NewSession, Result, Store, ThrottleChange, text};
+use super::{Activation, Contest, Db, Error, Keep, NewSession, Result, Store, ThrottleChange, kept, text};
 use crate::model::{Challenge, Details, Event, Id, MethodKind, Proof, Timestamp};
 
 /// What happens to the challenge.
@@ -77,7 +77,6 @@ pub struct Settlement {
 /// One conditional write of one row, and what is lost where it touches none.
 pub type Part = (Contest, &'static str);
 
-const KEEP: Part = (Contest::Kept, keep_text!("$43" "$44" "$45" "$46" "$47" "$48" "$49" "$50" "$51" "$52"));
 const THROTTLE_NEW: Part = (
     Contest::Throttle,
     "insert into throttles (rp_id, user_id, method, version, wrong, enrolment_wrong, paused_until)
@@ -130,7 +129,8 @@ const ACTIVATE: Part = (
     Contest::Factor,
     "update factors set activated_at = $3, details = $24, sealed = coalesce($23, sealed), credential_id = $25,
        last_step = $21, version = version + 1
-     where rp_id = $1 and user_id = $2 and id = $20 and activated_at is null and expires_at > $3",
+     where rp_id = $1 and user_id = $2 and id = $20 and activated_at is null and expires_at > $3
+       and not exists (select 1 from factors h where h.rp_id = $1 and h.credential_id = $25)",
 );
 const RIGHT: Part = (
     Contest::Session,
@@ -149,8 +149,7 @@ const EVENT: Part = (
 );
 
 /// Every part, for the test that prepares every statement.
-pub const PARTS: [Part; 15] = [
-    KEEP,
+pub const PARTS: [Part; 14] = [
     THROTTLE_NEW,
     THROTTLE,
     CHARGE,
@@ -168,9 +167,8 @@ pub const PARTS: [Part; 15] = [
 ];
 
 impl Settlement {
-    fn parts(&self, keep: Option<&Keep>) -> Vec<Part> {
-        let mut parts = Vec::with_capacity(7);
-        parts.extend(keep.map(|_| KEEP));
+    fn parts(&self) -> Vec<Part> {
+        let mut parts = Vec::with_capacity(6);
         parts.extend(self.throttle.as_ref().map(|t| if t.state.version == 0 { THROTTLE_NEW } else { THROTTLE }));
         parts.extend(match self.challenge {
             ChallengeChange::None => None,
@@ -195,7 +193,7 @@ impl Settlement {
 
 /// The numbered values of all parts, for either driver. A value that no part of this settlement uses is null.
 macro_rules! values {
-    ($arguments:expr, $settlement:expr, $keep:expr) => {{
+    ($arguments:expr, $settlement:expr) => {{
         let (values, s): (_, &Settlement) = (&mut $arguments, $settlement);
         let throttle = s.throttle.as_ref();
         let (challenge, attempts, proof, code, terms, challenge_end) = match &s.challenge {
@@ -277,19 +275,6 @@ macro_rules! values {
         values.add(event.reason.map(str::to_owned)).map_err(unencodable)?; // $40
         values.add(event.client.as_ref().map(text)).map_err(unencodable)?;
         values.add(event.request_id.clone()).map_err(unencodable)?;
-        if let Some(keep) = $keep {
-            let keep: &Keep = keep;
-            values.add(keep.rp_id.as_str().to_owned()).map_err(unencodable)?; // $43
-            values.add(keep.id.clone()).map_err(unencodable)?;
-            values.add(keep.user_id.clone()).map_err(unencodable)?; // $45
-            values.add(keep.turn.clone()).map_err(unencodable)?;
-            values.add(keep.body_hash.clone()).map_err(unencodable)?;
-            values.add(keep.answer.clone()).map_err(unencodable)?;
-            values.add(keep.whole.clone()).map_err(unencodable)?;
-            values.add(keep.at.0).map_err(unencodable)?; // $50
-            values.add(keep.expired.0).map_err(unencodable)?;
-            values.add(keep.given_up.0).map_err(unencodable)?;
-        }
     }};
 }
 
@@ -302,12 +287,20 @@ impl Store {
     /// what the answer was worth.
     pub async fn settle(&self, settlement: Settlement) -> Result<()> {
         let keep = self.keep.clone();
-        let settled = match &self.db {
-            Db::Sqlite(lite) => {
-                lite.write(move |conn| Box::pin(async move { on_sqlite(conn, &settlement, keep.as_deref()).await }))
-                    .await
+        let settled = match (&self.db, keep) {
+            (Db::Sqlite(lite), None) => {
+                lite.write_whole(move |conn| Box::pin(async move { on_sqlite(conn, &settlement).await })).await
             }
-            Db::Postgres(pool) => on_postgres(pool, &settlement, keep.as_deref()).await,
+            (Db::Sqlite(lite), keep) => {
+                lite.write(move |conn| {
+                    Box::pin(async move {
+                        keep!(conn, keep);
+                        on_sqlite(conn, &settlement).await
+                    })
+                })
+                .await
+            }
+            (Db::Postgres(pool), keep) => on_postgres(pool, &settlement, keep.as_deref()).await,
         };
         if let (Ok(()), Some(keep)) = (&settled, &self.keep) {
             keep.stand();
@@ -316,34 +309,62 @@ impl Store {
     }
 }
 
-/// The parts as one script. Where the rows do not add up, the first part that was lost is found by running them one by one;
-/// the writer takes all of it back.
-async fn on_sqlite(conn: &mut SqliteConnection, settlement: &Settlement, keep: Option<&Keep>) -> Result<()> {
-    let parts = settlement.parts(keep);
-    let script = parts.iter().map(|(_, sql)| *sql).collect::<Vec<_>>().join(";\n");
-    let done = sqlx::query_with(AssertSqlSafe(script), sqlite_values(settlement, keep)?).execute(&mut *conn).await?;
+/// The parts as one script that keeps itself whole: the first part writes only where every later one can, and each later one
+/// only where the one before did. The writer's transaction has no rival, so nothing changes between them.
+async fn on_sqlite(conn: &mut SqliteConnection, settlement: &Settlement) -> Result<()> {
+    let parts = settlement.parts();
+    let done = sqlx::query_with(AssertSqlSafe(script(&parts)), sqlite_values(settlement)?).execute(&mut *conn).await?;
     if done.rows_affected() == parts.len() as u64 {
         return Ok(());
     }
-    sqlx::raw_sql("rollback to one").execute(&mut *conn).await?;
-    for (contest, sql) in parts {
-        let done = sqlx::query_with(sql, sqlite_values(settlement, keep)?).execute(&mut *conn).await?;
-        if done.rows_affected() != 1 {
-            return Err(contest.into());
+    for (contest, sql) in &parts {
+        let Some(guard) = guard(sql) else { continue };
+        let statement = format!("select {guard}");
+        let stands: i64 =
+            sqlx::query_scalar_with(AssertSqlSafe(statement), sqlite_values(settlement)?).fetch_one(&mut *conn).await?;
+        if stands == 0 {
+            return Err(Error::Conflict(*contest));
         }
     }
-    Ok(())
+    // All that is needed is there: an insert met a row.
+    let insert = parts.iter().find(|(_, sql)| guard(sql).is_none());
+    Err(Error::Conflict(insert.map_or(Contest::Row, |(contest, _)| *contest)))
 }
 
-fn sqlite_values(settlement: &Settlement, keep: Option<&Keep>) -> Result<SqliteArguments> {
+fn script(parts: &[Part]) -> String {
+    let guards: Vec<String> = parts.iter().skip(1).filter_map(|(_, sql)| guard(sql)).collect();
+    let first = match guards.is_empty() {
+        true => "1 = 1".to_owned(),
+        false => guards.join(" and "),
+    };
+    let conditions = std::iter::once(first.as_str()).chain(std::iter::repeat("changes() = 1"));
+    parts.iter().zip(conditions).map(|((_, sql), condition)| only_where(sql, condition)).collect::<Vec<_>>().join(";\n")
+}
+
+/// Whether the row is there that an update or a delete needs; an insert needs none.
+fn guard(sql: &str) -> Option<String> {
+    let rest = sql.strip_prefix("update ").or_else(|| sql.strip_prefix("delete from "))?;
+    let (table, _) = rest.split_once(' ')?;
+    let (_, condition) = sql.split_once("where ")?;
+    Some(format!("exists (select 1 from {table} where {condition})"))
+}
+
+/// The statement on one more condition.
+fn only_where(sql: &str, condition: &str) -> String {
+    let Some((head, values)) = sql.split_once("values (") else { return format!("{sql} and {condition}") };
+    let (values, tail) = values.rsplit_once(')').unwrap_or((values, ""));
+    format!("{head}select {values} where {condition}{tail}")
+}
+
+fn sqlite_values(settlement: &Settlement) -> Result<SqliteArguments> {
     let mut values = SqliteArguments::default();
-    values!(values, settlement, keep);
+    values!(values, settlement);
     Ok(values)
 }
 
 /// The parts as one statement. It fails as a whole, naming the first part that was lost, unless each touched its row.
 async fn on_postgres(pool: &PgPool, settlement: &Settlement, keep: Option<&Keep>) -> Result<()> {
-    let parts = settlement.parts(keep);
+    let parts: Vec<Part> = keep.map(|_| kept::FIRST).into_iter().chain(settlement.parts()).collect();
     let mut writes = Vec::new();
     let mut losses = String::new();
     for (n, (_, sql)) in parts.iter().enumerate() {
@@ -353,7 +374,10 @@ async fn on_postgres(pool: &PgPool, settlement: &Settlement, keep: Option<&Keep>
     let statement = format!("with {} select cast(case{losses} else '1' end as bigint)", writes.join(", "));
     for _ in 0..=super::postgres::RETRIES {
         let mut values = PgArguments::default();
-        values!(values, settlement, keep);
+        values!(values, settlement);
+        if let Some(keep) = keep {
+            keep.append_to(&mut values).map_err(unencodable)?;
+        }
         match sqlx::query_with(AssertSqlSafe(statement.clone()), values).execute(pool).await {
             Ok(_) => return Ok(()),
             Err(error) => match lost(&error, &parts) {
@@ -374,4 +398,30 @@ fn lost(error: &sqlx::Error, parts: &[Part]) -> Option<Contest> {
     let (_, rest) = database.message().split_once("\"lost ")?;
     let place: usize = rest.trim_end_matches('"').parse().ok()?;
     parts.get(place).map(|(contest, _)| *contest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_writes_all_of_its_parts_or_none() {
+        let script = script(&[THROTTLE_NEW, CREATE, STEP, EVENT]);
+        let statements: Vec<&str> = script.split(";\n").collect();
+        assert!(
+            statements[0]
+                .contains("select $1, $2, $4, $5 + 1, $6, $7, $8 where exists (select 1 from factors where rp_id = $1")
+        );
+        assert!(statements[0].ends_with("activated_at is not null) on conflict do nothing"), "{}", statements[0]);
+        assert!(
+            statements[1].ends_with("select $1, $2, $9, $15, 'approved', $10, $3, $16, $11, $3 where changes() = 1")
+        );
+        assert!(statements[2].ends_with("activated_at is not null and changes() = 1"));
+        assert!(statements[3].ends_with("$42 where changes() = 1"));
+        assert!(script_of_one().ends_with("where 1 = 1"));
+    }
+
+    fn script_of_one() -> String {
+        script(&[EVENT])
+    }
 }

@@ -19,11 +19,21 @@ const BATCH: usize = 64;
 /// Writes that may wait before callers do.
 const QUEUE: usize = 4096;
 
-type Job = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Done> + Send>;
+/// A write that waits for its turn.
+struct Job {
+    /// It writes all or nothing by itself, and needs no savepoint.
+    whole: bool,
+    run: Run,
+}
+
+type Run = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Done> + Send>;
 
 /// A write that has run but is not committed.
 struct Done {
+    /// There is something to commit.
     keep: bool,
+    /// It failed other than by a lost race: it may have left something behind.
+    broken: bool,
     tell: Box<dyn FnOnce(Result<()>) + Send>,
 }
 
@@ -83,24 +93,42 @@ impl Sqlite {
         Ok(Sqlite { readers, jobs })
     }
 
-    /// Runs the body in a transaction, gathered with others; answers once the commit stands.
+    /// Runs the body in a transaction, gathered with others, and in a savepoint of its own; answers once the commit stands.
     pub(super) async fn write<T, F>(&self, body: F) -> Result<T>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Result<T>> + Send + 'static,
     {
+        self.queue(false, body).await
+    }
+
+    /// The same for a body that leaves nothing behind where it fails with a conflict.
+    pub(super) async fn write_whole<T, F>(&self, body: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Result<T>> + Send + 'static,
+    {
+        self.queue(true, body).await
+    }
+
+    async fn queue<T, F>(&self, whole: bool, body: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Result<T>> + Send + 'static,
+    {
         let (tell, told) = oneshot::channel();
-        let job: Job = Box::new(move |conn| {
+        let run: Run = Box::new(move |conn| {
             Box::pin(async move {
                 let outcome = body(conn).await;
                 Done {
                     keep: outcome.is_ok(),
+                    broken: matches!(&outcome, Err(error) if !matches!(error, Error::Conflict(_))),
                     tell: Box::new(move |commit| drop(tell.send(outcome.and_then(|value| commit.map(|()| value))))),
                 }
             })
         });
         let gone = || Error::Unavailable("the write could not begin".to_owned());
-        self.jobs.send(job).await.map_err(|_| gone())?;
+        self.jobs.send(Job { whole, run }).await.map_err(|_| gone())?;
         told.await.map_err(|_| gone())?
     }
 }
@@ -127,24 +155,25 @@ async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
         return;
     }
     let mut done: Vec<Done> = Vec::with_capacity(batch.len());
-    let mut broken = None;
+    let mut broken = Ok(());
     for job in batch {
-        let between = match done.last() {
-            None => "savepoint one",
-            Some(last) if last.keep => "release one; savepoint one",
-            Some(_) => "rollback to one",
-        };
-        if broken.is_none() {
-            broken = run(conn, between).await.err();
+        if broken.is_err() {
+            break;
         }
-        done.push(job(conn).await);
+        let ran = match job.whole {
+            true => (job.run)(conn).await,
+            false => in_savepoint(conn, job.run, &mut broken).await,
+        };
+        if job.whole && ran.broken {
+            broken = Err(sqlx::Error::Protocol("a write of the same commit broke off".to_owned()));
+        }
+        done.push(ran);
     }
     let keep = done.iter().any(|d| d.keep);
     let end = match broken {
-        Some(error) => Err(error),
-        None if keep && done.last().is_some_and(|d| d.keep) => run(conn, "commit").await,
-        None if keep => run(conn, "rollback to one; commit").await,
-        None => run(conn, "rollback").await,
+        Err(error) => Err(error),
+        Ok(()) if keep => run(conn, "commit").await,
+        Ok(()) => run(conn, "rollback").await,
     };
     if let Err(error) = &end {
         tracing::error!(%error, "a write did not commit");
@@ -154,6 +183,20 @@ async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
     for d in done {
         (d.tell)(failure.clone().map_or(Ok(()), |reason| Err(Error::Unavailable(reason))));
     }
+}
+
+/// Takes back what a write did that failed.
+async fn in_savepoint(
+    conn: &mut SqliteConnection,
+    job: Run,
+    broken: &mut std::result::Result<(), sqlx::Error>,
+) -> Done {
+    *broken = run(conn, "savepoint one").await;
+    let ran = job(conn).await;
+    if broken.is_ok() {
+        *broken = run(conn, if ran.keep { "release one" } else { "rollback to one; release one" }).await;
+    }
+    ran
 }
 
 async fn run(conn: &mut SqliteConnection, statements: &'static str) -> std::result::Result<(), sqlx::Error> {
