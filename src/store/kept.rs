@@ -52,11 +52,14 @@ impl Keep {
         values.add(self.expired.0)?;
         values.add(self.given_up.0)
     }
+}
 
-    /// The commit stands.
-    pub(super) fn stand(&self) {
-        self.stands.store(true, Ordering::Release);
+/// Notes that an answer stands, if the write with which it goes does.
+pub(super) fn mark<T>(keep: Option<&Keep>, settled: Result<T>) -> Result<T> {
+    if let (Some(keep), Ok(_)) = (keep, &settled) {
+        keep.stands.store(true, Ordering::Release);
     }
+    settled
 }
 
 /// An answer as it is kept.

@@ -39,10 +39,7 @@ macro_rules! write {
                 .await
             }
         };
-        if let (Ok(_), Some(keep)) = (&settled, &kept) {
-            keep.stand();
-        }
-        settled
+        crate::store::kept::mark(kept.as_deref(), settled)
     }};
 }
 

@@ -302,10 +302,7 @@ impl Store {
             }
             (Db::Postgres(pool), keep) => on_postgres(pool, &settlement, keep.as_deref()).await,
         };
-        if let (Ok(()), Some(keep)) = (&settled, &self.keep) {
-            keep.stand();
-        }
-        settled
+        kept::mark(self.keep.as_deref(), settled)
     }
 }
 

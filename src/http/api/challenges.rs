@@ -135,9 +135,7 @@ pub async fn create(
         Created::Pending { challenge, offers, link_token, client_token } => {
             Ending::Opened { challenge, offers, link_token, client_token }
         }
-        Created::Approved { challenge, issued, reason } => {
-            Ending::Approved { challenge, issued: Some(issued), reason: *reason }
-        }
+        Created::Approved { challenge, issued, reason } => Ending::Approved { challenge, issued: Some(issued), reason },
         Created::EnrolmentRequired { missing } => Ending::EnrolmentRequired(missing),
     };
     Ok(answers::of(ending, app.engine.issuer()))
