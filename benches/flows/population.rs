@@ -86,7 +86,7 @@ fn enrol(store: &Store, vault: &Arc<Vault>, rp: &Id, n: usize) -> impl Future<Ou
             credential_id: None,
         };
         let event = event(&at, &rp, &user_id);
-        let new = NewFactor { factor, free_name: true, beside: (9, 9), event: event.clone() };
+        let new = NewFactor { factor, prompt: None, beside: (9, 9), event: event.clone() };
         store.create_factor(&rp, &new).await.expect("a factor");
         let activation = Activation { id, details: Details::Totp, sealed: None, credential_id: None, last_step: 0 };
         let settlement = Settlement {

@@ -3,14 +3,15 @@
 use zeroize::Zeroizing;
 
 use super::limits::{Pause, device_of, judged, lane_of};
+use super::sending::Occasion;
 use super::verification::{EXCHANGE_LIFE, is_open};
-use super::{Answered, Caller, Engine, Error, Given, Issued, Known, prompt_row, unnamed};
+use super::{Answered, Caller, Ending, Engine, Error, Given, Issued, Known, prompt_row, unnamed};
 use crate::methods::{Shown, webauthn};
 use crate::model::{
     Challenge, ChallengeStatus, Details, Factor, Id, Kind, MethodKind, Moment, Prompt, RecoveryStatus, Terms, Timestamp,
 };
 use crate::policy::requirement;
-use crate::store::{self, Dossier};
+use crate::store::{self, Dossier, Store};
 use crate::token::ClientToken;
 use crate::vault::token_hash;
 
@@ -18,6 +19,11 @@ use crate::vault::token_hash;
 pub const LIFE: i64 = 600;
 /// How many answers it takes.
 pub const ATTEMPTS: i64 = 5;
+
+/// Why a challenge was approved as it was made: by the answer that came with it.
+pub(super) const BY_ANSWER: &str = "answer";
+/// By an earlier session.
+const BY_SESSION: &str = "fresh_session";
 
 /// A challenge that a caller wants.
 pub struct NewChallenge {
@@ -122,7 +128,7 @@ impl Engine {
             return Ok(Created::Approved {
                 challenge: Box::new(verdict.challenge),
                 issued: Box::new(issued),
-                reason: "answer",
+                reason: BY_ANSWER,
             });
         }
         let link_token = Zeroizing::new(at.token());
@@ -132,20 +138,29 @@ impl Engine {
             client_token_hash: Some(token_hash(&client_token.secret)),
             ..challenge
         };
-        self.save_challenge(&at, caller, &challenge).await?;
-        Ok(Created::Pending { challenge: Box::new(challenge), offers, link_token, client_token: client_token.text() })
+        let client_token = client_token.text();
+        let opened = Ending::Opened {
+            challenge: &challenge,
+            offers: &offers,
+            link_token: &link_token,
+            client_token: &client_token,
+        };
+        let store = self.keeping(&at, caller, &challenge.user_id, opened);
+        self.save_challenge(&at, caller, &store, &challenge).await?;
+        Ok(Created::Pending { challenge: Box::new(challenge), offers, link_token, client_token })
     }
 
     pub(super) async fn save_challenge(
         &self,
         at: &Moment<'_>,
         caller: &Caller,
+        store: &Store,
         challenge: &Challenge,
     ) -> Result<(), Error> {
         let mut event = self.event(at, caller, "challenge.created", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());
         event.client = event.client.or_else(|| Some(challenge.terms.client.clone()));
-        Ok(self.store.create_challenge(&store::NewChallenge { challenge: challenge.clone(), event }).await?)
+        Ok(store.create_challenge(&store::NewChallenge { challenge: challenge.clone(), event }).await?)
     }
 
     /// Approves on an earlier session, where that is the same user's, strong and young enough, and nothing needs to be seen.
@@ -166,20 +181,19 @@ impl Engine {
         }
         let mut approved = challenge.clone();
         approved.status = ChallengeStatus::Approved.as_str().to_owned();
-        let issued = self.inherited_session(at, &approved, &session);
+        let mut issued = self.inherited_session(at, &approved, &session);
+        self.sign(&mut issued)?;
         let mut event = self.event(at, caller, "session.inherited", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());
         event.session_id = Some(issued.new.session.id.clone());
-        match self.store.inherit_session(&session.id, &approved, &issued.new, &event).await {
+        let ending = Ending::Approved { challenge: &approved, issued: Some(&issued), reason: BY_SESSION };
+        let store = self.keeping(at, caller, &challenge.user_id, ending);
+        match store.inherit_session(&session.id, &approved, &issued.new, &event).await {
             Ok(()) => {}
             Err(store::Error::Conflict(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-        Ok(Some(Created::Approved {
-            challenge: Box::new(approved),
-            issued: Box::new(self.issue(issued)?),
-            reason: "fresh_session",
-        }))
+        Ok(Some(Created::Approved { challenge: Box::new(approved), issued: Box::new(issued), reason: BY_SESSION }))
     }
 
     /// How a challenge may be answered, strongest first.
@@ -246,7 +260,9 @@ impl Engine {
         })?;
         if begun.text.is_some() {
             let factor = held.swap_remove(0).factor;
-            return self.send(at, caller, user_id, &challenge.id, &factor, begun).await.map(|(s, p)| (s, Some(p)));
+            self.take_place(at, caller, user_id).await?;
+            let sent = self.send(at, caller, Occasion::Challenge, &challenge.id, &factor, begun).await;
+            return sent.map(|(shown, prompt)| (shown, Some(prompt)));
         }
         let state = begun.state.as_ref().ok_or(Error::MethodNotAllowed)?;
         let prompt_id = Id::new(Kind::Prompt, at);
@@ -260,7 +276,8 @@ impl Engine {
             sent_at: at.now,
             expires_at: at.now.plus_seconds(webauthn::CEREMONY).min(challenge.expires_at),
         };
-        self.store.replace_prompt(rp, user_id, &prompt).await?;
+        let store = self.keeping(at, caller, user_id, Ending::Prepared(&begun.shown, Some(&prompt)));
+        store.replace_prompt(rp, user_id, &prompt).await?;
         Ok((begun.shown, Some(prompt)))
     }
 
@@ -271,8 +288,10 @@ impl Engine {
         is_open(&challenge, at.now)?;
         let mut event = self.event(&at, caller, "challenge.cancelled", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());
-        match self.store.cancel_challenge(&challenge, &event).await {
-            Ok(()) => Ok(Challenge { status: ChallengeStatus::Cancelled.as_str().to_owned(), ..challenge }),
+        let cancelled = Challenge { status: ChallengeStatus::Cancelled.as_str().to_owned(), ..challenge };
+        let store = self.keeping(&at, caller, &cancelled.user_id, Ending::Cancelled(&cancelled));
+        match store.cancel_challenge(&cancelled, &event).await {
+            Ok(()) => Ok(cancelled),
             Err(store::Error::Conflict(_)) => Err(Error::Clash(super::Clash::ChallengeNotPending)),
             Err(error) => Err(error.into()),
         }

@@ -16,6 +16,8 @@ pub enum Clash {
     FactorDuplicate,
     /// The user has a factor of that name, or a relying party has it.
     NameTaken,
+    /// The first copy of a request is not answered yet.
+    InProgress,
 }
 
 /// What ran out of time.
@@ -63,6 +65,8 @@ pub enum Error {
     StepUpRequired,
     /// The return address is not registered.
     ReturnUrlNotAllowed,
+    /// The key of a repeatable request was used with another body.
+    KeyMismatch,
     /// The store did not do it.
     Store(store::Error),
 }
@@ -82,7 +86,10 @@ impl Error {
 
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Error {
-        Error::Store(error)
+        match error {
+            store::Error::Kept => Error::Clash(Clash::InProgress),
+            error => Error::Store(error),
+        }
     }
 }
 

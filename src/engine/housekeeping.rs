@@ -1,6 +1,6 @@
 //! What goes on beside requests: removing what has run out, in small steps, and counting for the metrics.
 
-use super::Engine;
+use super::{Engine, idempotency};
 use crate::measure;
 use crate::store::{self, Purge};
 
@@ -27,6 +27,7 @@ impl Engine {
     pub async fn purge(&self) -> Result<u64, store::Error> {
         let now = self.moment().now;
         let (lease, before) = (now.plus_seconds(LEASE), now.plus_seconds(-KEPT));
-        Ok(self.store.purge(Purge { node: &self.node, now, lease, before }).await?.unwrap_or_default())
+        let secrets = now.plus_seconds(-idempotency::WHOLE);
+        Ok(self.store.purge(Purge { node: &self.node, now, lease, before, secrets }).await?.unwrap_or_default())
     }
 }

@@ -10,7 +10,7 @@ use crate::methods::totp;
 use crate::model::{Challenge, Factor, Id, Keyed, MethodKind, Outcome, RelyingParty, Timestamp};
 use crate::policy::odds::{self, Odds};
 use crate::policy::throttle::{self, ENROLMENT, STRANGERS, Stop, Throttle};
-use crate::store::{self, DeviceChange, Settlement, ThrottleLane};
+use crate::store::{self, DeviceChange, Settlement, Store, ThrottleLane};
 
 /// How long a costly verdict waits for its turn.
 const COSTLY_WAIT: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ pub struct Pause {
 
 impl Engine {
     /// Settles a verdict, and counts what came of it: a pause that began, an enrolment that went right or wrong.
-    pub(super) async fn settle(&self, settlement: Settlement) -> Result<(), store::Error> {
+    pub(super) async fn settle(&self, store: &Store, settlement: Settlement) -> Result<(), store::Error> {
         let failed = settlement.event.outcome == Outcome::Failure;
         let stops = settlement.throttle.as_ref().is_some_and(|lane| lane.paused_until > Some(settlement.at));
         let paused = settlement.event.method.filter(|_| failed && stops);
@@ -51,7 +51,7 @@ impl Engine {
             "enrolment.failed" => settlement.event.method.map(|method| (method, "wrong")),
             _ => None,
         };
-        self.store.settle(settlement).await?;
+        store.settle(settlement).await?;
         paused.into_iter().for_each(measure::pause);
         enrolled.into_iter().for_each(|(method, outcome)| measure::enrolment(method, outcome));
         Ok(())

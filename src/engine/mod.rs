@@ -5,8 +5,10 @@ mod enrolment;
 mod error;
 mod factors;
 mod housekeeping;
+mod idempotency;
 mod limits;
 mod operator;
+mod pending;
 mod portal;
 mod recovery;
 mod sending;
@@ -18,6 +20,7 @@ mod verification;
 pub use challenge::{Created, NewChallenge, Offer, purpose};
 pub use enrolment::{Begin, Started};
 pub use error::{Answered, Clash, Error, Gone};
+pub use idempotency::{Asked, Ending, Once, Tell, Told, Turn};
 pub use limits::{Pause, odds};
 pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};
 pub use portal::{NewPortal, Opened, PortalView};
@@ -80,6 +83,8 @@ pub struct Engine {
     host: String,
     /// Costly verdicts that may run at once.
     costly: Arc<Semaphore>,
+    /// Repeatable requests that this node is about to answer.
+    running: idempotency::Running,
 }
 
 /// On whose behalf a call is made.
@@ -97,6 +102,8 @@ pub struct Caller {
     pub client: Option<Client>,
     /// What was read together with the caller's key.
     pub known: Known,
+    /// The answer is kept, for a request that may be repeated.
+    pub once: Option<Arc<Once>>,
 }
 
 /// What one round trip brought beside the caller's key; good for a first try, and read anew for every other.

@@ -7,8 +7,8 @@ use url::Url;
 use super::limits::{Pause, counted, lane_of};
 use crate::clock::Clock;
 use crate::model::{
-    Actor, ApiKey, Event, Factor, Id, Kind, MethodKind, Mode, Moment, Outcome, RecoverySummary, RelyingParty, Rng,
-    Scope, User,
+    Actor, ApiKey, Event, Factor, Id, Kind, MethodKind, Mode, Moment, Outcome, RecoveryStatus, RecoverySummary,
+    RelyingParty, Rng, Scope, User,
 };
 use crate::policy::throttle;
 use crate::store::{self, Store};
@@ -199,7 +199,7 @@ impl Operator {
         let factors = self.store.factors(&rp.id, user_id, at.now).await?;
         Ok(UserState {
             user: self.store.user(&rp.id, user_id).await?,
-            recovery: self.store.recovery_summary(&rp.id, user_id).await?,
+            recovery: self.store.recovery_summary(&rp.id, user_id, RecoveryStatus::Active).await?,
             paused: lane_of(&lanes, &factors, None, at.now)?.paused(at.now),
             devices: lanes.iter().filter(|l| l.seen_at.is_some_and(|seen| throttle::is_known(seen, at.now))).count(),
             factors,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::error::reason;
 use super::limits::{Lane, device_of, judged, lane_of};
-use super::{Answered, Caller, Clash, Engine, Error, Gone, Issued, Known, prompt_row, unnamed};
+use super::{Answered, Caller, Clash, Ending, Engine, Error, Gone, Issued, Known, prompt_row, unnamed};
 use crate::methods::{Answer, Exam, Fault, Parties, Proven, Refusal, Spent};
 use crate::model::{
     Challenge, ChallengeStatus, Event, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof, RecoverySet,
@@ -258,10 +258,12 @@ impl Engine {
         approved.status = ChallengeStatus::Approved.as_str().to_owned();
         approved.proof = Some(proof.clone());
 
-        let issued = match delivery {
+        let mut issued = match delivery {
             Delivery::Session => Some(self.new_session(at, &approved, &proof)),
             Delivery::Code | Delivery::Page => None,
         };
+        // Signed before the commit, so that the answer can be kept with it; what goes wrong is only said after it.
+        let signed = issued.as_mut().map_or(Ok(()), |issued| self.sign(issued));
         let code = (delivery == Delivery::Code).then(|| at.token());
         let code_kept = code.as_ref().map(|c| (token_hash(c), at.now.plus_seconds(EXCHANGE_LIFE)));
 
@@ -281,13 +283,23 @@ impl Engine {
             session: issued.as_ref().map(|i| i.new.clone()),
             ..nothing(caller, challenge, event)
         };
-        self.settle(settlement).await?;
-        Ok(Verdict {
-            issued: issued.map(|new| self.issue(new)).transpose()?,
+        let verdict = Verdict {
+            issued,
             code,
             recovery_left: case.recovery.as_ref().map(|set| set.unused.len().saturating_sub(1)),
             challenge: approved,
-        })
+        };
+        let ending = match case.fresh {
+            true => Ending::Approved {
+                challenge: &verdict.challenge,
+                issued: verdict.issued.as_ref(),
+                reason: super::challenge::BY_ANSWER,
+            },
+            false => Ending::Verified(&verdict),
+        };
+        self.settle(&self.keeping(at, caller, &challenge.user_id, ending), settlement).await?;
+        signed?;
+        Ok(verdict)
     }
 
     /// Charges what the refusal costs, and only then says so: a wrong proof the throttle and the challenge, a replay the
@@ -317,15 +329,17 @@ impl Engine {
             prompt: case.prompt.as_ref().filter(|_| burns).map(|p| (case.challenge.id.clone(), p.method, p.id.clone())),
             ..nothing(caller, &case.challenge, event)
         };
-        match self.settle(settlement.clone()).await {
+        let left = case.challenge.attempts_left - 1;
+        let refused = Answered { error: Error::Refused(refusal), attempts_left: (!case.fresh).then_some(left) };
+        let store = self.keeping(at, caller, &case.challenge.user_id, Ending::Refused(&refused));
+        match self.settle(&store, settlement.clone()).await {
             Err(store::Error::Conflict(Contest::Prompt)) => {
                 settlement.prompt = None;
-                self.settle(settlement).await?;
+                self.settle(&store, settlement).await?;
             }
             settled => settled?,
         }
-        let left = case.challenge.attempts_left - 1;
-        Err(Answered { error: Error::Refused(refusal), attempts_left: (!case.fresh).then_some(left) })
+        Err(refused)
     }
 
     /// What a right proof uses up, sealed for its row.

@@ -4,6 +4,7 @@ mod api;
 mod auth;
 mod body;
 mod flood;
+mod idempotency;
 mod pages;
 pub mod problem;
 mod scrape;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub draining: Arc<AtomicBool>,
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+
 /// The id of one request, echoed in `Request-Id`.
 #[derive(Clone)]
 pub struct RequestId(pub String);
@@ -107,6 +110,7 @@ impl App {
 pub fn router(app: App) -> Router {
     let (api, document) = api::router();
     let routes = api
+        .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
         .merge(pages::router(&app, app.settings.development))
         .merge(api::around(document, app.settings.development))
         .fallback(|| async { Refused::from(problem::NOT_FOUND) })
@@ -129,8 +133,8 @@ async fn in_time(request: Request, next: Next) -> Response {
 
 /// The outermost layer: gives the request its id, completes refusals and sets the headers that every answer has.
 async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    const NAME: HeaderName = HeaderName::from_static("request-id");
-    let given = request.headers().get(NAME).and_then(|v| v.to_str().ok()).filter(|v| is_sane(v)).map(str::to_owned);
+    let given =
+        request.headers().get(REQUEST_ID).and_then(|v| v.to_str().ok()).filter(|v| is_sane(v)).map(str::to_owned);
     let id = given.unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
     request.extensions_mut().insert(RequestId(id.clone()));
     let trace = trace::Trace::begin(&request, &id);
@@ -153,8 +157,8 @@ async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Resp
     if app.is_secure() {
         set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains");
     }
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        headers.insert(NAME, value);
+    if let (false, Ok(value)) = (headers.contains_key(REQUEST_ID), HeaderValue::from_str(&id)) {
+        headers.insert(REQUEST_ID, value);
     }
     response
 }
@@ -180,7 +184,10 @@ async fn cross_origin(State(app): State<App>, request: Request, next: Next) -> R
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let (true, Ok(value)) = (known, HeaderValue::from_str(&origin)) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, value);
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("request-id, retry-after"));
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("request-id, retry-after, idempotent-replayed"),
+        );
         if is_preflight {
             headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH, DELETE"));
             headers.insert(

@@ -105,9 +105,9 @@ static OF_KEY_AND_CHALLENGE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The statements of this file, for the test that prepares every statement.
-pub fn statements() -> [&'static str; 4] {
-    [OF_USER, OF_CHALLENGE, &OF_KEY_AND_USER, &OF_KEY_AND_CHALLENGE]
+/// The statements that are put together, here and for kept answers, for the test that prepares every statement.
+pub fn statements() -> [&'static str; 5] {
+    [OF_USER, OF_CHALLENGE, &OF_KEY_AND_USER, &OF_KEY_AND_CHALLENGE, super::kept::KEEP]
 }
 
 /// What one read found.

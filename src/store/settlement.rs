@@ -11,7 +11,7 @@ use sqlx::{Arguments, AssertSqlSafe};
 
 use super::journal::{Note, Noting};
 use super::postgres::{Postgres, RETRIES};
-use super::{Activation, Contest, Db, DeviceChange, Error, NewSession, Result, Store, ThrottleLane, text};
+use super::{Activation, Contest, Db, DeviceChange, Error, Keep, NewSession, Result, Store, ThrottleLane, kept, text};
 use crate::model::{Challenge, Details, Event, Id, MethodKind, Proof, Timestamp};
 
 /// What happens to the challenge.
@@ -309,12 +309,23 @@ impl Store {
     /// Writes all of it or nothing. `Conflict` names the first row that was lost; nothing stands then, and the caller decides
     /// what the answer was worth.
     pub async fn settle(&self, settlement: Settlement) -> Result<()> {
-        match &self.db {
-            Db::Sqlite(lite) => {
+        let keep = self.keep.clone();
+        let settled = match (&self.db, keep) {
+            (Db::Sqlite(lite), None) => {
                 lite.write_whole(move |conn| Box::pin(async move { on_sqlite(conn, &settlement).await })).await
             }
-            Db::Postgres(postgres) => on_postgres(postgres, &settlement).await,
-        }
+            (Db::Sqlite(lite), keep) => {
+                lite.write(move |conn| {
+                    Box::pin(async move {
+                        keep!(conn, keep);
+                        on_sqlite(conn, &settlement).await
+                    })
+                })
+                .await
+            }
+            (Db::Postgres(postgres), keep) => on_postgres(postgres, &settlement, keep.as_deref()).await,
+        };
+        kept::mark(self.keep.as_deref(), settled)
     }
 }
 
@@ -378,8 +389,8 @@ fn sqlite_values(settlement: &Settlement) -> Result<SqliteArguments> {
 }
 
 /// The parts as one statement. It fails as a whole, naming the first part that was lost, unless each touched its row.
-async fn on_postgres(postgres: &Postgres, settlement: &Settlement) -> Result<()> {
-    let parts = settlement.parts();
+async fn on_postgres(postgres: &Postgres, settlement: &Settlement, keep: Option<&Keep>) -> Result<()> {
+    let parts: Vec<Part> = keep.map(|_| kept::FIRST).into_iter().chain(settlement.parts()).collect();
     let mut writes = Vec::new();
     let mut losses = String::new();
     for (n, (_, sql)) in parts.iter().enumerate() {
@@ -391,11 +402,14 @@ async fn on_postgres(postgres: &Postgres, settlement: &Settlement) -> Result<()>
         let mut conn = postgres.acquire().await?;
         let mut values = PgArguments::default();
         values!(values, settlement);
+        if let Some(keep) = keep {
+            keep.append_to(&mut values).map_err(unencodable)?;
+        }
         let query = sqlx::query_with(AssertSqlSafe(statement.clone()), values);
         match postgres.answer(query.execute(&mut *conn)).await {
             Ok(_) => return Ok(()),
             Err(error) => match lost(&error, &parts) {
-                Some(contest) => return Err(Error::Conflict(contest)),
+                Some(contest) => return Err(contest.into()),
                 None => match Error::from(error) {
                     Error::Unserialised => {}
                     other => return Err(other),

@@ -11,6 +11,7 @@ mod commands;
 mod conventions;
 mod data;
 mod factors;
+mod idempotency;
 mod nodes;
 mod observed;
 mod portal;
