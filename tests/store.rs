@@ -642,11 +642,13 @@ async fn an_answer_is_kept_once_and_with_its_effect() {
         assert!(!lost_one.stands.load(Ordering::Acquire));
         // Secrets go first, then the answer, and all of it with the user.
         let at = ann.now.plus_seconds(61 + 86_400);
-        ann.store.purge(at.plus_seconds(-1), at.plus_seconds(-1)).await.expect("it purges");
+        let purge =
+            |before, secrets| ann.store.purge(Purge { node: "one", now: ann.now, lease: ann.now, before, secrets });
+        purge(at.plus_seconds(-1), at.plus_seconds(-1)).await.expect("it purges");
         assert_eq!(kept().await, Some((Some(vec![4]), Some(vec![9]))));
-        ann.store.purge(ann.now, at).await.expect("it purges");
+        purge(ann.now, at).await.expect("it purges");
         assert_eq!(kept().await, Some((Some(vec![4]), None)));
-        ann.store.purge(at, at).await.expect("it purges");
+        purge(at, at).await.expect("it purges");
         assert_eq!(kept().await, None);
         ann.store.keep(keep("six", Some(6), 0)).await.expect("free");
         ann.store.erase_user(&ann.rp, "ann", "erased_x", &ann.event("user.erased")).await.expect("erased");
@@ -667,7 +669,10 @@ async fn what_ran_out_is_purged_and_nothing_else() {
         let (active, pending) = (ann.factor("App", None).await, ann.pending("Pending").await);
         let new = ann.session(&active);
         ann.store.settle(Settlement { session: Some(new.clone()), ..ann.nothing() }).await.expect("a session");
-        let purge = |before| Purge { node: "one", now: ann.now, lease: ann.now.plus_seconds(300), before };
+        let purge = |before| {
+            let lease = ann.now.plus_seconds(300);
+            Purge { node: "one", now: ann.now, lease, before, secrets: before }
+        };
         assert_eq!(ann.store.purge(purge(ann.now)).await.expect("it purges"), Some(0));
         ann.state(&challenge, &prompt).await;
         let rows = ann.store.purge(purge(ann.now.plus_seconds(86_400))).await.expect("it purges");
@@ -687,7 +692,8 @@ async fn one_node_at_a_time_purges() {
     for_each(|ann| async move {
         let purge = |node: &'static str, seconds| {
             let (store, now) = (ann.store.clone(), ann.now.plus_seconds(seconds));
-            let purge = Purge { node, now, lease: now.plus_seconds(300), before: ann.now };
+            let lease = now.plus_seconds(300);
+            let purge = Purge { node, now, lease, before: ann.now, secrets: ann.now };
             async move { store.purge(purge).await.expect("it purges").is_some() }
         };
         const NODES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
