@@ -12,6 +12,7 @@ pub mod delivery;
 pub mod demo;
 pub mod engine;
 pub mod http;
+pub mod measure;
 pub mod methods;
 pub mod model;
 pub mod policy;
@@ -22,7 +23,7 @@ pub mod vault;
 mod demonstration;
 
 pub use demonstration::{DemoError, DemoOptions, run_demo};
-pub use engine::{NewParty, Operator};
+pub use engine::{NewParty, Operator, odds};
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -83,9 +84,12 @@ pub struct Running {
     pub address: SocketAddr,
     /// The engine.
     pub engine: Arc<Engine>,
+    /// Where metrics have a listener of their own.
+    pub metrics: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     draining: Arc<AtomicBool>,
     server: AbortOnDrop,
+    _metrics: Option<AbortOnDrop>,
     _lock: Option<store::Lock>,
 }
 
@@ -118,9 +122,14 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
     let master = vault::MasterKey::parse(&config.master_key.0)?;
     let listener = match parts.listener {
         Some(listener) => listener,
-        None => TcpListener::bind(config.listen).await.map_err(|e| StartError::Listen(config.listen, e))?,
+        None => bind(config.listen).await?,
     };
     let address = listener.local_addr().map_err(|e| StartError::Listen(config.listen, e))?;
+    measure::begin();
+    let metrics_listener = match config.metrics_listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
     let (stop, stopped) = watch::channel(false);
     let gate = http::Gate::default();
     let (clock, rng) = (Arc::clone(&parts.clock), Arc::clone(&parts.rng));
@@ -135,6 +144,7 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
         secure: config.public_url.scheme() == "https",
         development: config.development,
         trusted_proxies: config.trusted_proxies.clone(),
+        metrics_elsewhere: metrics_listener.is_some(),
         draining: Arc::clone(&draining),
     };
     let router = http::router(http::App::new(Arc::clone(&engine), settings));
@@ -142,8 +152,18 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
         Some(around) => around(router),
         None => router,
     });
+    let metrics = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
+    let of_metrics = metrics_listener.map(|listener| {
+        let router = http::metrics_router(Arc::clone(&engine));
+        AbortOnDrop(tokio::spawn(http::serve(listener, router, std::future::pending())))
+    });
+    tokio::spawn(keep_count(Arc::clone(&engine), stopped.clone()));
     tokio::spawn(keep_house(Arc::clone(&engine), stopped));
-    Ok(Running { address, engine, stop, draining, server, _lock: lock })
+    Ok(Running { address, engine, metrics, stop, draining, server, _metrics: of_metrics, _lock: lock })
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|e| StartError::Listen(address, e))
 }
 
 /// Opens the store, and tries again where a database server does not answer yet.
@@ -178,6 +198,24 @@ impl Drop for AbortOnDrop {
 
 async fn ended(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Keeps the metrics small in memory, and those that need the database up to date.
+async fn keep_count(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
+    let mut fold = tokio::time::interval(Duration::from_secs(1));
+    let mut count = tokio::time::interval(HOUSEKEEPING);
+    let mut stopped = std::pin::pin!(ended(stopped));
+    loop {
+        tokio::select! {
+            _ = fold.tick() => measure::fold(),
+            _ = count.tick() => {
+                if let Err(error) = engine.count_paused().await {
+                    tracing::warn!(%error, "paused users could not be counted");
+                }
+            }
+            () = &mut stopped => return,
+        }
+    }
 }
 
 async fn keep_house(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {

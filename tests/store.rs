@@ -7,6 +7,8 @@
 mod database;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use countersign::clock::{Clock, SystemClock, SystemRng};
 use countersign::config::Database;
@@ -15,8 +17,8 @@ use countersign::model::{
     Mode, Moment, Outcome, Prompt, Proof, RecoverySet, RecoveryStatus, RelyingParty, Session, Terms, Timestamp, User,
 };
 use countersign::store::{
-    Activation, BudgetChange, ChallengeChange, Contest, Error, FactorChange, NewChallenge, NewFactor, NewSession,
-    PromptChange, Purge, Reservation, Settlement, Store, ThrottleChange, ThrottleState,
+    Activation, BudgetChange, ChallengeChange, Contest, Error, FactorChange, Keep, NewChallenge, NewFactor, NewSession,
+    PromptChange, Purge, Reservation, Settlement, Store, ThrottleLane,
 };
 use database::Scratch;
 use sqlx::{AssertSqlSafe, Connection, Executor, SqlSafeStr};
@@ -290,9 +292,14 @@ async fn a_throttle_moves_on_from_the_state_that_was_read() {
         }
         let kept = ann.store.throttles(&ann.rp, "ann").await.expect("it answers");
         assert_eq!(kept.len(), 1);
-        assert_eq!((kept[0].1.version, kept[0].1.wrong), (3, 3));
-        let stale = [throttle(1, 9)];
-        lost(ann.store.set_throttles(&ann.rp, "ann", &stale, &ann.event("x")).await, Contest::Throttle);
+        assert_eq!((kept[0].version, kept[0].state.as_str()), (3, "3"));
+        let stale = Settlement { throttle: Some(throttle(1, 9)), ..ann.nothing() };
+        lost(ann.store.settle(stale).await, Contest::Throttle);
+        ann.store.clear_throttles(&ann.rp, "ann", &ann.event("x")).await.expect("they are cleared");
+        let stale = Settlement { throttle: Some(throttle(3, 9)), ..ann.nothing() };
+        lost(ann.store.settle(stale).await, Contest::Throttle);
+        let kept = ann.store.throttles(&ann.rp, "ann").await.expect("it answers");
+        assert_eq!((kept[0].version, kept[0].state.as_str()), (4, "{}"));
     })
     .await;
 }
@@ -365,16 +372,16 @@ async fn a_credential_is_unique_within_a_relying_party() {
 #[tokio::test]
 async fn names_and_limits_hold_for_writes_at_once() {
     for_each(|ann| async move {
-        let make = |name: &str, free_name: bool, beside: usize| {
+        let make = |name: &str, beside: usize| {
             let (store, rp) = (ann.store.clone(), ann.rp.clone());
-            let factor = ann.new_factor(name);
-            let new = NewFactor { factor, free_name, beside: (beside, beside), event: ann.event("enrolment.started") };
+            let (factor, event) = (ann.new_factor(name), ann.event("enrolment.started"));
+            let new = NewFactor { factor, prompt: None, beside: (beside, beside), event };
             async move { store.create_factor(&rp, &new).await }
         };
-        let same = at_once(10, |_| make("Mine", false, 99)).await;
+        let same = at_once(10, |_| make("Mine", 99)).await;
         assert_eq!(same.iter().filter(|t| t.is_ok()).count(), 1);
         assert!(same.iter().all(|t| matches!(t, Ok(_) | Err(Error::Conflict(Contest::Name | Contest::Row)))));
-        let limited = at_once(10, |_| make("Some", true, 2)).await;
+        let limited = at_once(10, |n| make(&format!("Some {n}"), 2)).await;
         assert_eq!(limited.iter().filter(|t| t.is_ok()).count(), 2, "with the one that was there, three");
         assert!(
             limited.iter().all(|t| matches!(t, Ok(_) | Err(Error::Conflict(Contest::Limit | Contest::Row)))),
@@ -415,7 +422,8 @@ async fn there_is_one_active_set_of_recovery_codes_and_one_that_waits() {
             let (store, rp, event, set) = (ann.store.clone(), ann.rp.clone(), ann.event("x"), ann.new_set());
             async move { store.create_recovery_set(&rp, "ann", &set, confirmed, &event).await.map(|()| set) }
         };
-        let summary = || async { ann.store.recovery_summary(&ann.rp, "ann").await.expect("it answers") };
+        let summary =
+            || async { ann.store.recovery_summary(&ann.rp, "ann", RecoveryStatus::Active).await.expect("it answers") };
         lost(ann.store.confirm_recovery_set(&ann.rp, "ann", &ann.event("x")).await, Contest::Row);
         let waiting = create(false).await.expect("a set");
         assert_eq!(summary().await.status, RecoveryStatus::Unconfirmed);
@@ -564,6 +572,94 @@ async fn budgets_move_on_from_the_state_that_was_read() {
     .await;
 }
 
+// --- kept answers ---
+
+/// I-01, I-03, I-07: a place has one holder until it is filled or given up, an answer stands for a day, and what goes with it that was
+/// lost leaves nothing behind.
+#[tokio::test]
+async fn an_answer_is_kept_once_and_with_its_effect() {
+    for_each(|ann| async move {
+        let keep = |turn: &str, answer: Option<u8>, at: i64| {
+            let at = ann.now.plus_seconds(at);
+            Arc::new(Keep {
+                rp_id: ann.rp.clone(),
+                user_id: ann.user_id.clone(),
+                id: "question".to_owned(),
+                turn: turn.to_owned(),
+                body_hash: vec![1],
+                answer: answer.map(|a| vec![a]),
+                whole: answer.map(|_| vec![9]),
+                at,
+                expired: at.plus_seconds(-86_400),
+                given_up: at.plus_seconds(-60),
+                stands: AtomicBool::new(false),
+            })
+        };
+        let kept = || async {
+            let kept = ann.store.kept(&ann.rp, "question", Timestamp(0)).await.expect("it answers");
+            kept.map(|k| (k.answer, k.whole))
+        };
+        // A place, its holder, and the minute after which it is given up.
+        ann.store.keep(keep("one", None, 0)).await.expect("free");
+        assert!(matches!(ann.store.keep(keep("two", None, 59)).await, Err(Error::Kept)));
+        ann.store.keep(keep("two", None, 60)).await.expect("given up");
+        assert!(matches!(ann.store.keep(keep("one", Some(1), 61)).await, Err(Error::Kept)));
+        ann.store.keep(keep("two", Some(2), 61)).await.expect("its own place");
+        assert_eq!(kept().await, Some((Some(vec![2]), Some(vec![9]))));
+        assert!(matches!(ann.store.keep(keep("two", Some(3), 62)).await, Err(Error::Kept)), "filled is filled");
+        lost(ann.store.give_way(&ann.rp, "question", "two").await, Contest::Row);
+        // With an effect, both or neither: in a settlement and in any other write.
+        let factor = ann.factor("App", None).await;
+        let settle = |late: &Arc<Keep>| {
+            let session = Some(ann.session(&factor));
+            let (store, settlement) = (ann.store.keeping(late.clone()), Settlement { session, ..ann.nothing() });
+            async move { store.settle(settlement).await }
+        };
+        let sessions =
+            || async { ann.store.sessions_of(&ann.rp, "ann", ann.now, None, 100).await.expect("it answers").len() };
+        let late = keep("three", Some(3), 63);
+        assert!(matches!(settle(&late).await, Err(Error::Kept)));
+        let event = ann.event("x");
+        assert!(matches!(
+            ann.store.keeping(late.clone()).create_recovery_set(&ann.rp, "ann", &ann.new_set(), true, &event).await,
+            Err(Error::Kept)
+        ));
+        assert!(!late.stands.load(Ordering::Acquire));
+        assert_eq!(
+            (sessions().await, ann.store.recovery_set(&ann.rp, "ann").await.expect("it answers").is_some()),
+            (0, false)
+        );
+        let next_day = keep("four", Some(4), 61 + 86_400);
+        settle(&next_day).await.expect("the answer ran out");
+        assert!(next_day.stands.load(Ordering::Acquire));
+        assert_eq!((sessions().await, kept().await), (1, Some((Some(vec![4]), Some(vec![9])))));
+        // An effect that is lost takes the answer with it.
+        let lost_one =
+            Arc::new(Keep { id: "other".to_owned(), ..Arc::into_inner(keep("five", Some(5), 0)).expect("mine") });
+        let gone = Settlement { factor: Some(FactorChange::Step(factor.id.clone(), 1)), ..ann.nothing() };
+        lost(ann.store.keeping(lost_one.clone()).settle(gone).await, Contest::Factor);
+        assert!(ann.store.kept(&ann.rp, "other", Timestamp(0)).await.expect("it answers").is_none());
+        assert!(!lost_one.stands.load(Ordering::Acquire));
+        // Secrets go first, then the answer, and all of it with the user.
+        let at = ann.now.plus_seconds(61 + 86_400);
+        let purge =
+            |before, secrets| ann.store.purge(Purge { node: "one", now: ann.now, lease: ann.now, before, secrets });
+        purge(at.plus_seconds(-1), at.plus_seconds(-1)).await.expect("it purges");
+        assert_eq!(kept().await, Some((Some(vec![4]), Some(vec![9]))));
+        purge(ann.now, at).await.expect("it purges");
+        assert_eq!(kept().await, Some((Some(vec![4]), None)));
+        purge(at, at).await.expect("it purges");
+        assert_eq!(kept().await, None);
+        ann.store.keep(keep("six", Some(6), 0)).await.expect("free");
+        ann.store.erase_user(&ann.rp, "ann", "erased_x", &ann.event("user.erased")).await.expect("erased");
+        assert_eq!(kept().await, None);
+        ann.store.keep(keep("seven", None, 0)).await.expect("free");
+        ann.store.give_way(&ann.rp, "question", "seven").await.expect("its own place");
+        assert_eq!(kept().await, None);
+    })
+    .await;
+}
+
 // --- housekeeping ---
 
 #[tokio::test]
@@ -573,7 +669,10 @@ async fn what_ran_out_is_purged_and_nothing_else() {
         let (active, pending) = (ann.factor("App", None).await, ann.pending("Pending").await);
         let new = ann.session(&active);
         ann.store.settle(Settlement { session: Some(new.clone()), ..ann.nothing() }).await.expect("a session");
-        let purge = |before| Purge { node: "one", now: ann.now, lease: ann.now.plus_seconds(300), before };
+        let purge = |before| {
+            let lease = ann.now.plus_seconds(300);
+            Purge { node: "one", now: ann.now, lease, before, secrets: before }
+        };
         assert_eq!(ann.store.purge(purge(ann.now)).await.expect("it purges"), Some(0));
         ann.state(&challenge, &prompt).await;
         let rows = ann.store.purge(purge(ann.now.plus_seconds(86_400))).await.expect("it purges");
@@ -593,7 +692,8 @@ async fn one_node_at_a_time_purges() {
     for_each(|ann| async move {
         let purge = |node: &'static str, seconds| {
             let (store, now) = (ann.store.clone(), ann.now.plus_seconds(seconds));
-            let purge = Purge { node, now, lease: now.plus_seconds(300), before: ann.now };
+            let lease = now.plus_seconds(300);
+            let purge = Purge { node, now, lease, before: ann.now, secrets: ann.now };
             async move { store.purge(purge).await.expect("it purges").is_some() }
         };
         const NODES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
@@ -676,9 +776,9 @@ fn lost<T: std::fmt::Debug>(outcome: Result<T, Error>, contest: Contest) {
     }
 }
 
-/// The throttle of the app's codes: the version that was read, and the count that it becomes.
-fn throttle(version: i64, wrong: i64) -> ThrottleChange {
-    ThrottleChange { method: MethodKind::Totp, state: ThrottleState { version, wrong, ..ThrottleState::default() } }
+/// The strangers' lane: the version that was read, and the count that it becomes.
+fn throttle(version: i64, wrong: i64) -> ThrottleLane {
+    ThrottleLane { version, state: wrong.to_string(), ..ThrottleLane::default() }
 }
 
 impl Fixture {
@@ -748,6 +848,7 @@ impl Fixture {
             user_id: self.user_id.clone(),
             at: self.now,
             throttle: None,
+            device: None,
             challenge: ChallengeChange::None,
             prompt: None,
             factor: None,
@@ -779,7 +880,7 @@ impl Fixture {
         let factor = self.new_factor(name);
         let new = NewFactor {
             factor: factor.clone(),
-            free_name: true,
+            prompt: None,
             beside: (99, 99),
             event: self.event("enrolment.started"),
         };

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use countersign::config::{Database, Settings};
 
-use super::{answer, say, start_log};
+use super::{answer, log, say};
 
 /// Copy every row of one database into another that is empty.
 #[derive(clap::Args)]
@@ -21,7 +21,7 @@ pub struct Move {
 
 impl Move {
     pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        start_log(&settings.log()?)?;
+        let _log = log::start(&settings.log()?)?;
         let read = |name: &str, url: &str| {
             Database::parse(url).with_context(|| format!("{name}: expected sqlite:PATH or postgres://USER@HOST/NAME"))
         };
@@ -43,7 +43,7 @@ pub struct Backup {
 
 impl Backup {
     pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        start_log(&settings.log()?)?;
+        let _log = log::start(&settings.log()?)?;
         countersign::backup(&settings.storage()?, &self.file).await?;
         say(&format!("The backup is in {}.", self.file.display()));
         Ok(ExitCode::SUCCESS)
@@ -60,7 +60,7 @@ pub struct Restore {
 
 impl Restore {
     pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        start_log(&settings.log()?)?;
+        let _log = log::start(&settings.log()?)?;
         let restored = countersign::restore(&settings.storage()?, self.file.as_deref()).await?;
         if let Some(aside) = &restored.aside {
             say(&format!("The former database is in {}.", aside.display()));

@@ -3,15 +3,15 @@
 mod data;
 mod demo;
 mod doctor;
+mod log;
 mod operate;
 mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
-use countersign::config::{ENVIRONMENT, Log, Settings};
+use countersign::config::{ENVIRONMENT, Settings};
 
 /// A second factor beside any login: TOTP, passkeys, SMS codes and recovery codes, and the step-up session that they earn.
 #[derive(Parser)]
@@ -44,6 +44,9 @@ enum Command {
     /// Users, for support
     #[command(subcommand)]
     User(operate::User),
+    /// What the engine's rules come to
+    #[command(subcommand)]
+    Policy(operate::Policy),
     /// Copy every row of one database into another that is empty
     Move(data::Move),
     /// Copy the SQLite file while it is served
@@ -59,12 +62,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file = arguments.config;
     match arguments.command {
         Command::MasterKey(command) => operate::master_key(&command),
+        Command::Policy(command) => operate::policy(&command),
         Command::Demo(command) => command.run().await,
         Command::Serve(command) => command.run(read(file)?).await,
         Command::Migrate => {
             let settings = read(file)?;
-            start_log(&settings.log()?)?;
+            let log = log::start(&settings.log()?)?;
             countersign::migrate(&settings.storage()?).await?;
+            log.end();
             say("The schema is up to date.");
             Ok(ExitCode::SUCCESS)
         }
@@ -80,18 +85,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 fn read(file: Option<PathBuf>) -> anyhow::Result<Settings> {
     Ok(Settings::read(file.as_deref(), std::env::vars())?)
-}
-
-/// Logs go to stderr.
-fn start_log(log: &Log) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
-        .context("COUNTERSIGN_LOG: expected as info or countersign=debug,info")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match log.json {
-        true => builder.json().flatten_event(true).init(),
-        false => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-    }
-    Ok(())
 }
 
 /// The answer of a command.

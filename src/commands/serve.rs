@@ -6,7 +6,7 @@ use countersign::Parts;
 use countersign::config::Settings;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{say, start_log};
+use super::{log, say};
 
 /// Run the engine.
 #[derive(clap::Args)]
@@ -18,7 +18,7 @@ pub struct Serve {
 
 impl Serve {
     pub async fn run(self, settings: Settings) -> anyhow::Result<ExitCode> {
-        start_log(&settings.log()?)?;
+        let log = log::start(&settings.log()?)?;
         let config = settings.serve()?;
         let mut end = std::pin::pin!(told_to_end());
         // It may wait long for its database, and is told to end then too.
@@ -30,6 +30,7 @@ impl Serve {
         end.await?;
         say("countersign ends");
         running.stop().await;
+        log.end();
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -126,6 +126,8 @@ pub struct Log {
     pub filter: String,
     /// One JSON object a line instead of text.
     pub json: bool,
+    /// Where traces go by OTLP, in a build with the feature `otlp`.
+    pub otlp_endpoint: Option<Url>,
 }
 
 /// Everything that `serve` needs.
@@ -143,6 +145,8 @@ pub struct Config {
     pub sms: Sms,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// A listener of their own for metrics.
+    pub metrics_listen: Option<SocketAddr>,
     /// Trial aids are on.
     pub development: bool,
 }

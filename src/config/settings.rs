@@ -73,7 +73,11 @@ impl Settings {
             Some("json") => true,
             Some(_) => return Err(error(env_of("log_format"), "expected text or json")),
         };
-        Ok(Log { filter: self.optional("log").unwrap_or("info").to_owned(), json })
+        let otlp_endpoint = self.url("otlp_endpoint")?;
+        if otlp_endpoint.is_some() && cfg!(not(feature = "otlp")) {
+            return Err(error(env_of("otlp_endpoint"), "needs a build with the feature otlp"));
+        }
+        Ok(Log { filter: self.optional("log").unwrap_or("info").to_owned(), json, otlp_endpoint })
     }
 
     /// The master key alone.
@@ -83,12 +87,7 @@ impl Settings {
 
     /// Everything that `serve` needs.
     pub fn serve(&self) -> Result<Config, ConfigError> {
-        let listen: SocketAddr = match self.optional("listen") {
-            None => SocketAddr::from(([127, 0, 0, 1], 8080)),
-            Some(text) => {
-                text.parse().map_err(|_| error(env_of("listen"), "expected ADDRESS:PORT, as 127.0.0.1:8080"))?
-            }
-        };
+        let listen = self.address("listen")?.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)));
         let public_url = self.public_url()?;
         let development = self.development()?;
         if development && !listen.ip().is_loopback() {
@@ -101,6 +100,7 @@ impl Settings {
             master_key: self.master_key()?,
             sms: self.sms(development)?,
             trusted_proxies: self.trusted_proxies()?,
+            metrics_listen: self.address("metrics_listen")?,
             development,
         })
     }
@@ -201,6 +201,11 @@ impl Settings {
         self.optional(file).map(|t| read(t).ok_or_else(|| error(env_of(file), "expected a whole number"))).transpose()
     }
 
+    fn address(&self, file: &str) -> Result<Option<SocketAddr>, ConfigError> {
+        let read = |t: &str| t.parse().map_err(|_| error(env_of(file), "expected ADDRESS:PORT, as 127.0.0.1:8080"));
+        self.optional(file).map(read).transpose()
+    }
+
     fn url(&self, file: &str) -> Result<Option<Url>, ConfigError> {
         let read =
             |text: &str| Url::parse(text).ok().filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
@@ -247,6 +252,7 @@ mod tests {
         }
         for (name, value) in [
             ("COUNTERSIGN_LISTEN", "8080"),
+            ("COUNTERSIGN_METRICS_LISTEN", "localhost"),
             ("COUNTERSIGN_DATABASE_URL", "mysql://x"),
             ("COUNTERSIGN_DATABASE_URL", "sqlite:"),
             ("COUNTERSIGN_PUBLIC_URL", "http://mfa.example.com"),

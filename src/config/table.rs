@@ -40,6 +40,18 @@ pub const ENVIRONMENT: &[Setting] = &[
     ),
     setting("log", "COUNTERSIGN_LOG", false, "what is logged, as info or countersign=debug,info"),
     setting("log_format", "COUNTERSIGN_LOG_FORMAT", false, "text or json"),
+    setting(
+        "metrics_listen",
+        "COUNTERSIGN_METRICS_LISTEN",
+        false,
+        "address and port of a listener for /metrics alone; else loopback and trusted proxies may read it on listen",
+    ),
+    setting(
+        "otlp_endpoint",
+        "COUNTERSIGN_OTLP_ENDPOINT",
+        false,
+        "collector that traces are sent to by OTLP over HTTP; needs a build with the feature otlp",
+    ),
     setting("pool", "COUNTERSIGN_POOL", false, "database connections of this node; 16 if unset"),
     setting(
         "acquire_timeout",

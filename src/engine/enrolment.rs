@@ -2,25 +2,18 @@
 
 use zeroize::Zeroizing;
 
-use super::limits::{change, throttle_of};
+use super::error::reason;
+use super::limits::enrolment_lane;
+use super::pending::{LIFE, check_active, check_counts};
 use super::portal::Manage;
-use super::verification::reason;
-use super::{Caller, Clash, Engine, Error, Gone, factor_row, prompt_row, unnamed};
+use super::sending::Occasion;
+use super::{Answered, Caller, Clash, Ending, Engine, Error, factor_row, prompt_row, unnamed};
 use crate::methods::sms::number_of;
 use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
-use crate::model::{Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, Timestamp, User};
+use crate::model::{Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, User};
 use crate::policy::requirement;
-use crate::policy::throttle::Side;
-use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, NewFactor, Settlement};
+use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, Settlement};
 
-/// How long a pending factor lives, in seconds.
-pub const LIFE: i64 = 900;
-/// Pending phones of a user at once (api.md, 7).
-const PENDING_PHONES: usize = 3;
-/// Pending factors of a user at once, of any kind.
-const PENDING: usize = 10;
-/// Active factors of a user, by kind.
-const ACTIVE: usize = 20;
 /// How often a proof is judged anew because somebody else moved the throttle on.
 const ROUNDS: usize = 64;
 
@@ -50,6 +43,9 @@ impl Engine {
         let at = self.moment();
         self.may_manage(&at, caller, &begin.user_id, Manage::Add).await?;
         let (rp, user_id, kind) = (&caller.rp.id, &begin.user_id, begin.wish.kind());
+        if kind == MethodKind::Sms {
+            self.take_place(&at, caller, user_id).await?;
+        }
         let user = self.named_user(&at, rp, user_id).await?;
         let factors = self.store.factors(rp, user_id, at.now).await?;
         check_counts(&factors, kind, at.now)?;
@@ -80,22 +76,9 @@ impl Engine {
             credential_id: None,
             id,
         };
-        factor.name = self.create_pending(&at, caller, &factor, begin.name.is_none()).await?;
-
-        if begun.text.is_some() {
-            let owner = factor.id.clone();
-            return match self.send(&at, caller, user_id, &owner, &factor, begun).await {
-                Ok((shown, prompt)) => Ok(Started { factor, shown, prompt: Some(prompt) }),
-                Err(error) => {
-                    // Nothing was sent: nothing remains.
-                    self.drop_pending(&at, caller, &factor).await?;
-                    Err(error)
-                }
-            };
-        }
-        if let Some(state) = &begun.state {
+        let prompt = begun.state.as_ref().filter(|_| begun.text.is_none()).map(|state| {
             let prompt_id = Id::new(Kind::Prompt, &at);
-            let prompt = Prompt {
+            Prompt {
                 sealed: self.vault.seal(&at, prompt_row(rp, user_id, &prompt_id), state),
                 id: prompt_id,
                 owner_id: factor.id.clone(),
@@ -104,8 +87,21 @@ impl Engine {
                 sends: 0,
                 sent_at: at.now,
                 expires_at: at.now.plus_seconds(webauthn::CEREMONY),
+            }
+        });
+        let shown = begun.text.is_none().then_some(&begun.shown);
+        self.create_pending(&at, caller, &mut factor, begin.name.is_none(), prompt, shown).await?;
+
+        if begun.text.is_some() {
+            let owner = factor.id.clone();
+            return match self.send(&at, caller, Occasion::Enrolment, &owner, &factor, begun).await {
+                Ok((shown, prompt)) => Ok(Started { factor, shown, prompt: Some(prompt) }),
+                Err(error) => {
+                    // Nothing was sent: nothing remains.
+                    self.drop_pending(&at, caller, &factor).await?;
+                    Err(error)
+                }
             };
-            self.store.replace_prompt(rp, user_id, &prompt).await?;
         }
         Ok(Started { factor, shown: begun.shown, prompt: None })
     }
@@ -122,7 +118,8 @@ impl Engine {
         let parties = self.parties(&caller.rp, user, "add your phone".to_owned());
         let held = self.open(&caller.rp.id, factor.clone()).ok_or(Error::NotFound)?;
         let begun = self.methods.of(MethodKind::Sms).begin_challenge(&at, &*self.vault, &parties, id, &[held])?;
-        let (shown, prompt) = self.send(&at, caller, user_id, id, &factor, begun).await?;
+        self.take_place(&at, caller, user_id).await?;
+        let (shown, prompt) = self.send(&at, caller, Occasion::Resend, id, &factor, begun).await?;
         Ok(Started { factor, shown, prompt: Some(prompt) })
     }
 
@@ -167,10 +164,9 @@ impl Engine {
         let method = self.methods.of(factor.kind);
         method.check_form(answer)?;
         let dossier = self.store.dossier(rp, user_id, at.now).await?;
-        let throttle = throttle_of(&dossier, factor.kind);
-        if let Some(until) = throttle.as_ref().and_then(|t| t.paused(at.now)) {
-            return Err(Error::Paused(until.seconds_after(at.now)));
-        }
+        let lane = enrolment_lane(&dossier.throttles)?;
+        lane.check(factor.kind, at.now)?;
+        check_active(&dossier.factors, factor.kind)?;
         let prompt = self.store.prompt(rp, user_id, id, factor.kind).await?.filter(|p| at.now < p.expires_at);
         let held = self.open(rp, factor.clone()).ok_or(Error::NotFound)?;
         if factor.kind == MethodKind::Sms {
@@ -202,6 +198,7 @@ impl Engine {
             user_id: user_id.to_owned(),
             at: at.now,
             throttle: None,
+            device: None,
             challenge: ChallengeChange::None,
             prompt: None,
             factor: None,
@@ -212,7 +209,7 @@ impl Engine {
         match method.finish_enrolment(&exam) {
             Ok(enrolled) => {
                 let sealed = |secret: Zeroizing<Vec<u8>>| self.vault.seal(at, factor_row(rp, user_id, id), &secret);
-                settlement.throttle = change(factor.kind, throttle.as_ref(), |t| t.after_right(Side::Enrolment));
+                settlement.throttle = lane.enrolled(factor.kind);
                 settlement.prompt = burnt;
                 settlement.right_of = right_of;
                 settlement.factor = Some(FactorChange::Activate(Activation {
@@ -225,43 +222,61 @@ impl Engine {
                 if let Some(credential) = &enrolled.credential_id
                     && let Some(holder) = self.store.credential_holder(rp, credential).await?
                 {
-                    return Err(self.refuse_known_credential(holder == user_id, settlement).await?);
-                }
-                match self.store.settle(settlement).await {
-                    Ok(()) => {}
-                    Err(store::Error::Conflict(Contest::Session)) => return Err(Error::StepUpRequired),
-                    Err(error) => return Err(error.into()),
+                    return Err(self.refuse_known_credential(at, caller, holder == user_id, settlement).await?);
                 }
                 factor.activated_at = Some(at.now);
                 factor.details = enrolled.details;
-                Ok(factor)
+                let store = self.keeping(at, caller, user_id, Ending::Activated(&factor));
+                match self.settle(&store, settlement).await {
+                    Ok(()) => Ok(factor),
+                    Err(store::Error::Conflict(Contest::Session)) => Err(Error::StepUpRequired),
+                    Err(error) => Err(error.into()),
+                }
             }
             Err(refusal @ Refusal::Wrong(_)) => {
                 settlement.event.kind = "enrolment.failed";
                 settlement.event.outcome = Outcome::Failure;
                 settlement.event.reason = Some(reason(refusal));
-                settlement.throttle =
-                    change(factor.kind, throttle.as_ref(), |t| t.after_wrong(Side::Enrolment, at.now));
+                settlement.throttle = lane.wrong(factor.kind, at.now);
                 settlement.prompt = burnt.filter(|_| factor.kind == MethodKind::Webauthn);
-                self.store.settle(settlement).await?;
-                Err(refusal.into())
+                self.settle_with(at, caller, settlement, refusal.into()).await.and_then(Err)
             }
             Err(refusal) => Err(refusal.into()),
         }
     }
 
     /// The user's own credential again is a duplicate; anybody else's looks like any other fault.
-    async fn refuse_known_credential(&self, own: bool, mut settlement: Settlement) -> Result<Error, Error> {
+    async fn refuse_known_credential(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        own: bool,
+        mut settlement: Settlement,
+    ) -> Result<Error, Error> {
         settlement.factor = None;
         settlement.right_of = None;
         settlement.event.kind = "enrolment.failed";
         settlement.event.outcome = Outcome::Failure;
         settlement.event.reason = Some(if own { "factor_duplicate" } else { "credential_of_another_user" });
-        self.store.settle(settlement).await?;
-        Ok(match own {
+        let error = match own {
             true => Error::Clash(Clash::FactorDuplicate),
             false => Error::Refused(Refusal::Wrong(Fault::Credential("credential_of_another_user"))),
-        })
+        };
+        self.settle_with(at, caller, settlement, error).await
+    }
+
+    /// Writes what a refusal costs, and gives it back to be said.
+    async fn settle_with(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        settlement: Settlement,
+        error: Error,
+    ) -> Result<Error, Error> {
+        let refused = Answered::from(error);
+        let store = self.keeping(at, caller, &settlement.user_id, Ending::Refused(&refused));
+        self.settle(&store, settlement).await?;
+        Ok(refused.error)
     }
 
     /// The user's row, made on first use.
@@ -274,54 +289,6 @@ impl Engine {
         self.store.user(rp, user_id).await?.ok_or(Error::NotFound)
     }
 
-    async fn create_pending(
-        &self,
-        at: &Moment<'_>,
-        caller: &Caller,
-        factor: &Factor,
-        free_name: bool,
-    ) -> Result<String, Error> {
-        let mut event = self.event(at, caller, "enrolment.started", Some(&factor.user_id));
-        event.method = Some(factor.kind);
-        event.factor_id = Some(factor.id.clone());
-        let of_kind = if factor.kind == MethodKind::Sms { PENDING_PHONES } else { PENDING };
-        let new = NewFactor { factor: factor.clone(), free_name, beside: (PENDING - 1, of_kind - 1), event };
-        for _ in 0..ROUNDS {
-            match self.store.create_factor(&caller.rp.id, &new).await {
-                Ok(name) => return Ok(name),
-                Err(store::Error::Conflict(Contest::Row)) => {}
-                Err(store::Error::Conflict(Contest::Limit)) => {
-                    let factors = self.store.factors(&caller.rp.id, &factor.user_id, at.now).await?;
-                    check_counts(&factors, factor.kind, at.now)?;
-                }
-                Err(store::Error::Conflict(_)) => return Err(Error::Clash(Clash::NameTaken)),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(Error::Busy(1))
-    }
-
-    async fn drop_pending(&self, at: &Moment<'_>, caller: &Caller, factor: &Factor) -> Result<(), Error> {
-        let mut event = self.event(at, caller, "enrolment.failed", Some(&factor.user_id));
-        event.method = Some(factor.kind);
-        event.factor_id = Some(factor.id.clone());
-        event.outcome = Outcome::Failure;
-        event.reason = Some("delivery_unavailable");
-        match self.store.drop_pending_factor(&caller.rp.id, &factor.user_id, &factor.id, &event).await {
-            Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn pending(&self, at: &Moment<'_>, caller: &Caller, user_id: &str, id: &Id) -> Result<Factor, Error> {
-        let factor = self.store.factor(&caller.rp.id, user_id, id).await?.ok_or(Error::NotFound)?;
-        match (factor.is_active(), factor.is_pending(at.now)) {
-            (true, _) => Err(Error::Clash(Clash::FactorNotPending)),
-            (false, true) => Ok(factor),
-            (false, false) => Err(Error::Gone(Gone::Enrolment)),
-        }
-    }
-
     fn holds_number(&self, rp: &Id, factors: &[Factor], number: &crate::model::Number) -> bool {
         factors
             .iter()
@@ -329,23 +296,6 @@ impl Engine {
             .filter_map(|f| self.open(rp, f.clone()))
             .any(|h| h.secret.as_slice() == number.as_str().as_bytes())
     }
-}
-
-fn check_counts(factors: &[Factor], kind: MethodKind, now: Timestamp) -> Result<(), Error> {
-    let first_end = |of: &dyn Fn(&Factor) -> bool, most: usize| {
-        let ends: Vec<_> = factors.iter().filter(|f| !f.is_active() && of(f)).map(|f| f.expires_at).collect();
-        ends.iter().min().filter(|_| ends.len() >= most).map(|end| end.seconds_after(now))
-    };
-    if let Some(wait) = first_end(&|f| kind == MethodKind::Sms && f.kind == kind, PENDING_PHONES) {
-        return Err(Error::SendLimited(wait));
-    }
-    if let Some(wait) = first_end(&|_| true, PENDING) {
-        return Err(Error::Busy(wait));
-    }
-    if factors.iter().filter(|f| f.kind == kind && f.is_active()).count() >= ACTIVE {
-        return Err(Error::Invalid { param: "type", why: "the user has as many factors of this type as there may be" });
-    }
-    Ok(())
 }
 
 /// The action of challenges that guard factor management on our own pages.

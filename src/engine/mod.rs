@@ -5,8 +5,10 @@ mod enrolment;
 mod error;
 mod factors;
 mod housekeeping;
+mod idempotency;
 mod limits;
 mod operator;
+mod pending;
 mod portal;
 mod recovery;
 mod sending;
@@ -18,6 +20,8 @@ mod verification;
 pub use challenge::{Created, NewChallenge, Offer, purpose};
 pub use enrolment::{Begin, Started};
 pub use error::{Answered, Clash, Error, Gone};
+pub use idempotency::{Asked, Ending, Once, Tell, Told, Turn};
+pub use limits::{Pause, odds};
 pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};
 pub use portal::{NewPortal, Opened, PortalView};
 pub use session::{Introspection, Issued, Question};
@@ -34,6 +38,8 @@ pub const DEFAULT_ACTION: &str = crate::policy::requirement::LOGIN;
 pub const TOTP_PERIOD: i64 = crate::methods::totp::PERIOD;
 /// Digits of a TOTP code.
 pub const TOTP_DIGITS: u8 = crate::methods::totp::DIGITS;
+/// How long a device stays known after its last success, in seconds.
+pub const DEVICE_LIFE: i64 = crate::policy::throttle::DEVICE_LIFE;
 /// The longest name of a factor, in characters.
 pub const LONGEST_FACTOR_NAME: usize = factors::LONGEST_NAME;
 
@@ -77,6 +83,8 @@ pub struct Engine {
     host: String,
     /// Costly verdicts that may run at once.
     costly: Arc<Semaphore>,
+    /// Repeatable requests that this node is about to answer.
+    running: idempotency::Running,
 }
 
 /// On whose behalf a call is made.
@@ -94,6 +102,8 @@ pub struct Caller {
     pub client: Option<Client>,
     /// What was read together with the caller's key.
     pub known: Known,
+    /// The answer is kept, for a request that may be repeated.
+    pub once: Option<Arc<Once>>,
 }
 
 /// What one round trip brought beside the caller's key; good for a first try, and read anew for every other.

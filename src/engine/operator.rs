@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::limits::{from_row, to_row};
+use super::limits::{Pause, counted, lane_of};
 use crate::clock::Clock;
 use crate::model::{
-    Actor, ApiKey, Event, Factor, Id, Kind, MethodKind, Mode, Moment, Outcome, RecoverySummary, RelyingParty, Rng,
-    Scope, Timestamp, User,
+    Actor, ApiKey, Event, Factor, Id, Kind, MethodKind, Mode, Moment, Outcome, RecoveryStatus, RecoverySummary,
+    RelyingParty, Rng, Scope, User,
 };
-use crate::store::{self, Store, ThrottleChange};
+use crate::policy::throttle;
+use crate::store::{self, Store};
 use crate::token;
 use crate::vault::token_hash;
 
@@ -58,8 +59,10 @@ pub struct UserState {
     pub factors: Vec<Factor>,
     /// Recovery codes.
     pub recovery: RecoverySummary,
-    /// Methods whose guessing pauses.
-    pub paused: Vec<(MethodKind, Timestamp)>,
+    /// Methods whose guessing pauses for browsers that never passed.
+    pub paused: Vec<Pause>,
+    /// Devices that passed and have budgets of their own.
+    pub devices: usize,
 }
 
 /// The operator's hands.
@@ -192,31 +195,35 @@ impl Operator {
     /// What may be shown of a user.
     pub async fn show_user(&self, rp: &RelyingParty, user_id: &str) -> Result<UserState, OperatorError> {
         let at = self.moment();
-        let throttles = self.store.throttles(&rp.id, user_id).await?;
+        let lanes = self.store.throttles(&rp.id, user_id).await?;
+        let factors = self.store.factors(&rp.id, user_id, at.now).await?;
         Ok(UserState {
             user: self.store.user(&rp.id, user_id).await?,
-            factors: self.store.factors(&rp.id, user_id, at.now).await?,
-            recovery: self.store.recovery_summary(&rp.id, user_id).await?,
-            paused: throttles.into_iter().filter_map(|(k, s)| Some((k, from_row(s).paused(at.now)?))).collect(),
+            recovery: self.store.recovery_summary(&rp.id, user_id, RecoveryStatus::Active).await?,
+            paused: lane_of(&lanes, &factors, None, at.now)?.paused(at.now),
+            devices: lanes.iter().filter(|l| l.seen_at.is_some_and(|seen| throttle::is_known(seen, at.now))).count(),
+            factors,
         })
     }
 
-    /// Ends every pause of a user; tells which methods were paused.
+    /// Ends every pause and hold of a user and fills the budgets; tells of which methods wrong proofs were counted.
     pub async fn unlock_user(&self, rp: &RelyingParty, user_id: &str) -> Result<Vec<MethodKind>, OperatorError> {
         let at = self.moment();
-        loop {
-            let throttles = self.store.throttles(&rp.id, user_id).await?;
-            let unlocked: Vec<_> = throttles
-                .into_iter()
-                .map(|(method, state)| ThrottleChange { method, state: to_row(from_row(state).unlocked()) })
-                .collect();
-            let event = self.event(&at, &rp.id, "user.unlocked", Some(user_id));
-            match self.store.set_throttles(&rp.id, user_id, &unlocked, &event).await {
-                Ok(()) => return Ok(unlocked.into_iter().map(|c| c.method).collect()),
-                Err(store::Error::Conflict(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
+        let counted = counted(&self.store.throttles(&rp.id, user_id).await?)?;
+        self.store.clear_throttles(&rp.id, user_id, &self.event(&at, &rp.id, "user.unlocked", Some(user_id))).await?;
+        Ok(counted)
+    }
+
+    /// Removes a user's factors and recovery codes, ends the sessions and open challenges, forgets the devices and ends every
+    /// pause and hold; tells which factors there were.
+    pub async fn reset_user(&self, rp: &RelyingParty, user_id: &str) -> Result<Vec<Factor>, OperatorError> {
+        let at = self.moment();
+        let factors = self.store.factors(&rp.id, user_id, at.now).await?;
+        if factors.is_empty() && self.store.user(&rp.id, user_id).await?.is_none() {
+            return Err(OperatorError::Unknown("user"));
         }
+        self.store.reset_user(&rp.id, user_id, &self.event(&at, &rp.id, "user.reset", Some(user_id))).await?;
+        Ok(factors)
     }
 
     /// Writes down for every relying party that an older database has taken this one's place.

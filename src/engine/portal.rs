@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::Answered;
 use super::enrolment::manage_action;
 use super::verification::Delivery;
-use super::{Caller, Engine, Error, Given, Verdict};
+use super::{Caller, Ending, Engine, Error, Given, Verdict};
 use crate::model::{
     Challenge, ChallengeStatus, Flow, Id, Kind, MethodKind, Moment, Portal, PortalSession, RelyingParty, Requirement,
     Terms, Timestamp,
@@ -95,8 +95,10 @@ impl Engine {
             session_id: session.map(|s| s.id),
             factor_id: None,
         };
-        self.store.create_portal_session(&portal).await?;
-        Ok(PortalView { portal, link_token, client_token: client_token.text() })
+        let view = PortalView { portal, link_token, client_token: client_token.text() };
+        let store = self.keeping(&at, caller, &view.portal.user_id, Ending::Visit(&view));
+        store.create_portal_session(&view.portal).await?;
+        Ok(view)
     }
 
     /// What a client token opens. A challenge's stays good for reading how the challenge ended.
@@ -226,7 +228,7 @@ impl Engine {
             client_token_hash: None,
             exchanged_at: None,
         };
-        self.save_challenge(&at, caller, &challenge).await?;
+        self.save_challenge(&at, caller, &self.store, &challenge).await?;
         Ok((challenge, cookie))
     }
 
@@ -295,6 +297,14 @@ impl Opened {
         match self {
             Opened::Challenge(c, _) => c.expires_at,
             Opened::Portal(p, _) => p.expires_at,
+        }
+    }
+
+    /// Whose it is.
+    pub fn user_id(&self) -> &str {
+        match self {
+            Opened::Challenge(c, _) => &c.user_id,
+            Opened::Portal(p, _) => &p.user_id,
         }
     }
 

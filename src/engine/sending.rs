@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{Caller, Engine, Error, prompt_row};
+use super::{Caller, Ending, Engine, Error, prompt_row};
 use crate::methods::{Begun, Shown, delivered};
 use crate::model::{
     BudgetKey, Details, Factor, Id, Keyed, Kind, Message, MethodKind, Moment, Number, Outcome, Prompt, Timestamp,
@@ -12,6 +12,14 @@ use crate::store::{self, BudgetChange, Contest, PromptChange, Reservation};
 
 /// How often a reservation is computed anew because somebody else drew on the same budgets.
 const ROUNDS: usize = 32;
+
+/// What a text is sent for.
+#[derive(Clone, Copy)]
+pub(super) enum Occasion {
+    Challenge,
+    Enrolment,
+    Resend,
+}
 
 impl Engine {
     /// The code that was sent for a challenge or a pending phone, while it counts.
@@ -26,11 +34,12 @@ impl Engine {
         &self,
         at: &Moment<'_>,
         caller: &Caller,
-        user_id: &str,
+        occasion: Occasion,
         owner: &Id,
         factor: &Factor,
         begun: Begun,
     ) -> Result<(Shown, Prompt), Error> {
+        let user_id = &factor.user_id;
         if self.outbox.is_empty() {
             tracing::warn!("a text was asked for, but no SMS provider is configured");
             return Err(Error::Undelivered);
@@ -51,7 +60,13 @@ impl Engine {
             self.store.record(&event).await?;
             return Err(Error::Undelivered);
         };
-        match self.store.accept_send(&reservation, provider, now).await {
+        let (shown, prompt) = (&begun.shown, Some(&reservation.prompt.next));
+        let ending = match occasion {
+            Occasion::Challenge => Ending::Prepared(shown, prompt),
+            Occasion::Enrolment => Ending::Begun { factor, shown, prompt },
+            Occasion::Resend => Ending::Resent { factor, shown, prompt },
+        };
+        match self.keeping(at, caller, user_id, ending).accept_send(&reservation, provider, now).await {
             // Answered with the earlier code while the new one was on its way: that answer stands.
             Ok(()) | Err(store::Error::Conflict(Contest::Prompt)) => {}
             Err(error) => return Err(error.into()),

@@ -105,6 +105,7 @@ impl Engine {
             origin: config.origin(),
             host: config.public_url.host_str().unwrap_or_default().to_owned(),
             costly: Arc::new(Semaphore::new(cores)),
+            running: Arc::default(),
             store,
             vault,
             signer,

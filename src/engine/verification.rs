@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::limits::{change, throttle_of};
-use super::{Answered, Caller, Clash, Engine, Error, Gone, Issued, Known, prompt_row, unnamed};
+use super::error::reason;
+use super::limits::{Lane, device_of, judged, lane_of};
+use super::{Answered, Caller, Clash, Ending, Engine, Error, Gone, Issued, Known, prompt_row, unnamed};
 use crate::methods::{Answer, Exam, Fault, Parties, Proven, Refusal, Spent};
 use crate::model::{
     Challenge, ChallengeStatus, Event, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof, RecoverySet,
     RecoveryStatus, Timestamp,
 };
 use crate::policy::requirement;
-use crate::policy::throttle::{Side, Throttle};
 use crate::store::{self, ChallengeChange, Contest, Dossier, FactorChange, Settlement};
 use crate::vault::token_hash;
 
@@ -60,7 +60,7 @@ pub(super) struct Case {
     pub fresh: bool,
     pub parties: Parties,
     pub factors: Vec<Factor>,
-    pub throttle: Option<Throttle>,
+    pub lane: Lane,
     pub prompt: Option<Prompt>,
     pub recovery: Option<RecoverySet>,
 }
@@ -68,6 +68,16 @@ pub(super) struct Case {
 impl Engine {
     /// Judges a response to an open challenge.
     pub async fn verify(
+        &self,
+        caller: &Caller,
+        id: &Id,
+        given: &Given,
+        delivery: Delivery,
+    ) -> Result<Verdict, Answered> {
+        judged(given.kind, self.verify_in_rounds(caller, id, given, delivery).await)
+    }
+
+    async fn verify_in_rounds(
         &self,
         caller: &Caller,
         id: &Id,
@@ -147,7 +157,7 @@ impl Engine {
     ) -> Result<Case, Error> {
         let (terms, kind) = (&challenge.terms, given.kind);
         is_open(&challenge, at.now)?;
-        let throttle = throttle_of(&dossier, kind);
+        let lane = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, &challenge), at.now)?;
         let Dossier { user, mut factors, prompts, recovery, .. } = dossier;
         factors.retain(|f| f.kind == kind && f.is_active());
         let has_codes =
@@ -162,9 +172,7 @@ impl Engine {
             }
         }
         self.methods.of(kind).check_form(&given.answer)?;
-        if let Some(until) = throttle.as_ref().and_then(|t| t.paused(at.now)) {
-            return Err(Error::Paused(until.seconds_after(at.now)));
-        }
+        lane.check(kind, at.now)?;
         let prompt = prompts.into_iter().find(|p| p.method == kind && at.now < p.expires_at);
         if let Some(sent_to) = prompt.as_ref().and_then(|p| p.factor_id.as_ref()) {
             factors.retain(|f| f.id == *sent_to);
@@ -175,7 +183,7 @@ impl Engine {
         };
         let user = user.unwrap_or_else(|| unnamed(at, &challenge.user_id));
         let parties = self.parties(&caller.rp, user, String::new());
-        Ok(Case { challenge, fresh: false, parties, factors, throttle, prompt, recovery })
+        Ok(Case { challenge, fresh: false, parties, factors, lane, prompt, recovery })
     }
 
     /// Judges, settles, and lets the verdict leave.
@@ -250,10 +258,12 @@ impl Engine {
         approved.status = ChallengeStatus::Approved.as_str().to_owned();
         approved.proof = Some(proof.clone());
 
-        let issued = match delivery {
+        let mut issued = match delivery {
             Delivery::Session => Some(self.new_session(at, &approved, &proof)),
             Delivery::Code | Delivery::Page => None,
         };
+        // Signed before the commit, so that the answer can be kept with it; what goes wrong is only said after it.
+        let signed = issued.as_mut().map_or(Ok(()), |issued| self.sign(issued));
         let code = (delivery == Delivery::Code).then(|| at.token());
         let code_kept = code.as_ref().map(|c| (token_hash(c), at.now.plus_seconds(EXCHANGE_LIFE)));
 
@@ -262,7 +272,8 @@ impl Engine {
         event.session_id = issued.as_ref().map(|i| i.new.session.id.clone());
 
         let settlement = Settlement {
-            throttle: change(given.kind, case.throttle.as_ref(), |t| t.after_right(Side::Challenge)),
+            throttle: case.lane.right(given.kind, at.now),
+            device: case.lane.device(),
             challenge: match case.fresh {
                 true => ChallengeChange::Create(Box::new(approved.clone())),
                 false => ChallengeChange::Approve(challenge.id.clone(), proof, code_kept),
@@ -272,13 +283,23 @@ impl Engine {
             session: issued.as_ref().map(|i| i.new.clone()),
             ..nothing(caller, challenge, event)
         };
-        self.store.settle(settlement).await?;
-        Ok(Verdict {
-            issued: issued.map(|new| self.issue(new)).transpose()?,
+        let verdict = Verdict {
+            issued,
             code,
             recovery_left: case.recovery.as_ref().map(|set| set.unused.len().saturating_sub(1)),
             challenge: approved,
-        })
+        };
+        let ending = match case.fresh {
+            true => Ending::Approved {
+                challenge: &verdict.challenge,
+                issued: verdict.issued.as_ref(),
+                reason: super::challenge::BY_ANSWER,
+            },
+            false => Ending::Verified(&verdict),
+        };
+        self.settle(&self.keeping(at, caller, &challenge.user_id, ending), settlement).await?;
+        signed?;
+        Ok(verdict)
     }
 
     /// Charges what the refusal costs, and only then says so: a wrong proof the throttle and the challenge, a replay the
@@ -300,8 +321,7 @@ impl Engine {
         event.reason = Some(reason(refusal));
         let burns = given.kind == MethodKind::Webauthn;
         let mut settlement = Settlement {
-            throttle: change(given.kind, case.throttle.as_ref(), |t| t.after_wrong(Side::Challenge, at.now))
-                .filter(|_| wrong),
+            throttle: case.lane.wrong(given.kind, at.now).filter(|_| wrong),
             challenge: match case.fresh {
                 true => ChallengeChange::None,
                 false => ChallengeChange::Charge(case.challenge.id.clone(), case.challenge.attempts_left),
@@ -309,15 +329,17 @@ impl Engine {
             prompt: case.prompt.as_ref().filter(|_| burns).map(|p| (case.challenge.id.clone(), p.method, p.id.clone())),
             ..nothing(caller, &case.challenge, event)
         };
-        match self.store.settle(settlement.clone()).await {
+        let left = case.challenge.attempts_left - 1;
+        let refused = Answered { error: Error::Refused(refusal), attempts_left: (!case.fresh).then_some(left) };
+        let store = self.keeping(at, caller, &case.challenge.user_id, Ending::Refused(&refused));
+        match self.settle(&store, settlement.clone()).await {
             Err(store::Error::Conflict(Contest::Prompt)) => {
                 settlement.prompt = None;
-                self.store.settle(settlement).await?;
+                self.settle(&store, settlement).await?;
             }
             settled => settled?,
         }
-        let left = case.challenge.attempts_left - 1;
-        Err(Answered { error: Error::Refused(refusal), attempts_left: (!case.fresh).then_some(left) })
+        Err(refused)
     }
 
     /// What a right proof uses up, sealed for its row.
@@ -361,27 +383,12 @@ fn nothing(caller: &Caller, challenge: &Challenge, event: Event) -> Settlement {
         user_id: challenge.user_id.clone(),
         at: event.at,
         throttle: None,
+        device: None,
         challenge: ChallengeChange::None,
         prompt: None,
         factor: None,
         right_of: None,
         session: None,
         event,
-    }
-}
-
-/// The refusal in a word for the audit.
-pub(super) fn reason(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::Malformed => "malformed",
-        Refusal::Wrong(Fault::Code) => "code_incorrect",
-        Refusal::Wrong(Fault::CredentialUnknown) => "credential_unknown",
-        Refusal::Wrong(Fault::UserNotVerified) => "user_not_verified",
-        Refusal::Wrong(Fault::Credential(reason)) => reason,
-        Refusal::Expired => "expired",
-        Refusal::Replayed => "replayed",
-        Refusal::PhoneInvalid => "phone_invalid",
-        Refusal::PhoneNotAllowed => "phone_not_allowed",
-        Refusal::NotAllowed => "not_allowed",
     }
 }

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 
 use super::problem::{self, Refused};
 use super::{App, RequestId};
-use crate::engine::{Caller, Known, Named, Opened};
+use crate::engine::{Caller, Known, Named, Once, Opened};
 use crate::model::{Actor, Client, Id, RelyingParty, Scope};
 
 /// A relying party's server.
@@ -38,6 +38,14 @@ pub enum Bearer {
 }
 
 impl Bearer {
+    /// On whose behalf it acts.
+    pub fn relying_party(&self) -> &Id {
+        match self {
+            Bearer::Server(server) => &server.caller.rp.id,
+            Bearer::Browser(caller, _) => &caller.rp.id,
+        }
+    }
+
     /// The caller that may do something with this challenge, and whether it is a browser.
     pub fn for_challenge(self, id: &Id, scope: Scope) -> Result<(Caller, bool), Refused> {
         match self {
@@ -81,8 +89,8 @@ impl Pass {
 impl FromRequestParts<App> for Pass {
     type Rejection = Refused;
 
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Pass, Refused> {
-        let token = token(&parts.headers).ok_or(Refused::from(problem::API_KEY_INVALID))?.to_owned();
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Pass, Refused> {
+        let token = token(&parts.headers).ok_or_else(|| denied(parts, app))?.to_owned();
         Ok(Pass { token, parts: parts.clone() })
     }
 }
@@ -102,7 +110,7 @@ impl FromRequestParts<App> for Bearer {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Bearer, Refused> {
-        let token = token(&parts.headers).ok_or(Refused::from(problem::API_KEY_INVALID))?.to_owned();
+        let token = token(&parts.headers).ok_or_else(|| denied(parts, app))?.to_owned();
         bearer(&token, parts, app, Named::Nothing).await
     }
 }
@@ -110,18 +118,26 @@ impl FromRequestParts<App> for Bearer {
 async fn bearer(token: &str, parts: &Parts, app: &App, named: Named<'_>) -> Result<Bearer, Refused> {
     let request_id = request_id(parts);
     if token.starts_with("ct_") {
+        app.flood.visit(app.client_address(parts))?;
         let opened = app.engine.by_client_token(token).await?.ok_or(Refused::from(problem::CLIENT_TOKEN_INVALID))?;
         check_origin(&parts.headers, &app.engine.origins(opened.rp()))?;
         let caller = browser(Arc::clone(opened.rp()), &opened, request_id, client(parts, app));
+        let caller = Caller { once: once(parts), ..caller };
         return Ok(Bearer::Browser(caller, opened));
     }
     if !token.starts_with("sk_") {
-        return Err(problem::API_KEY_INVALID.into());
+        return Err(denied(parts, app));
     }
     let found = app.engine.by_api_key(token, named).await?;
-    let (key, rp, known) = found.ok_or(Refused::from(problem::API_KEY_INVALID))?;
-    let caller = Caller { rp: Arc::new(rp), actor: Actor::Server, portal: None, request_id, client: None, known };
+    let (key, rp, known) = found.ok_or_else(|| denied(parts, app))?;
+    let once = once(parts);
+    let caller = Caller { rp: Arc::new(rp), actor: Actor::Server, portal: None, request_id, client: None, known, once };
     Ok(Bearer::Server(Server { caller, scopes: key.scopes }))
+}
+
+/// No key of ours; an address that shows such too often is told to wait.
+fn denied(parts: &Parts, app: &App) -> Refused {
+    app.flood.denied(app.client_address(parts), problem::API_KEY_INVALID)
 }
 
 /// A person behind a browser.
@@ -130,7 +146,12 @@ pub fn browser(rp: Arc<RelyingParty>, opened: &Opened, request_id: String, clien
         Opened::Portal(portal, _) => Some((**portal).clone()),
         Opened::Challenge(..) => None,
     };
-    Caller { rp, actor: Actor::User, portal, request_id, client: Some(client), known: Known::Nothing }
+    Caller { rp, actor: Actor::User, portal, request_id, client: Some(client), known: Known::Nothing, once: None }
+}
+
+/// What keeps the answer, where the request may be repeated.
+fn once(parts: &Parts) -> Option<Arc<Once>> {
+    parts.extensions.get().cloned()
 }
 
 /// The request's id, as the outermost layer set it.
@@ -142,7 +163,7 @@ pub fn request_id(parts: &Parts) -> String {
 pub fn client(parts: &Parts, app: &App) -> Client {
     let user_agent = parts.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
     Client {
-        ip: app.client_address(parts),
+        ip: app.client_address(parts).map(|ip| ip.to_string()),
         user_agent: user_agent.map(|text| text.chars().filter(|c| !c.is_control()).take(256).collect()),
         device: None,
     }
@@ -157,7 +178,7 @@ fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refused> 
 }
 
 /// One `Authorization: Bearer` header; several are none.
-fn token(headers: &HeaderMap) -> Option<&str> {
+pub fn token(headers: &HeaderMap) -> Option<&str> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (one, none) = (all.next()?, all.next());
     let (scheme, token) = one.to_str().ok()?.split_once(' ')?;

@@ -25,7 +25,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         if !has_json(&request) {
             return Err(problem::MEDIA_TYPE_UNSUPPORTED.into());
         }
-        read(&bytes(request).await?).map(Body)
+        read(&bytes(request.into_body()).await?).map(Body)
     }
 }
 
@@ -42,7 +42,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeBody
 
     async fn from_request(request: Request, _: &S) -> Result<MaybeBody<T>, Refused> {
         let is_json = has_json(&request);
-        let bytes = bytes(request).await?;
+        let bytes = bytes(request.into_body()).await?;
         match (bytes.is_empty(), is_json) {
             (true, _) => Ok(MaybeBody(T::default())),
             (false, true) => read(&bytes).map(MaybeBody),
@@ -55,11 +55,12 @@ fn has_json(request: &Request) -> bool {
     request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(is_json)
 }
 
-async fn bytes(request: Request) -> Result<axum::body::Bytes, Refused> {
+/// A whole body of bounded size.
+pub async fn bytes(body: axum::body::Body) -> Result<axum::body::Bytes, Refused> {
     let too_large = |error: &axum::Error| {
         std::error::Error::source(error).is_some_and(|e| e.is::<http_body_util::LengthLimitError>())
     };
-    axum::body::to_bytes(request.into_body(), LARGEST).await.map_err(|error| match too_large(&error) {
+    axum::body::to_bytes(body, LARGEST).await.map_err(|error| match too_large(&error) {
         true => problem::BODY_TOO_LARGE.into(),
         false => problem::REQUEST_MALFORMED.into(),
     })

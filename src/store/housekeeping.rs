@@ -14,15 +14,21 @@ pub struct Purge<'a> {
     pub lease: Timestamp,
     /// Rows that ran out before this time go, and budgets that were not drawn on since: a budget forgets within a day.
     pub before: Timestamp,
+    /// Answers that were kept until then lose their secrets.
+    pub secrets: Timestamp,
 }
 
 /// Rows that ran out before the time `$1` go, at most 500 a statement.
-const BY_TIME: [&str; 4] = [
+const BY_TIME: [&str; 6] = [
     "delete from prompts where id in (select id from prompts where expires_at < $1 order by expires_at limit 500)",
     "delete from factors where activated_at is null and id in
        (select id from factors where activated_at is null and expires_at < $1 order by expires_at limit 500)",
     "delete from messages where id in (select id from messages where created_at < $1 order by created_at limit 500)",
     "delete from send_budgets where used_at < $1 and (rp_id, budget) in (select rp_id, budget from send_budgets where used_at < $1 order by used_at limit 500)",
+    // A device that was unused for 180 days is not known any more (policy::throttle::DEVICE_LIFE).
+    "delete from throttle_lanes where (rp_id, user_id, lane) in (select rp_id, user_id, lane from throttle_lanes where seen_at < $1 - 15552000000 order by seen_at limit 500)",
+    "delete from kept_answers where (rp_id, id) in
+       (select rp_id, id from kept_answers where created_at <= $1 order by created_at limit 500)",
 ];
 
 /// The same by id, which sorts by time: `$2` is the id of the time before which everything has run out. So the tables that grow
@@ -62,6 +68,12 @@ impl Store {
                 let bound = Id::bound(kind, purge.before.plus_seconds(-LONGEST_LIFE));
                 rows += sql! { conn, statement, purge.before.0, bound.as_str() };
             }
+            rows += sql! { conn,
+                "update kept_answers set whole = null where (rp_id, id) in
+                   (select rp_id, id from kept_answers where whole is not null and created_at <= $1
+                    order by created_at limit 500)",
+                purge.secrets.0
+            };
             Ok::<Option<u64>, Error>(Some(rows))
         })
     }

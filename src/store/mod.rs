@@ -7,6 +7,8 @@
 mod macros;
 #[macro_use]
 mod leases;
+#[macro_use]
+mod kept;
 
 mod backup;
 mod challenges;
@@ -33,15 +35,16 @@ pub use challenges::NewChallenge;
 pub use dossier::{Dossier, statements};
 pub use factors::{Activation, NewFactor};
 pub use housekeeping::Purge;
+pub use kept::{Keep, Kept};
 pub use keys::SigningKey;
 pub use moving::{MoveError, Place};
 pub use sending::{BudgetChange, PromptChange, Reservation};
 pub use sessions::NewSession;
 pub use settlement::{ChallengeChange, FactorChange, PARTS, Settlement};
 pub use sqlite::Lock;
-pub use throttles::{ThrottleChange, ThrottleState};
+pub use throttles::{DeviceChange, ThrottleLane};
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -76,6 +79,8 @@ impl From<u32> for Limits {
 #[derive(Clone)]
 pub struct Store {
     db: Db,
+    /// What the next write keeps beside its effect.
+    keep: Option<Arc<Keep>>,
 }
 
 #[derive(Clone)]
@@ -109,6 +114,8 @@ pub enum Contest {
     Limit,
     /// Somebody else wrote the same row first.
     Row,
+    /// Another copy of the request was first.
+    Kept,
 }
 
 /// Why a verb did not do what it was told.
@@ -129,6 +136,19 @@ pub enum Error {
     /// A row does not read.
     #[error("a row of {0} does not read")]
     Corrupt(&'static str),
+    /// Another copy of the request was first, and its answer is kept or on its way; nothing was written. No conflict: the
+    /// effect is not to be tried again.
+    #[error("another copy of the request was first")]
+    Kept,
+}
+
+impl From<Contest> for Error {
+    fn from(contest: Contest) -> Error {
+        match contest {
+            Contest::Kept => Error::Kept,
+            other => Error::Conflict(other),
+        }
+    }
 }
 
 impl From<sqlx::Error> for Error {
@@ -159,7 +179,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Store {
     /// Opens a SQLite file, made if absent, and brings its schema up to date.
     pub async fn sqlite(path: &std::path::Path, limits: impl Into<Limits>) -> Result<Store> {
-        Ok(Store { db: Db::Sqlite(sqlite::Sqlite::open(path, limits.into()).await?) })
+        Ok(Store { db: Db::Sqlite(sqlite::Sqlite::open(path, limits.into()).await?), keep: None })
     }
 
     /// Takes the sole right to serve a SQLite file.
@@ -169,7 +189,7 @@ impl Store {
 
     /// Opens a PostgreSQL database; its schema stays as it is.
     pub async fn postgres(url: &str, limits: impl Into<Limits>) -> Result<Store> {
-        Ok(Store { db: Db::Postgres(postgres::Postgres::open(url, limits.into()).await?) })
+        Ok(Store { db: Db::Postgres(postgres::Postgres::open(url, limits.into()).await?), keep: None })
     }
 
     /// Brings the schema up to date; waits for another node that does the same. Where there is nothing to do, no right to change
@@ -212,6 +232,15 @@ impl Store {
         one.is_some_and(|n| n > 0).then_some(()).ok_or(Error::Corrupt("meta"))
     }
 
+    /// Connections of this node that are used and idle; on SQLite those of readers.
+    pub fn pool(&self) -> (usize, usize) {
+        let (all, idle) = match &self.db {
+            Db::Sqlite(lite) => (lite.readers.size(), lite.readers.num_idle()),
+            Db::Postgres(postgres) => (postgres.pool.size(), postgres.pool.num_idle()),
+        };
+        ((all as usize).saturating_sub(idle), idle)
+    }
+
     /// Ends all connections, after what is under way.
     pub async fn close(&self) {
         match &self.db {
@@ -231,5 +260,5 @@ fn text(value: &impl serde::Serialize) -> String {
 
 /// A consumption's verdict: exactly one row, or the contest was lost.
 fn won(rows: u64, contest: Contest) -> Result<()> {
-    if rows == 1 { Ok(()) } else { Err(Error::Conflict(contest)) }
+    if rows == 1 { Ok(()) } else { Err(contest.into()) }
 }

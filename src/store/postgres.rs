@@ -1,6 +1,7 @@
 //! PostgreSQL: one transaction a write, run again where the database says that it may be; nothing waits without an end.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ static SUSPECT: AtomicUsize = AtomicUsize::new(0);
 #[derive(Clone)]
 pub struct Postgres {
     pub(super) pool: PgPool,
-    options: Box<PgConnectOptions>,
+    options: Arc<PgConnectOptions>,
     patience: Duration,
 }
 
@@ -56,7 +57,7 @@ impl Postgres {
             })
         });
         let pool = pool.connect_lazy_with(options.clone());
-        let postgres = Postgres { pool, options: Box::new(options), patience: limits.statement + GRACE };
+        let postgres = Postgres { pool, options: Arc::new(options), patience: limits.statement + GRACE };
         // A pool would only say that it timed out; one connection says why.
         postgres.connect(limits.acquire).await?.close().await?;
         Ok(postgres)

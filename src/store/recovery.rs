@@ -41,10 +41,12 @@ impl Store {
         Ok(Some(RecoverySet { id: Id::stored(row.id), salt: row.salt, pepper: row.pepper, unused }))
     }
 
-    /// What may be shown: of the active set, else of the unconfirmed one.
-    pub async fn recovery_summary(&self, rp: &Id, user_id: &str) -> Result<RecoverySummary> {
+    /// What may be shown: of the set of this status, else of the other.
+    pub async fn recovery_summary(&self, rp: &Id, user_id: &str, first: RecoveryStatus) -> Result<RecoverySummary> {
         let sets = self.sets(rp, user_id).await?;
-        let Some(set) = sets.iter().max_by_key(|s| s.activated_at.is_some()) else { return Ok(RecoverySummary::NONE) };
+        let wanted = first == RecoveryStatus::Active;
+        let set = sets.iter().max_by_key(|s| s.activated_at.is_some() == wanted);
+        let Some(set) = set else { return Ok(RecoverySummary::NONE) };
         let (total, remaining): (i64, i64) = read_one! { self,
             "select count(*), count(*) - count(used_at) from recovery_codes where rp_id = $1 and user_id = $2 and
              set_id = $3",

@@ -1,6 +1,6 @@
 //! The one transaction that settles a verification or an enrolment's first proof, whatever its outcome.
 //!
-//! It is put together from parts in one order (throttle, challenge, prompt, factor, session): each part is one conditional
+//! It is put together from parts in one order (throttle, device, challenge, prompt, factor, session): each part is one conditional
 //! write of one row, and all draw on the same numbered values. SQLite runs the parts as one script in the writer's
 //! transaction; PostgreSQL runs them as one statement, which is one round trip and one commit. A part that touches no row
 //! was lost to somebody faster, and then nothing of the whole stands.
@@ -11,7 +11,7 @@ use sqlx::{Arguments, AssertSqlSafe};
 
 use super::journal::{Note, Noting};
 use super::postgres::{Postgres, RETRIES};
-use super::{Activation, Contest, Db, Error, NewSession, Result, Store, ThrottleChange, text};
+use super::{Activation, Contest, Db, DeviceChange, Error, Keep, NewSession, Result, Store, ThrottleLane, kept, text};
 use crate::model::{Challenge, Details, Event, Id, MethodKind, Proof, Timestamp};
 
 /// What happens to the challenge.
@@ -60,8 +60,10 @@ pub struct Settlement {
     pub user_id: String,
     /// When.
     pub at: Timestamp,
-    /// The throttle of a method that can be guessed.
-    pub throttle: Option<ThrottleChange>,
+    /// The lane in which a guess is counted, or a success noted.
+    pub throttle: Option<ThrottleLane>,
+    /// The lane of a device that is known from now on.
+    pub device: Option<(String, DeviceChange)>,
     /// The challenge.
     pub challenge: ChallengeChange,
     /// The prompt that was answered: `Some((owner, method, id))` must still be there, and is burnt.
@@ -81,13 +83,25 @@ pub type Part = (Contest, &'static str);
 
 const THROTTLE_NEW: Part = (
     Contest::Throttle,
-    "insert into throttles (rp_id, user_id, method, version, wrong, enrolment_wrong, paused_until)
-     values ($1, $2, $4, $5 + 1, $6, $7, $8) on conflict do nothing",
+    "insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at, paused_until)
+     values ($1, $2, $4, $5 + 1, $6, $7, $43) on conflict do nothing",
 );
 const THROTTLE: Part = (
     Contest::Throttle,
-    "update throttles set version = $5 + 1, wrong = $6, enrolment_wrong = $7, paused_until = $8
-     where rp_id = $1 and user_id = $2 and method = $4 and version = $5",
+    "update throttle_lanes set version = $5 + 1, state = $6, seen_at = $7, paused_until = $43
+     where rp_id = $1 and user_id = $2 and lane = $4 and version = $5",
+);
+const DEVICE_NEW: Part = (
+    Contest::Throttle,
+    "insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at) values ($1, $2, $8, 1, '{}', $3)
+     on conflict (rp_id, user_id, lane) do update set version = throttle_lanes.version + 1, seen_at = excluded.seen_at",
+);
+const DEVICE_INSTEAD: Part = (
+    Contest::Throttle,
+    "update throttle_lanes set lane = $8, version = version + 1, state = '{}', seen_at = $3, paused_until = null
+     where rp_id = $1 and user_id = $2 and lane = (
+       select lane from throttle_lanes where rp_id = $1 and user_id = $2 and seen_at is not null
+       order by seen_at, lane limit 1)",
 );
 const CHARGE: Part = (
     Contest::Challenge,
@@ -151,9 +165,11 @@ const EVENT: Part = (
 );
 
 /// Every part, for the test that prepares every statement.
-pub const PARTS: [Part; 14] = [
+pub const PARTS: [Part; 16] = [
     THROTTLE_NEW,
     THROTTLE,
+    DEVICE_NEW,
+    DEVICE_INSTEAD,
     CHARGE,
     APPROVE,
     CREATE,
@@ -171,7 +187,11 @@ pub const PARTS: [Part; 14] = [
 impl Settlement {
     fn parts(&self) -> Vec<Part> {
         let mut parts = Vec::with_capacity(6);
-        parts.extend(self.throttle.as_ref().map(|t| if t.state.version == 0 { THROTTLE_NEW } else { THROTTLE }));
+        parts.extend(self.throttle.as_ref().map(|t| if t.version == 0 { THROTTLE_NEW } else { THROTTLE }));
+        parts.extend(self.device.as_ref().map(|(_, change)| match change {
+            DeviceChange::New => DEVICE_NEW,
+            DeviceChange::Instead => DEVICE_INSTEAD,
+        }));
         parts.extend(match self.challenge {
             ChallengeChange::None => None,
             ChallengeChange::Charge(..) => Some(CHARGE),
@@ -238,11 +258,11 @@ macro_rules! values {
         values.add(s.rp_id.as_str().to_owned()).map_err(unencodable)?; // $1
         values.add(s.user_id.clone()).map_err(unencodable)?;
         values.add(s.at.0).map_err(unencodable)?;
-        values.add(throttle.map(|t| t.method.as_str().to_owned())).map_err(unencodable)?; // $4
-        values.add(throttle.map(|t| t.state.version)).map_err(unencodable)?;
-        values.add(throttle.map(|t| t.state.wrong)).map_err(unencodable)?;
-        values.add(throttle.map(|t| t.state.enrolment_wrong)).map_err(unencodable)?;
-        values.add(throttle.and_then(|t| t.state.paused_until).map(|t| t.0)).map_err(unencodable)?;
+        values.add(throttle.map(|t| t.lane.clone())).map_err(unencodable)?; // $4
+        values.add(throttle.map(|t| t.version)).map_err(unencodable)?;
+        values.add(throttle.map(|t| t.state.clone())).map_err(unencodable)?;
+        values.add(throttle.and_then(|t| t.seen_at).map(|t| t.0)).map_err(unencodable)?;
+        values.add(s.device.as_ref().map(|(lane, _)| lane.clone())).map_err(unencodable)?;
         values.add(challenge.map(str::to_owned)).map_err(unencodable)?; // $9
         values.add(attempts).map_err(unencodable)?;
         values.add(proof).map_err(unencodable)?;
@@ -277,6 +297,7 @@ macro_rules! values {
         values.add(event.reason.map(str::to_owned)).map_err(unencodable)?; // $40
         values.add(event.client.as_ref().map(text)).map_err(unencodable)?;
         values.add(event.request_id.clone()).map_err(unencodable)?;
+        values.add(throttle.and_then(|t| t.paused_until).map(|t| t.0)).map_err(unencodable)?; // $43
     }};
 }
 
@@ -288,12 +309,23 @@ impl Store {
     /// Writes all of it or nothing. `Conflict` names the first row that was lost; nothing stands then, and the caller decides
     /// what the answer was worth.
     pub async fn settle(&self, settlement: Settlement) -> Result<()> {
-        match &self.db {
-            Db::Sqlite(lite) => {
+        let keep = self.keep.clone();
+        let settled = match (&self.db, keep) {
+            (Db::Sqlite(lite), None) => {
                 lite.write_whole(move |conn| Box::pin(async move { on_sqlite(conn, &settlement).await })).await
             }
-            Db::Postgres(postgres) => on_postgres(postgres, &settlement).await,
-        }
+            (Db::Sqlite(lite), keep) => {
+                lite.write(move |conn| {
+                    Box::pin(async move {
+                        keep!(conn, keep);
+                        on_sqlite(conn, &settlement).await
+                    })
+                })
+                .await
+            }
+            (Db::Postgres(postgres), keep) => on_postgres(postgres, &settlement, keep.as_deref()).await,
+        };
+        kept::mark(self.keep.as_deref(), settled)
     }
 }
 
@@ -345,7 +377,8 @@ fn guard(sql: &str) -> Option<String> {
 /// The statement on one more condition.
 fn only_where(sql: &str, condition: &str) -> String {
     let Some((head, values)) = sql.split_once("values (") else { return format!("{sql} and {condition}") };
-    let (values, tail) = values.rsplit_once(')').unwrap_or((values, ""));
+    // The values hold no parenthesis.
+    let (values, tail) = values.split_once(')').unwrap_or((values, ""));
     format!("{head}select {values} where {condition}{tail}")
 }
 
@@ -356,8 +389,8 @@ fn sqlite_values(settlement: &Settlement) -> Result<SqliteArguments> {
 }
 
 /// The parts as one statement. It fails as a whole, naming the first part that was lost, unless each touched its row.
-async fn on_postgres(postgres: &Postgres, settlement: &Settlement) -> Result<()> {
-    let parts = settlement.parts();
+async fn on_postgres(postgres: &Postgres, settlement: &Settlement, keep: Option<&Keep>) -> Result<()> {
+    let parts: Vec<Part> = keep.map(|_| kept::FIRST).into_iter().chain(settlement.parts()).collect();
     let mut writes = Vec::new();
     let mut losses = String::new();
     for (n, (_, sql)) in parts.iter().enumerate() {
@@ -369,11 +402,14 @@ async fn on_postgres(postgres: &Postgres, settlement: &Settlement) -> Result<()>
         let mut conn = postgres.acquire().await?;
         let mut values = PgArguments::default();
         values!(values, settlement);
+        if let Some(keep) = keep {
+            keep.append_to(&mut values).map_err(unencodable)?;
+        }
         let query = sqlx::query_with(AssertSqlSafe(statement.clone()), values);
         match postgres.answer(query.execute(&mut *conn)).await {
             Ok(_) => return Ok(()),
             Err(error) => match lost(&error, &parts) {
-                Some(contest) => return Err(Error::Conflict(contest)),
+                Some(contest) => return Err(contest.into()),
                 None => match Error::from(error) {
                     Error::Unserialised => {}
                     other => return Err(other),
@@ -401,8 +437,9 @@ mod tests {
         let script = script(&[THROTTLE_NEW, CREATE, STEP, EVENT]);
         let statements: Vec<&str> = script.split(";\n").collect();
         assert!(
-            statements[0]
-                .contains("select $1, $2, $4, $5 + 1, $6, $7, $8 where exists (select 1 from factors where rp_id = $1")
+            statements[0].contains(
+                "select $1, $2, $4, $5 + 1, $6, $7, $43 where exists (select 1 from factors where rp_id = $1"
+            )
         );
         assert!(statements[0].ends_with("activated_at is not null) on conflict do nothing"), "{}", statements[0]);
         assert!(

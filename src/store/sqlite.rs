@@ -164,6 +164,7 @@ async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>,
         if found == 0 {
             break;
         }
+        crate::measure::batch(batch.len());
         commit(&mut conn, std::mem::take(&mut batch)).await;
     }
     if let Err(error) = conn.close().await {

@@ -41,8 +41,9 @@ macro_rules! erase {
             "delete from prompts where rp_id = $1 and user_id = $2",
             "delete from sessions where rp_id = $1 and user_id = $2",
             "delete from portal_sessions where rp_id = $1 and user_id = $2",
-            "delete from throttles where rp_id = $1 and user_id = $2",
+            "delete from throttle_lanes where rp_id = $1 and user_id = $2",
             "delete from messages where rp_id = $1 and user_id = $2",
+            "delete from kept_answers where rp_id = $1 and user_id = $2",
             "delete from users where rp_id = $1 and user_id = $2",
         ] {
             sql! { $conn, statement, $rp, $user };

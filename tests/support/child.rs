@@ -88,6 +88,11 @@ impl Serve {
         self.stderr.lock().expect("no test panics with it").clone()
     }
 
+    /// Where its log gathers, past its end too.
+    pub fn log(&self) -> Arc<Mutex<String>> {
+        Arc::clone(&self.stderr)
+    }
+
     /// kill -9.
     pub fn kill(mut self) {
         self.child.kill().expect("it can be killed");

@@ -24,6 +24,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// `null` where there is none.
     pub body: Value,
+    /// The body to the byte.
+    pub bytes: Vec<u8>,
     call: String,
 }
 
@@ -113,7 +115,8 @@ impl Caller {
             false => serde_json::from_slice(&bytes)
                 .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())),
         };
-        let answer = Answer { status, headers, body, call: format!("{method} {path}") };
+        let bytes = bytes.to_vec();
+        let answer = Answer { status, headers, body, bytes, call: format!("{method} {path}") };
         let received = Received { method: method.as_str(), path, status, headers: &answer.headers, body: &answer.body };
         let faults = self.world.document().await.faults(&received);
         assert!(faults.is_empty(), "{}: {status} {}\n{}", answer.call, answer.body, faults.join("\n"));

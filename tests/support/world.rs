@@ -98,6 +98,7 @@ impl World {
             master_key: Secret(countersign::new_master_key()),
             sms: Sms { http_url: Some(gateway.url.clone()), ..Sms::default() },
             trusted_proxies: Vec::new(),
+            metrics_listen: None,
             development: false,
         };
         change(&mut config);
@@ -123,6 +124,7 @@ impl World {
             master_key: Secret(countersign::new_master_key()),
             sms: Sms { http_url: Some(gateway.url.clone()), ..Sms::default() },
             trusted_proxies: Vec::new(),
+            metrics_listen: None,
             development: true,
         };
         let mut environment = vec![
