@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -14,7 +14,7 @@ use crate::support::cluster::{Cluster, Road, State};
 use crate::support::database::Scratch;
 use crate::support::gateway::Mood;
 use crate::support::load::Load;
-use crate::support::{World, at_once, json};
+use crate::support::{Stopwatch, World, at_once, json};
 
 async fn execute(url: &str, text: &str) {
     let mut conn = PgConnection::connect(url).await.expect("it opens");
@@ -49,7 +49,7 @@ async fn an_engine_without_its_database_lives_says_so_and_serves_as_soon_as_it_i
     };
     let serve = start();
     let get = |path: &'static str| client().get(serve.url(path)).send();
-    let started = Instant::now();
+    let started = Stopwatch::start();
     while get("/livez").await.map_or(0, |a| a.status().as_u16()) != 200 {
         assert!(started.elapsed().as_secs() < 10, "it does not live: {}", serve.stderr());
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -68,7 +68,7 @@ async fn an_engine_without_its_database_lives_says_so_and_serves_as_soon_as_it_i
     assert!((2..5).contains(&tries), "it waits longer each time: {log}");
     assert!(!log.contains("a-word-for-nobody"), "{log}");
     road.is(State::Open);
-    let back = Instant::now();
+    let back = Stopwatch::start();
     serve.ready().await;
     assert!(back.elapsed().as_secs() < 5, "{:?}", back.elapsed());
     assert_eq!(serve.terminate().0, Some(0));
@@ -217,6 +217,32 @@ async fn one_connection_is_enough() {
         assert_eq!(answers.iter().filter(|a| a.is_success()).count(), 20);
         assert!(answers.iter().all(|a| a.status < 500), "{answers:?}");
     }
+}
+
+/// Nobody waits behind a lock for longer than the settings say, and what is given up was not done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_is_held_costs_a_second_and_nothing_else() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    let url = scratch.url();
+    let world = World::process(scratch, &[("COUNTERSIGN_STATEMENT_TIMEOUT", "1s"), ("COUNTERSIGN_POOL", "2")]).await;
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    let mut holder = PgConnection::connect(&url).await.expect("it opens");
+    sqlx::raw_sql("begin; lock table sessions in access exclusive mode")
+        .execute(&mut holder)
+        .await
+        .expect("it is held");
+    let (answer, started) = (app.answer(), Stopwatch::start());
+    let answers = at_once(2, |_| {
+        let (ann, answer) = (ann.clone(), answer.clone());
+        async move { ann.ask(json!({"answer": answer})).await }
+    })
+    .await;
+    answers.into_iter().for_each(|a| drop(a.refused(503, "store_unavailable")));
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    sqlx::raw_sql("rollback").execute(&mut holder).await.expect("it is let go");
+    ann.ask(json!({"answer": answer})).await.is(200);
 }
 
 /// A transaction that does not serialise is run again three times, and what still fails is told as an outage: nothing of it
@@ -372,11 +398,11 @@ async fn a_full_disk_accepts_nothing_and_works_again_when_there_is_room() {
     ann.enrol_totp().await;
     let codes = ann.recovery_codes().await;
     let load = Load::start(&bank, 4).await;
-    for round in 0..3 {
+    for code in codes.iter().take(3) {
         load.goes_on().await;
         small.fill();
         load.suffers().await;
-        let redeem = json!({"answer": {"type": "recovery_code", "code": codes[round]}});
+        let redeem = json!({"answer": {"type": "recovery_code", "code": code}});
         let redeemed = ann.ask(redeem.clone()).await;
         let taken = match redeemed.status {
             // A last page was free.
@@ -427,7 +453,7 @@ async fn sigterm_fails_readiness_finishes_what_is_under_way_and_ends_whoever_hol
     crate::support::until(|| world.gateway.asked() > asked).await;
     // Readiness is asked on a connection that is open already.
     bank.get("/readyz").await.is(200);
-    let told = Instant::now();
+    let told = Stopwatch::start();
     let ended = tokio::task::spawn_blocking(move || serve.terminate());
     let mut unready = false;
     while told.elapsed() < Duration::from_millis(450) && !unready {

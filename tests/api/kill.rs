@@ -17,8 +17,7 @@ const PEOPLE: usize = 6;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_survives_a_kill_and_no_code_is_taken_twice() {
     for scratch in Scratch::all().await {
-        let counts = kill(scratch, 4).await;
-        assert!(counts.verified > 0 && counts.redeemed > 0 && counts.activated > 0, "{counts}");
+        println!("{}", kill(scratch, 3).await);
     }
 }
 
@@ -69,6 +68,13 @@ struct Counts {
     unsaid_not: usize,
 }
 
+impl Counts {
+    fn has_all(&self) -> bool {
+        let all = [self.charged, self.verified, self.revoked, self.consumed, self.redeemed, self.activated];
+        all.iter().all(|count| *count > 0)
+    }
+}
+
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -111,8 +117,10 @@ async fn kill(scratch: Scratch, rounds: usize) -> Counts {
         let app = user.enrol_totp().await;
         people.push(Person { user, app, taken: HashSet::new(), codes: Vec::new(), said: Vec::new(), turn: 0 });
     }
-    let mut counts = Counts { rounds, ..Counts::default() };
-    for _ in 0..rounds {
+    let mut counts = Counts::default();
+    while counts.rounds < rounds || !counts.has_all() {
+        counts.rounds += 1;
+        assert!(counts.rounds < rounds + 50, "too little was answered to judge by: {counts}");
         let tasks: Vec<_> = people.drain(..).map(|person| tokio::spawn(person.lives())).collect();
         let clock = {
             let world = Arc::clone(&world);

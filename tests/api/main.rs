@@ -2,6 +2,7 @@
 //! is checked beneath, in `support::document`.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "in tests a panic is the report")]
+#![allow(clippy::print_stdout, reason = "long runs say what they counted, and a test says what it could not try")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -4,13 +4,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::verbs::totp;
-use super::{App, Bank};
+use super::{App, Bank, Stopwatch};
 
 /// Under way until it is ended.
 pub struct Load {
@@ -79,7 +79,7 @@ impl Load {
     /// The engine is ready and verifies again within this many seconds.
     #[track_caller]
     pub fn is_back_within(&self, seconds: u64) -> impl Future<Output = ()> {
-        let started = Instant::now();
+        let started = Stopwatch::start();
         async move {
             let limit = Duration::from_secs(seconds);
             let before = self.right();

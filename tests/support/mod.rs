@@ -35,6 +35,21 @@ where
     answers
 }
 
+/// Real time that goes by.
+#[derive(Clone, Copy)]
+pub struct Stopwatch(countersign::model::Timestamp);
+
+impl Stopwatch {
+    pub fn start() -> Stopwatch {
+        Stopwatch(countersign::clock::Clock::now(&countersign::clock::SystemClock))
+    }
+
+    pub fn elapsed(self) -> std::time::Duration {
+        let milliseconds = Stopwatch::start().0.0 - self.0.0;
+        std::time::Duration::from_millis(milliseconds.try_into().unwrap_or_default())
+    }
+}
+
 /// Waits until this holds, in real time and not for long.
 pub async fn until(holds: impl Fn() -> bool) {
     for _ in 0..1000 {
