@@ -1,7 +1,9 @@
 //! The command line: what each command needs, and what it prints. The answer goes to stdout, everything else to stderr.
 
+mod audit;
 mod demo;
 mod doctor;
+mod keys;
 mod operate;
 mod serve;
 
@@ -40,6 +42,12 @@ enum Command {
     /// The key that opens the key ring
     #[command(subcommand)]
     MasterKey(operate::MasterKey),
+    /// The keys in the database, under the master key
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// The audit chain
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Users, for support
     #[command(subcommand)]
     User(operate::User),
@@ -63,6 +71,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Rp(command) => command.run(&read(file)?).await,
         Command::Key(command) => command.run(&read(file)?).await,
+        Command::Keys(command) => command.run(&read(file)?).await,
+        Command::Audit(command) => command.run(&read(file)?).await,
         Command::User(command) => command.run(&read(file)?).await,
         Command::Doctor(command) => command.run(file).await,
     }

@@ -95,7 +95,9 @@ impl Engine {
             session_id: session.map(|s| s.id),
             factor_id: None,
         };
-        self.store.create_portal_session(&portal).await?;
+        let mut event = self.event(&at, caller, "portal_session.created", Some(&portal.user_id));
+        event.session_id = portal.session_id.clone();
+        self.store.create_portal_session(&portal, &event).await?;
         Ok(PortalView { portal, link_token, client_token: client_token.text() })
     }
 

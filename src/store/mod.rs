@@ -6,6 +6,7 @@
 #[macro_use]
 mod macros;
 
+mod chain;
 mod challenges;
 mod dossier;
 mod events;
@@ -16,6 +17,7 @@ mod parties;
 mod portal;
 mod postgres;
 mod recovery;
+mod sealed;
 mod sending;
 mod sessions;
 mod settlement;
@@ -23,11 +25,13 @@ mod sqlite;
 mod throttles;
 mod users;
 
+pub use chain::EventQuery;
 pub use challenges::NewChallenge;
 pub use dossier::{Dossier, statements};
 pub use factors::{Activation, NewFactor};
 pub use housekeeping::Purged;
-pub use keys::SigningKey;
+pub use keys::{RingChange, RingKey, SigningKey};
+pub use sealed::{SEALED, SealedRow, SealedTable};
 pub use sending::{BudgetChange, PromptChange, Reservation};
 pub use sessions::NewSession;
 pub use settlement::{ChallengeChange, FactorChange, PARTS, Settlement};

@@ -86,10 +86,14 @@ impl Store {
             ] {
                 sql! { conn, statement, rp.as_str(), &user_id };
             }
-            sql! { conn,
-                "update events set user_id = $3, client = null where rp_id = $1 and user_id = $2",
-                rp.as_str(), &user_id, &pseudonym
-            };
+            // What has no number yet comes first: an event that is numbered between the two is found by the second.
+            for statement in [
+                "update events set user_id = $3, client = null where sequence is null and rp_id = $1 and user_id = $2",
+                "update events set user_id = $3, client = null, salt = null
+                 where sequence is not null and rp_id = $1 and user_id = $2",
+            ] {
+                sql! { conn, statement, rp.as_str(), &user_id, &pseudonym };
+            }
             append!(conn, &event);
             Ok(())
         })
