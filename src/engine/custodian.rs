@@ -135,7 +135,7 @@ impl Custodian {
 
     /// Puts every sealed value under a new data key, or goes on where an earlier run stopped, and removes older keys if so asked.
     /// `tell` gets a line of progress now and then.
-    pub async fn rotate_data(&self, remove_old: bool, tell: &dyn Fn(&str)) -> Result<Resealed, OperatorError> {
+    pub async fn rotate_data(&self, remove_old: bool, tell: &(dyn Fn(&str) + Sync)) -> Result<Resealed, OperatorError> {
         let mut all = Resealed::default();
         let data = |ring: Vec<RingKey>| ring.into_iter().filter(|k| k.purpose == Purpose::Data.as_str()).collect();
         let mut keys: Vec<RingKey> = data(self.store.key_ring().await?);
@@ -163,7 +163,12 @@ impl Custodian {
         Ok(all)
     }
 
-    async fn remove_old(&self, keys: &[RingKey], all: &mut Resealed, tell: &dyn Fn(&str)) -> Result<(), OperatorError> {
+    async fn remove_old(
+        &self,
+        keys: &[RingKey],
+        all: &mut Resealed,
+        tell: &(dyn Fn(&str) + Sync),
+    ) -> Result<(), OperatorError> {
         let Some((newest, old)) = keys.split_last() else { return Ok(()) };
         let settled = Timestamp(newest.active_from.unwrap_or_default()).plus_seconds(SETTLED);
         self.wait_until(settled, "older keys are removed", tell).await;
@@ -189,7 +194,7 @@ impl Custodian {
     }
 
     /// One pass over everything that the newest key does not seal yet, in small conditional steps.
-    async fn reseal(&self, keys: &[RingKey], tell: &dyn Fn(&str)) -> Result<Resealed, OperatorError> {
+    async fn reseal(&self, keys: &[RingKey], tell: &(dyn Fn(&str) + Sync)) -> Result<Resealed, OperatorError> {
         let Some(newest) = keys.last() else { return Ok(Resealed::default()) };
         self.wait_until(Timestamp(newest.active_from.unwrap_or_default()), "the new key is used", tell).await;
         self.vault.learn(&self.master, &wrapped(self.store.key_ring().await?).map_err(StartError::from)?);
@@ -206,7 +211,7 @@ impl Custodian {
         &self,
         table: &SealedTable,
         key: i64,
-        tell: &dyn Fn(&str),
+        tell: &(dyn Fn(&str) + Sync),
     ) -> Result<Resealed, OperatorError> {
         let (head, mut behind, mut told) = (seal_head(key), SealedRow::default(), 0);
         let mut all = Resealed::default();
@@ -311,7 +316,7 @@ impl Custodian {
         }
     }
 
-    async fn wait_until(&self, time: Timestamp, what: &str, tell: &dyn Fn(&str)) {
+    async fn wait_until(&self, time: Timestamp, what: &str, tell: &(dyn Fn(&str) + Sync)) {
         if self.clock.now() < time {
             tell(&format!("{what} at {time}"));
         }

@@ -99,10 +99,8 @@ pub async fn read_signing_keys(
             Err(why) => {
                 tracing::error!(kid = row.kid, %why, "a signing key is closed");
                 let hash = vault.keyed_hash("unreadable", &[row.kid.as_bytes(), &row.sealed]);
-                let mut id = at.uuid_v7().into_bytes();
-                id[6..].copy_from_slice(&hash[..10]);
                 let mut event = Event::new(at, &own_realm(), "signing_key.unreadable", Actor::System);
-                event.id = Id::from_bytes(Kind::Event, id);
+                event.id = Id::from_bytes(Kind::Event, std::array::from_fn(|n| hash[n]));
                 (event.outcome, event.reason) = (Outcome::Failure, Some(closed_reason(why)));
                 match store.record(&event).await {
                     Ok(()) | Err(store::Error::Conflict(_)) => {}

@@ -83,7 +83,7 @@ impl Event {
     /// An event of a success that names nothing yet but when, in whose realm, what and on whose word.
     pub fn new(at: &Moment<'_>, rp_id: &Id, kind: &'static str, actor: Actor) -> Event {
         Event {
-            id: Id::new(Kind::Event, at),
+            id: Id::in_order(Kind::Event, at),
             rp_id: rp_id.clone(),
             at: at.now,
             kind,

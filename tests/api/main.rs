@@ -6,10 +6,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod challenges;
 mod commands;
 mod conventions;
 mod factors;
+mod keys;
 mod nodes;
 mod portal;
 mod races;
