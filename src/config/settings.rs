@@ -85,6 +85,11 @@ impl Settings {
         Ok(Secret(Zeroizing::new(self.required("master_key")?.to_owned())))
     }
 
+    /// The master key to come.
+    pub fn new_master_key(&self) -> Result<Secret, ConfigError> {
+        Ok(Secret(Zeroizing::new(self.required("new_master_key")?.to_owned())))
+    }
+
     /// Everything that `serve` needs.
     pub fn serve(&self) -> Result<Config, ConfigError> {
         let listen = self.address("listen")?.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)));

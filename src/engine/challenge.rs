@@ -242,7 +242,7 @@ impl Engine {
             return Err(Error::MethodNotAllowed);
         }
         let suits = |f: &Factor| f.kind == kind && f.is_active() && factor_id.is_none_or(|id| *id == f.id);
-        let mut held: Vec<_> = dossier.factors.into_iter().filter(suits).filter_map(|f| self.open(rp, f)).collect();
+        let mut held = self.open_factors(at, caller, dossier.factors.into_iter().filter(suits).collect()).await?;
         if held.is_empty() {
             return Err(Error::MethodNotAllowed);
         }

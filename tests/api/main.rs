@@ -6,12 +6,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod challenges;
 mod commands;
 mod conventions;
 mod data;
 mod factors;
 mod idempotency;
+mod keys;
 mod nodes;
 mod observed;
 mod portal;
