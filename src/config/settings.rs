@@ -312,7 +312,9 @@ mod tests {
             ENVIRONMENT.iter().filter(|s| !s.secret && !s.about.contains("development") && !s.about.contains("trials"))
         {
             let name = setting.file.rsplit('.').next().expect("a name");
-            assert!(text.lines().any(|l| l.starts_with(&format!("{name} = "))), "{} is left out", setting.file);
+            // What needs a build of its own is commented out.
+            let is_it = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{name} = "));
+            assert!(text.lines().any(is_it), "{} is left out", setting.file);
         }
     }
 

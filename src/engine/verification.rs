@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::challenge::is_open;
 use super::error::reason;
 use super::limits::{Lane, device_of, judged, lane_of};
-use super::{Answered, Caller, Clash, Ending, Engine, Error, Gone, Issued, Known, unnamed};
+use super::{Answered, Caller, Ending, Engine, Error, Issued, Known, unnamed};
 use crate::methods::{Answer, Exam, Fault, Held, Parties, Proven, Refusal, Spent};
 use crate::model::{
     Challenge, ChallengeStatus, Details, Event, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof, RecoverySet,
-    RecoveryStatus, Timestamp,
+    RecoveryStatus,
 };
 use crate::policy::requirement;
 use crate::store::{self, ChallengeChange, Contest, Dossier, FactorChange, Settlement};
@@ -371,17 +372,6 @@ impl Engine {
         event.challenge_id = Some(case.challenge.id.clone());
         event.client = event.client.or_else(|| Some(case.challenge.terms.client.clone()));
         event
-    }
-}
-
-/// Whether a challenge may still be answered.
-pub(super) fn is_open(challenge: &Challenge, now: Timestamp) -> Result<(), Error> {
-    match challenge.status_at(now) {
-        ChallengeStatus::Pending => Ok(()),
-        ChallengeStatus::Expired => Err(Error::Gone(Gone::Challenge)),
-        ChallengeStatus::Approved | ChallengeStatus::Denied | ChallengeStatus::Cancelled => {
-            Err(Error::Clash(Clash::ChallengeNotPending))
-        }
     }
 }
 
