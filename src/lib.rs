@@ -23,7 +23,7 @@ pub mod vault;
 mod demonstration;
 
 pub use demonstration::{DemoError, DemoOptions, run_demo};
-pub use engine::{NewParty, Operator, odds};
+pub use engine::{Custodian, NewParty, Operator, odds};
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -36,13 +36,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use clock::{Clock, FileClock, SystemClock, SystemRng};
-use config::{Config, Database, Storage};
-use engine::{Engine, StartError};
+use config::{Config, Database, Secret, Storage};
+use engine::{Engine, OperatorError, StartError};
 use model::{Moment, Rng};
 use store::{MoveError, Place, Restored, Store};
 
 /// How often what has run out is removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How often audit events are sealed and keys read again.
+const TICK: Duration = Duration::from_secs(1);
 /// The longest wait between two tries to reach the database.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Between "not ready" and the end of accepting, so that a balancer sees it.
@@ -114,12 +116,11 @@ impl Running {
 /// A PostgreSQL that cannot be reached is tried again, for as long as it takes; meanwhile the process lives and is not ready.
 pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
     // A setting that does not read is an error before anything is opened.
-    vault::MasterKey::parse(&config.master_key.0)?;
+    let master = vault::MasterKey::parse(&config.master_key.0)?;
     let lock = match &config.storage.database {
         Database::Sqlite(path) => Some(Store::lock_sqlite(path)?),
         Database::Postgres(_) => None,
     };
-    let master = vault::MasterKey::parse(&config.master_key.0)?;
     let listener = match parts.listener {
         Some(listener) => listener,
         None => bind(config.listen).await?,
@@ -138,7 +139,7 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
     let server = AbortOnDrop(tokio::spawn(http::serve(listener, front, ended(stopped.clone()))));
 
     let store = reach(config, parts.migrate).await?;
-    let engine = Arc::new(Engine::start(config, &master, store, parts.clock, parts.rng).await?);
+    let engine = Arc::new(Engine::start(config, master, store, parts.clock, parts.rng).await?);
     let draining = Arc::new(AtomicBool::new(false));
     let settings = http::Settings {
         secure: config.public_url.scheme() == "https",
@@ -158,7 +159,8 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
         AbortOnDrop(tokio::spawn(http::serve(listener, router, std::future::pending())))
     });
     tokio::spawn(keep_count(Arc::clone(&engine), stopped.clone()));
-    tokio::spawn(keep_house(Arc::clone(&engine), stopped));
+    tokio::spawn(keep_house(Arc::clone(&engine), stopped.clone()));
+    tokio::spawn(keep_up(Arc::clone(&engine), stopped));
     Ok(Running { address, engine, metrics, stop, draining, server, _metrics: of_metrics, _lock: lock })
 }
 
@@ -240,10 +242,42 @@ async fn keep_house(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
     }
 }
 
+/// Seals audit events, and learns of new keys.
+async fn keep_up(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
+    let mut stopped = std::pin::pin!(ended(stopped));
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => {
+                if let Err(error) = engine.seal_events().await {
+                    tracing::warn!(%error, "audit events were not sealed");
+                }
+                if let Err(error) = engine.refresh_keys().await {
+                    tracing::warn!(?error, "the keys were not read");
+                }
+            }
+            () = &mut stopped => return,
+        }
+    }
+}
+
 /// The operator's hands on the database of these settings. SQLite is brought up to date, PostgreSQL must be.
 pub async fn operator(storage: &Storage) -> Result<Operator, StartError> {
     let store = engine::open_store(storage, false).await?;
     Ok(Operator::new(store, clock(storage.clock_file.as_ref()), Arc::new(SystemRng)))
+}
+
+/// The operator's hands on the keys of these settings.
+pub async fn custodian(storage: &Storage, master_key: &Secret) -> Result<Custodian, StartError> {
+    let master = vault::MasterKey::parse(&master_key.0)?;
+    let store = engine::open_store(storage, false).await?;
+    Custodian::open(store, master, clock(storage.clock_file.as_ref()), Arc::new(SystemRng)).await
+}
+
+/// Puts the key ring under another master key.
+pub async fn rotate_master(custodian: &Custodian, new: &Secret) -> Result<(), OperatorError> {
+    let new = vault::MasterKey::parse(&new.0)
+        .map_err(|why| OperatorError::Refused(format!("COUNTERSIGN_NEW_MASTER_KEY: {why}")))?;
+    custodian.rotate_master(&new).await
 }
 
 /// The machine's clock; in development it may be moved by a file.
@@ -313,11 +347,10 @@ pub fn new_master_key() -> zeroize::Zeroizing<String> {
 
 /// Whether the database of these settings is there and the master key opens its key ring.
 pub async fn examine_keys(config: &Config) -> Result<(), StartError> {
-    vault::MasterKey::parse(&config.master_key.0)?;
-    let parts = Parts::new(config);
     let master = vault::MasterKey::parse(&config.master_key.0)?;
+    let parts = Parts::new(config);
     let store = engine::open_store(&config.storage, false).await?;
-    let engine = Engine::start(config, &master, store, parts.clock, parts.rng).await?;
+    let engine = Engine::start(config, master, store, parts.clock, parts.rng).await?;
     engine.close().await;
     Ok(())
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use countersign::clock::{Clock, SystemClock, SystemRng};
 use countersign::engine::open_store;
-use countersign::model::{Actor, Details, Event, Factor, Id, Kind, MethodKind, Moment, Outcome, User};
-use countersign::store::{Activation, ChallengeChange, FactorChange, NewFactor, Settlement, Store};
+use countersign::model::{Actor, Details, Event, Factor, Id, Kind, MethodKind, Moment, Outcome, Timestamp, User};
+use countersign::store::{Activation, ChallengeChange, FactorChange, NewFactor, RingKey, Settlement, Store};
 use countersign::vault::{MasterKey, Purpose, Row, Vault, WrappedKey};
 use serde_json::json;
 
@@ -128,15 +128,14 @@ fn event(at: &Moment<'_>, rp: &Id, user_id: &str) -> Event {
 
 async fn vault(engine: &Engine, store: &Store) -> Vault {
     let ring = store.key_ring().await.expect("the engine has made its key ring");
-    let ring: Vec<_> = ring
-        .into_iter()
-        .map(|(id, purpose, wrapped)| WrappedKey {
-            id,
-            purpose: Purpose::stored(&purpose).expect("a purpose"),
-            wrapped,
-        })
-        .collect();
-    MasterKey::parse(&engine.master_key).expect("the key").open_ring(&ring).expect("the ring opens")
+    let wrapped = |key: RingKey| WrappedKey {
+        id: key.id,
+        purpose: Purpose::stored(&key.purpose).expect("a purpose"),
+        wrapped: key.wrapped,
+        active_from: key.active_from.map(Timestamp),
+    };
+    let ring: Vec<_> = ring.into_iter().map(wrapped).collect();
+    Vault::new(&MasterKey::parse(&engine.master_key).expect("the key"), &ring).expect("the ring opens")
 }
 
 pub async fn passkeys(engine: &Engine, users: usize) -> Vec<Passkey> {

@@ -1,8 +1,10 @@
 //! The command line: what each command needs, and what it prints. The answer goes to stdout, everything else to stderr.
 
+mod audit;
 mod data;
 mod demo;
 mod doctor;
+mod keys;
 mod log;
 mod operate;
 mod serve;
@@ -41,6 +43,12 @@ enum Command {
     /// The key that opens the key ring
     #[command(subcommand)]
     MasterKey(operate::MasterKey),
+    /// The keys in the database, under the master key
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// The audit chain
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Users, for support
     #[command(subcommand)]
     User(operate::User),
@@ -75,6 +83,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Rp(command) => command.run(&read(file)?).await,
         Command::Key(command) => command.run(&read(file)?).await,
+        Command::Keys(command) => command.run(&read(file)?).await,
+        Command::Audit(command) => command.run(&read(file)?).await,
         Command::User(command) => command.run(&read(file)?).await,
         Command::Move(command) => command.run(&read(file)?).await,
         Command::Backup(command) => command.run(&read(file)?).await,

@@ -292,7 +292,7 @@ async fn open(settings: &Settings) -> anyhow::Result<Operator> {
 }
 
 /// A JSON array, or a line each.
-fn print_all(as_json: bool, all: impl Iterator<Item = (Value, String)>) {
+pub fn print_all(as_json: bool, all: impl Iterator<Item = (Value, String)>) {
     let (objects, lines): (Vec<_>, Vec<_>) = all.unzip();
     if as_json {
         answer(&Value::Array(objects).to_string());

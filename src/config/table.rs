@@ -38,6 +38,12 @@ pub const ENVIRONMENT: &[Setting] = &[
         true,
         "32 bytes in base64url, from countersign master-key generate",
     ),
+    setting(
+        "new_master_key",
+        "COUNTERSIGN_NEW_MASTER_KEY",
+        true,
+        "the master key to come; for countersign keys rotate master only",
+    ),
     setting("log", "COUNTERSIGN_LOG", false, "what is logged, as info or countersign=debug,info"),
     setting("log_format", "COUNTERSIGN_LOG_FORMAT", false, "text or json"),
     setting(

@@ -4,8 +4,8 @@ use zeroize::Zeroizing;
 
 use super::limits::{Pause, device_of, judged, lane_of};
 use super::sending::Occasion;
-use super::verification::{EXCHANGE_LIFE, is_open};
-use super::{Answered, Caller, Ending, Engine, Error, Given, Issued, Known, prompt_row, unnamed};
+use super::verification::EXCHANGE_LIFE;
+use super::{Answered, Caller, Clash, Ending, Engine, Error, Given, Gone, Issued, Known, prompt_row, unnamed};
 use crate::methods::{Shown, webauthn};
 use crate::model::{
     Challenge, ChallengeStatus, Details, Factor, Id, Kind, MethodKind, Moment, Prompt, RecoveryStatus, Terms, Timestamp,
@@ -242,7 +242,7 @@ impl Engine {
             return Err(Error::MethodNotAllowed);
         }
         let suits = |f: &Factor| f.kind == kind && f.is_active() && factor_id.is_none_or(|id| *id == f.id);
-        let mut held: Vec<_> = dossier.factors.into_iter().filter(suits).filter_map(|f| self.open(rp, f)).collect();
+        let mut held = self.open_factors(at, caller, dossier.factors.into_iter().filter(suits).collect()).await?;
         if held.is_empty() {
             return Err(Error::MethodNotAllowed);
         }
@@ -374,5 +374,16 @@ pub fn purpose(terms: &Terms) -> String {
         None if terms.action == requirement::LOGIN => "sign in".to_owned(),
         None if terms.action.starts_with(requirement::FACTOR_ACTIONS) => "change your sign-in methods".to_owned(),
         None => "continue".to_owned(),
+    }
+}
+
+/// Whether a challenge may still be answered.
+pub(super) fn is_open(challenge: &Challenge, now: Timestamp) -> Result<(), Error> {
+    match challenge.status_at(now) {
+        ChallengeStatus::Pending => Ok(()),
+        ChallengeStatus::Expired => Err(Error::Gone(Gone::Challenge)),
+        ChallengeStatus::Approved | ChallengeStatus::Denied | ChallengeStatus::Cancelled => {
+            Err(Error::Clash(Clash::ChallengeNotPending))
+        }
     }
 }

@@ -50,12 +50,12 @@ impl Engine {
         let factors = self.store.factors(rp, user_id, at.now).await?;
         check_counts(&factors, kind, at.now)?;
         if let Wish::Sms(number) = &begin.wish
-            && self.holds_number(rp, &factors, number)
+            && self.holds_number(&at, caller, &factors, number).await?
         {
             return Err(Error::Clash(Clash::FactorDuplicate));
         }
-        let held: Vec<_> =
-            factors.into_iter().filter(|f| f.kind == kind && f.is_active()).filter_map(|f| self.open(rp, f)).collect();
+        let held = factors.into_iter().filter(|f| f.kind == kind && f.is_active()).collect();
+        let held = self.open_factors(&at, caller, held).await?;
         let id = Id::new(Kind::Factor, &at);
         let parties = self.parties(&caller.rp, user, "add your phone".to_owned());
         let begun = self.methods.of(kind).begin_enrolment(&at, &*self.vault, &parties, &id, &begin.wish, &held)?;
@@ -116,7 +116,7 @@ impl Engine {
         }
         let user = self.user_or_new(&at, &caller.rp.id, user_id).await?;
         let parties = self.parties(&caller.rp, user, "add your phone".to_owned());
-        let held = self.open(&caller.rp.id, factor.clone()).ok_or(Error::NotFound)?;
+        let held = self.open_factor(&at, caller, factor.clone()).await?;
         let begun = self.methods.of(MethodKind::Sms).begin_challenge(&at, &*self.vault, &parties, id, &[held])?;
         self.take_place(&at, caller, user_id).await?;
         let (shown, prompt) = self.send(&at, caller, Occasion::Resend, id, &factor, begun).await?;
@@ -133,7 +133,7 @@ impl Engine {
         };
         let user = self.user_or_new(&at, &caller.rp.id, user_id).await?;
         let parties = self.parties(&caller.rp, user, String::new());
-        let held = self.open(&caller.rp.id, factor.clone());
+        let held = self.open_factors(&at, caller, vec![factor.clone()]).await?.pop();
         Ok(held.map(|h| Started { shown: totp::set_up(&parties, &h.secret), factor, prompt: None }))
     }
 
@@ -168,17 +168,17 @@ impl Engine {
         lane.check(factor.kind, at.now)?;
         check_active(&dossier.factors, factor.kind)?;
         let prompt = self.store.prompt(rp, user_id, id, factor.kind).await?.filter(|p| at.now < p.expires_at);
-        let held = self.open(rp, factor.clone()).ok_or(Error::NotFound)?;
+        let held = self.open_factor(at, caller, factor.clone()).await?;
         if factor.kind == MethodKind::Sms {
             // Two pending factors may have had the same number; two active ones may not.
             let number = number_of(&held).ok_or(Error::NotFound)?;
             let others: Vec<_> = dossier.factors.iter().filter(|f| f.id != *id).cloned().collect();
-            if self.holds_number(rp, &others, &number) {
+            if self.holds_number(at, caller, &others, &number).await? {
                 return Err(Error::Clash(Clash::FactorDuplicate));
             }
         }
         let user = dossier.user.unwrap_or_else(|| unnamed(at, user_id));
-        let state = prompt.as_ref().and_then(|p| self.vault.open(prompt_row(rp, user_id, &p.id), &p.sealed).ok());
+        let state = self.open_prompt(at, caller, user_id, prompt.as_ref()).await?;
         let exam = Exam {
             now: at.now,
             parties: self.parties(&caller.rp, user, String::new()),
@@ -289,12 +289,16 @@ impl Engine {
         self.store.user(rp, user_id).await?.ok_or(Error::NotFound)
     }
 
-    fn holds_number(&self, rp: &Id, factors: &[Factor], number: &crate::model::Number) -> bool {
-        factors
-            .iter()
-            .filter(|f| f.kind == MethodKind::Sms && f.is_active())
-            .filter_map(|f| self.open(rp, f.clone()))
-            .any(|h| h.secret.as_slice() == number.as_str().as_bytes())
+    async fn holds_number(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        factors: &[Factor],
+        number: &crate::model::Number,
+    ) -> Result<bool, Error> {
+        let phones = factors.iter().filter(|f| f.kind == MethodKind::Sms && f.is_active());
+        let held = self.open_factors(at, caller, phones.cloned().collect()).await?;
+        Ok(held.iter().any(|h| h.secret.as_slice() == number.as_str().as_bytes()))
     }
 }
 

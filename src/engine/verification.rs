@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
+use super::challenge::is_open;
 use super::error::reason;
 use super::limits::{Lane, device_of, judged, lane_of};
-use super::{Answered, Caller, Clash, Ending, Engine, Error, Gone, Issued, Known, prompt_row, unnamed};
-use crate::methods::{Answer, Exam, Fault, Parties, Proven, Refusal, Spent};
+use super::{Answered, Caller, Ending, Engine, Error, Issued, Known, unnamed};
+use crate::methods::{Answer, Exam, Fault, Held, Parties, Proven, Refusal, Spent};
 use crate::model::{
-    Challenge, ChallengeStatus, Event, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof, RecoverySet,
-    RecoveryStatus, Timestamp,
+    Challenge, ChallengeStatus, Details, Event, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof, RecoverySet,
+    RecoveryStatus,
 };
 use crate::policy::requirement;
 use crate::store::{self, ChallengeChange, Contest, Dossier, FactorChange, Settlement};
@@ -181,6 +184,7 @@ impl Engine {
             true => self.store.recovery_set(&caller.rp.id, &challenge.user_id).await?,
             false => None,
         };
+        self.know_pepper(recovery.as_ref()).await?;
         let user = user.unwrap_or_else(|| unnamed(at, &challenge.user_id));
         let parties = self.parties(&caller.rp, user, String::new());
         Ok(Case { challenge, fresh: false, parties, factors, lane, prompt, recovery })
@@ -195,37 +199,40 @@ impl Engine {
         given: &Given,
         delivery: Delivery,
     ) -> Result<Verdict, Answered> {
-        match self.judge(at, caller, &case, given).await? {
+        let user_id = &case.challenge.user_id;
+        let state = self.open_prompt(at, caller, user_id, case.prompt.as_ref()).await?;
+        let held = self.open_factors(at, caller, case.factors.clone()).await?;
+        let closed = held.is_empty() && !case.factors.is_empty();
+        let why = |refusal| if closed { "factor_unreadable" } else { reason(refusal) };
+        match self.judge(at, &case, given, held, state).await? {
             Ok(proven) => match self.settle_right(at, caller, &case, given, proven, delivery).await {
                 Err(Error::Store(store::Error::Conflict(contest))) => match contest {
-                    Contest::Prompt => self.settle_refused(at, caller, &case, given, Refusal::Replayed).await,
+                    Contest::Prompt => self.settle_refused(at, caller, &case, given, Refusal::Replayed, why).await,
                     Contest::RecoveryCode => {
-                        self.settle_refused(at, caller, &case, given, Refusal::Wrong(Fault::Code)).await
+                        self.settle_refused(at, caller, &case, given, Refusal::Wrong(Fault::Code), why).await
                     }
                     other => Err(store::Error::Conflict(other).into()),
                 },
                 settled => Ok(settled?),
             },
-            Err(refusal) => self.settle_refused(at, caller, &case, given, refusal).await,
+            Err(refusal) => self.settle_refused(at, caller, &case, given, refusal, why).await,
         }
     }
 
     async fn judge(
         &self,
         at: &Moment<'_>,
-        caller: &Caller,
         case: &Case,
         given: &Given,
+        held: Vec<Held>,
+        state: Option<Zeroizing<Vec<u8>>>,
     ) -> Result<Result<Proven, Refusal>, Error> {
-        let rp = &caller.rp.id;
-        let state =
-            case.prompt.as_ref().map(|p| self.vault.open(prompt_row(rp, &case.challenge.user_id, &p.id), &p.sealed));
         let exam = Exam {
             now: at.now,
             parties: case.parties.clone(),
             owner: case.challenge.id.clone(),
-            held: case.factors.iter().cloned().filter_map(|f| self.open(rp, f)).collect(),
-            state: state.and_then(Result::ok),
+            held,
+            state,
             recovery: case.recovery.clone(),
             answer: given.answer.clone(),
             keyed: self.vault.clone(),
@@ -270,6 +277,7 @@ impl Engine {
         let mut event = self.verdict_event(at, caller, case, given, "verification.succeeded");
         event.factor_id = proof.factor_id.clone();
         event.session_id = issued.as_ref().map(|i| i.new.session.id.clone());
+        event.reason = moved_backup(&case.factors, &proven.spent).then_some("backup_state_changed");
 
         let settlement = Settlement {
             throttle: case.lane.right(given.kind, at.now),
@@ -311,6 +319,7 @@ impl Engine {
         case: &Case,
         given: &Given,
         refusal: Refusal,
+        why: impl Fn(Refusal) -> &'static str,
     ) -> Result<Verdict, Answered> {
         let wrong = matches!(refusal, Refusal::Wrong(_));
         if !wrong && refusal != Refusal::Replayed {
@@ -318,7 +327,7 @@ impl Engine {
         }
         let mut event = self.verdict_event(at, caller, case, given, "verification.failed");
         event.outcome = Outcome::Failure;
-        event.reason = Some(reason(refusal));
+        event.reason = Some(why(refusal));
         let burns = given.kind == MethodKind::Webauthn;
         let mut settlement = Settlement {
             throttle: case.lane.wrong(given.kind, at.now).filter(|_| wrong),
@@ -366,15 +375,11 @@ impl Engine {
     }
 }
 
-/// Whether a challenge may still be answered.
-pub(super) fn is_open(challenge: &Challenge, now: Timestamp) -> Result<(), Error> {
-    match challenge.status_at(now) {
-        ChallengeStatus::Pending => Ok(()),
-        ChallengeStatus::Expired => Err(Error::Gone(Gone::Challenge)),
-        ChallengeStatus::Approved | ChallengeStatus::Denied | ChallengeStatus::Cancelled => {
-            Err(Error::Clash(Clash::ChallengeNotPending))
-        }
-    }
+/// Whether a passkey began or ceased to be backed up since it was last used (WebAuthn L3, 7.2).
+fn moved_backup(factors: &[Factor], spent: &Spent) -> bool {
+    let Spent::Credential { factor, details: Details::Webauthn(new), .. } = spent else { return false };
+    let before = factors.iter().find(|f| f.id == *factor).map(|f| &f.details);
+    matches!(before, Some(Details::Webauthn(old)) if old.backed_up != new.backed_up)
 }
 
 fn nothing(caller: &Caller, challenge: &Challenge, event: Event) -> Settlement {

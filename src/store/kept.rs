@@ -7,7 +7,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, FromRow};
 
-use super::settlement::Part;
+use super::parts::Part;
 use super::{Contest, Error, Result, Store, won};
 use crate::model::{Id, Timestamp};
 

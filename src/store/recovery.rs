@@ -29,6 +29,13 @@ macro_rules! dying_sets {
 pub(super) use dying_sets;
 
 impl Store {
+    /// How many sets need this pepper.
+    pub async fn count_recovery_sets(&self, pepper: i64) -> Result<i64> {
+        let count: Option<i64> =
+            read_scalar_if! { self, "select count(*) from recovery_sets where pepper = $1", pepper };
+        Ok(count.unwrap_or_default())
+    }
+
     /// The set that redeems, with the hashes of the codes that are left.
     pub async fn recovery_set(&self, rp: &Id, user_id: &str) -> Result<Option<RecoverySet>> {
         let Some(row) = self.sets(rp, user_id).await?.into_iter().find(|s| s.activated_at.is_some()) else {

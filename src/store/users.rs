@@ -48,10 +48,14 @@ macro_rules! erase {
         ] {
             sql! { $conn, statement, $rp, $user };
         }
-        sql! { $conn,
-            "update events set user_id = $3, client = null where rp_id = $1 and user_id = $2",
-            $rp, $user, $pseudonym
-        };
+        // What has no number yet comes first: an event that is numbered between the two is found by the second.
+        for statement in [
+            "update events set user_id = $3, client = null where sequence is null and rp_id = $1 and user_id = $2",
+            "update events set user_id = $3, client = null, salt = null
+             where sequence is not null and rp_id = $1 and user_id = $2",
+        ] {
+            sql! { $conn, statement, $rp, $user, $pseudonym };
+        }
     }};
 }
 pub(super) use erase;

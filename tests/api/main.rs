@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod challenges;
 mod commands;
 mod conventions;
@@ -16,6 +17,7 @@ mod faults;
 mod gateways;
 mod housekeeping;
 mod idempotency;
+mod keys;
 mod kill;
 mod nodes;
 mod observed;

@@ -169,6 +169,11 @@ impl Place {
         run(arguments, &self.pairs())
     }
 
+    /// Starts a command that goes on by itself.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        command(arguments, &self.pairs()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs")
+    }
+
     /// The JSON that a command answers.
     #[track_caller]
     pub fn answer(&self, arguments: &[&str]) -> Value {

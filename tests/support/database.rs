@@ -82,6 +82,37 @@ impl Scratch {
         (server, url.path().trim_start_matches('/').to_owned())
     }
 
+    /// Runs statements as somebody would who writes in the database past the engine; tells how many rows the last one touched.
+    pub async fn execute(&self, statements: &str) -> u64 {
+        let text = AssertSqlSafe(statements.to_owned());
+        match &self.storage.database {
+            Database::Sqlite(path) => {
+                let mut conn = sqlx::SqliteConnection::connect(&path.display().to_string()).await.expect("it opens");
+                sqlx::query("pragma busy_timeout = 10000").execute(&mut conn).await.expect("it waits");
+                sqlx::raw_sql(text).execute(&mut conn).await.expect("it runs").rows_affected()
+            }
+            Database::Postgres(url) => {
+                let mut conn = PgConnection::connect(url).await.expect("it opens");
+                sqlx::raw_sql(text).execute(&mut conn).await.expect("it runs").rows_affected()
+            }
+        }
+    }
+
+    /// The texts that a query gives, cast to text by it.
+    pub async fn texts(&self, query: &str) -> Vec<String> {
+        let text = AssertSqlSafe(query.to_owned());
+        match &self.storage.database {
+            Database::Sqlite(path) => {
+                let mut conn = sqlx::SqliteConnection::connect(&path.display().to_string()).await.expect("it opens");
+                sqlx::query_scalar(text).fetch_all(&mut conn).await.expect("it runs")
+            }
+            Database::Postgres(url) => {
+                let mut conn = PgConnection::connect(url).await.expect("it opens");
+                sqlx::query_scalar(text).fetch_all(&mut conn).await.expect("it runs")
+            }
+        }
+    }
+
     pub fn is_sqlite(&self) -> bool {
         matches!(self.storage.database, Database::Sqlite(_))
     }

@@ -8,7 +8,8 @@ use countersign::clock::{Clock, FileClock, ManualClock, SystemClock, SystemRng};
 use countersign::config::{Config, Database, Secret, Sms};
 use countersign::model::{RelyingParty, Scope, Timestamp};
 use countersign::store::Store;
-use countersign::{NewParty, Operator, Parts, Running};
+use countersign::vault::MasterKey;
+use countersign::{Custodian, NewParty, Operator, Parts, Running};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 
@@ -283,6 +284,42 @@ impl World {
 
     pub fn now(&self) -> i64 {
         self.clock.now().seconds()
+    }
+
+    /// Moves the clock two seconds on, and waits until every event has its number.
+    pub async fn seal(&self) {
+        self.wait(2);
+        for _ in 0..200 {
+            self.engine().seal_events().await.expect("it seals");
+            if self.scratch.texts("select id from events where sequence is null").await.is_empty() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("events are left without a number");
+    }
+
+    /// Seals whatever there is to seal just now.
+    pub async fn seal_once(&self) {
+        self.engine().seal_events().await.expect("it seals");
+    }
+
+    /// Learns of new keys, as the engine does from time to time.
+    pub async fn refresh_keys(&self) {
+        self.engine().refresh_keys().await.expect("the keys are read");
+    }
+
+    /// Hands that hold the master key.
+    pub async fn custodian(&self) -> Custodian {
+        let master = MasterKey::parse(&self.master_key()).expect("a master key");
+        let store = self.scratch.store().await;
+        Custodian::open(store, master, Arc::clone(&self.clock) as _, Arc::new(SystemRng)).await.expect("it opens")
+    }
+
+    /// What `audit verify` finds, over all chains: faults and their numbers.
+    pub async fn faults(&self) -> Vec<(&'static str, i64)> {
+        let reports = self.custodian().await.verify_audit(None, None).await.expect("it reads");
+        reports.iter().flat_map(|r| r.findings.iter().map(|f| (f.fault.as_str(), f.sequence))).collect()
     }
 
     /// Ends the engine as a crash would, and starts another on the same database.
