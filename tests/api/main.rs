@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_input;
 mod challenges;
 mod commands;
 mod conventions;

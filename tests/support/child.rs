@@ -73,6 +73,11 @@ impl Serve {
         self.stderr.lock().expect("no test panics with it").clone()
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// kill -9.
     pub fn kill(mut self) {
         self.child.kill().expect("it can be killed");
@@ -117,7 +122,12 @@ pub struct Place {
 
 impl Place {
     pub async fn new() -> Place {
-        let (scratch, port) = (Scratch::new().await, free_port());
+        Place::on(Scratch::new().await)
+    }
+
+    /// On this database.
+    pub fn on(scratch: Scratch) -> Place {
+        let port = free_port();
         let mut place = Place { port, environment: Vec::new(), scratch };
         place.set("COUNTERSIGN_LISTEN", &format!("127.0.0.1:{port}"));
         place.set("COUNTERSIGN_PUBLIC_URL", &format!("http://localhost:{port}"));
