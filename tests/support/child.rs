@@ -137,7 +137,12 @@ pub struct Place {
 
 impl Place {
     pub async fn new() -> Place {
-        let (scratch, port) = (Scratch::new().await, free_port());
+        Place::on(Scratch::new().await)
+    }
+
+    /// On this database.
+    pub fn on(scratch: Scratch) -> Place {
+        let port = free_port();
         let mut place = Place { port, environment: Vec::new(), scratch };
         place.set("COUNTERSIGN_LISTEN", &format!("127.0.0.1:{port}"));
         place.set("COUNTERSIGN_PUBLIC_URL", &format!("http://localhost:{port}"));

@@ -13,7 +13,7 @@ use super::shapes::{List, SessionState};
 use crate::engine::{Ending, Introspection, Question};
 use crate::http::App;
 use crate::http::auth::Server;
-use crate::http::body::{Body, OfId, OfUser, Page, Text};
+use crate::http::body::{Body, Object, OfId, OfUser, Page, Text};
 use crate::http::problem::{Problem, Refused};
 use crate::model::{Id, Kind, Scope};
 
@@ -28,7 +28,8 @@ pub struct IntrospectRequest {
     #[schema(value_type = Option<String>)]
     action: Option<Text<100>>,
     /// What the action demands.
-    require: Option<RequireRequest>,
+    #[schema(value_type = Option<RequireRequest>)]
+    require: Option<Object<RequireRequest>>,
     /// Use the session up, if it satisfies.
     consume: Option<bool>,
 }
@@ -127,7 +128,7 @@ pub async fn introspect(
     let question = Question {
         token: request.token.take(),
         action: request.action.map(Text::take),
-        require: request.require.unwrap_or_default().model("require")?,
+        require: request.require.unwrap_or_default().0.model("require")?,
         consume: request.consume.unwrap_or(false),
     };
     let introspection = app.engine.introspect(&caller, &question).await?;
