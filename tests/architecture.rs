@@ -16,19 +16,20 @@ const ROOMS: &[(&str, &[&str])] = &[
         "lib",
         &[
             "config", "clock", "vault", "token", "model", "methods", "policy", "engine", "store", "delivery", "http",
-            "demo",
+            "demo", "measure",
         ],
     ),
-    ("http", &["engine", "model", "config"]),
+    ("http", &["engine", "model", "config", "measure"]),
     ("demo", &[]),
-    ("engine", &["methods", "policy", "store", "delivery", "token", "vault", "clock", "model", "config"]),
+    ("engine", &["methods", "policy", "store", "delivery", "token", "vault", "clock", "model", "config", "measure"]),
     ("methods", &["model"]),
     ("policy", &["model"]),
-    ("store", &["model"]),
-    ("delivery", &["model", "config"]),
+    ("store", &["model", "measure"]),
+    ("delivery", &["model", "config", "measure"]),
     ("token", &["model"]),
     ("vault", &["model", "config"]),
     ("clock", &["model"]),
+    ("measure", &["clock", "model"]),
     ("config", &["model"]),
     ("model", &[]),
 ];
@@ -39,7 +40,7 @@ const FOR_TESTS: &[&str] = &["clock", "vault"];
 /// Foreign crates with one home: rooms, or the beginning of a path where a star ends it. No home: nowhere.
 const HOMES: &[(&[&str], &[&str])] = &[
     (&["axum", "hyper", "hyper_util"], &["http", "demo", "lib"]),
-    (&["axum_extra", "tower", "tower_http", "utoipa_axum", "askama"], &["http", "demo"]),
+    (&["axum_extra", "tower", "tower_http", "utoipa_axum", "askama", "governor"], &["http", "demo"]),
     (&["sqlx"], &["store"]),
     (&["webauthn_rs", "webauthn_rs_core", "webauthn_rs_proto", "serde_cbor_2"], &["methods/webauthn*"]),
     (&["totp_rs", "qrcode"], &["methods/totp*"]),
@@ -47,8 +48,11 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["argon2"], &["vault"]),
     (&["aws_lc_rs"], &["vault", "token", "clock"]),
     (&["jsonwebtoken"], &["token"]),
-    (&["reqwest"], &["delivery", "demo"]),
+    (&["reqwest"], &["delivery", "demo", "main"]),
     (&["anyhow", "clap", "tracing_subscriber"], &["main"]),
+    (&["opentelemetry", "opentelemetry_sdk", "opentelemetry_otlp"], &["main", "http/trace*"]),
+    (&["tracing_opentelemetry"], &["main", "http/trace*"]),
+    (&["metrics", "metrics_exporter_prometheus"], &["measure"]),
     (&["rand", "fastrand", "getrandom"], &[]),
 ];
 

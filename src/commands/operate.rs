@@ -10,7 +10,7 @@ use countersign::model::{RelyingParty, Scope};
 use countersign::{NewParty, Operator};
 use serde_json::{Value, json};
 
-use super::{answer, start_log};
+use super::{answer, log};
 
 #[derive(Subcommand)]
 pub enum MasterKey {
@@ -163,8 +163,16 @@ pub enum User {
         #[arg(long)]
         json: bool,
     },
-    /// End every pause of a user
+    /// End every pause and hold of a user and fill the guess budgets
     Unlock {
+        /// Name or id of the relying party
+        #[arg(long, value_name = "NAME")]
+        rp: String,
+        /// The relying party's name for the person
+        user: String,
+    },
+    /// Remove all factors and recovery codes of a user, end the sessions and forget the devices
+    Reset {
         /// Name or id of the relying party
         #[arg(long, value_name = "NAME")]
         rp: String,
@@ -191,7 +199,8 @@ impl User {
                     "recovery_codes": {
                         "total": state.recovery.total, "remaining": state.recovery.remaining, "status": state.recovery.status.as_str(),
                     },
-                    "paused": state.paused.iter().map(|(kind, until)| json!({"method": kind, "until": until.rfc3339()})).collect::<Vec<_>>(),
+                    "paused": state.paused.iter().map(|p| json!({"method": p.method, "until": p.until.rfc3339(), "hold": p.hold})).collect::<Vec<_>>(),
+                    "known_devices": state.devices,
                 });
                 if json {
                     answer(&object.to_string());
@@ -208,8 +217,15 @@ impl User {
                     state.recovery.total,
                     state.recovery.status.as_str()
                 ));
-                for (kind, until) in &state.paused {
-                    answer(&format!("paused: {} until {until}", kind.as_str()));
+                answer(&format!("known devices: {}", state.devices));
+                for pause in &state.paused {
+                    answer(&match pause.hold {
+                        true => format!(
+                            "on hold: {}, until another factor is right, or unlock or reset",
+                            pause.method.as_str()
+                        ),
+                        false => format!("paused: {} until {}", pause.method.as_str(), pause.until),
+                    });
                 }
             }
             User::Unlock { rp, user } => {
@@ -222,18 +238,61 @@ impl User {
                     format!("Unlocked: {}", names.join(", "))
                 });
             }
+            User::Reset { rp, user } => {
+                let rp = operator.relying_party(&rp).await?;
+                let gone = operator.reset_user(&rp, &user).await?;
+                gone.iter().for_each(|f| answer(&format!("Removed: {}  {}  {}", f.id, f.kind.as_str(), f.name)));
+                answer("The user has no factors, recovery codes, sessions or known devices now.");
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
+#[derive(Subcommand)]
+pub enum Policy {
+    /// Print the chance of a blind hit per day, per year and until the hold, for 1 to 5 authenticator apps
+    Odds {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub fn policy(command: &Policy) -> anyhow::Result<ExitCode> {
+    let Policy::Odds { json } = command;
+    let all = countersign::odds();
+    if *json {
+        let part = |(guesses, chance): (i64, f64)| json!({"guesses": guesses, "chance": chance});
+        answer(
+            &json!({"odds": all.iter().map(|o| json!({
+            "apps": o.apps, "guess": o.guess, "day": part(o.day), "year": part(o.year), "hold": part(o.hold),
+        })).collect::<Vec<_>>()})
+            .to_string(),
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    answer(
+        "The chance that blind guesses hit a code of an authenticator app, in the worst case, from browsers that never passed.",
+    );
+    answer(
+        "A year: with an owner who succeeds so often that no hold begins. To the hold: between two successes of the owner.\n",
+    );
+    answer("apps  one guess   a day (guesses)    a year (guesses)    to the hold (guesses)");
+    for o in &all {
+        let cell = |(guesses, chance): (i64, f64)| format!("{chance:.1e} ({guesses})");
+        answer(&format!("{:<5} {:<11.1e} {:<18} {:<19} {}", o.apps, o.guess, cell(o.day), cell(o.year), cell(o.hold)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn open(settings: &Settings) -> anyhow::Result<Operator> {
-    start_log(&settings.log()?)?;
+    let _ended_at_once = log::start(&settings.log()?)?;
     Ok(countersign::operator(&settings.storage()?).await?)
 }
 
 /// A JSON array, or a line each.
-fn print_all(as_json: bool, all: impl Iterator<Item = (Value, String)>) {
+pub fn print_all(as_json: bool, all: impl Iterator<Item = (Value, String)>) {
     let (objects, lines): (Vec<_>, Vec<_>) = all.unzip();
     if as_json {
         answer(&Value::Array(objects).to_string());

@@ -2,10 +2,10 @@
 
 use zeroize::Zeroizing;
 
-use super::limits::paused;
+use super::limits::{Pause, device_of, judged, lane_of};
 use super::sending::Occasion;
-use super::verification::{EXCHANGE_LIFE, is_open};
-use super::{Answered, Caller, Ending, Engine, Error, Given, Issued, Known, prompt_row, unnamed};
+use super::verification::EXCHANGE_LIFE;
+use super::{Answered, Caller, Clash, Ending, Engine, Error, Given, Gone, Issued, Known, prompt_row, unnamed};
 use crate::methods::{Shown, webauthn};
 use crate::model::{
     Challenge, ChallengeStatus, Details, Factor, Id, Kind, MethodKind, Moment, Prompt, RecoveryStatus, Terms, Timestamp,
@@ -48,8 +48,8 @@ pub struct Offer {
     pub name: String,
     /// What helps to recognise it.
     pub hint: Option<String>,
-    /// The end of the method's pause.
-    pub paused_until: Option<Timestamp>,
+    /// The method's pause.
+    pub pause: Option<Pause>,
     /// When it was last used.
     pub last_used_at: Option<Timestamp>,
 }
@@ -87,7 +87,9 @@ impl Engine {
     /// Opens a challenge, or lets it through on an earlier session, or judges the answer that came with it.
     pub async fn create_challenge(&self, caller: &Caller, new: NewChallenge) -> Result<Created, Answered> {
         let at = self.moment();
-        let NewChallenge { user_id, terms, session_token, answer } = new;
+        let NewChallenge { user_id, mut terms, session_token, answer } = new;
+        // The relying party's name for the device is kept nowhere: it would be good for another's budget.
+        terms.client.device = terms.client.device.map(|d| self.device_lane("server", &caller.rp.id, &user_id, &d));
         check_return(caller, &terms)?;
         let challenge = Challenge {
             id: Id::new(Kind::Challenge, &at),
@@ -114,13 +116,14 @@ impl Engine {
             Known::User(dossier) => (**dossier).clone(),
             Known::Nothing | Known::Case(_) => self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?,
         };
-        let offers = offers_of(&challenge.terms, &dossier, at.now);
+        let offers = offers_of(caller, &challenge, &dossier, at.now)?;
         if offers.is_empty() {
             let missing = requirement::would_satisfy(&challenge.terms.action, &challenge.terms.require);
             return Ok(Created::EnrolmentRequired { missing });
         }
         if let Some(given) = answer {
-            let verdict = self.verify_at_once(&at, caller, &challenge, dossier, &given).await?;
+            let verdict = self.verify_at_once(&at, caller, &challenge, dossier, &given).await;
+            let verdict = judged(given.kind, verdict)?;
             let issued = verdict.issued.expect("a server's verification issues a session");
             return Ok(Created::Approved {
                 challenge: Box::new(verdict.challenge),
@@ -196,7 +199,7 @@ impl Engine {
     /// How a challenge may be answered, strongest first.
     pub async fn offers(&self, at: &Moment<'_>, caller: &Caller, challenge: &Challenge) -> Result<Vec<Offer>, Error> {
         let dossier = self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?;
-        Ok(offers_of(&challenge.terms, &dossier, at.now))
+        offers_of(caller, challenge, &dossier, at.now)
     }
 
     /// A challenge of this relying party.
@@ -239,7 +242,7 @@ impl Engine {
             return Err(Error::MethodNotAllowed);
         }
         let suits = |f: &Factor| f.kind == kind && f.is_active() && factor_id.is_none_or(|id| *id == f.id);
-        let mut held: Vec<_> = dossier.factors.into_iter().filter(suits).filter_map(|f| self.open(rp, f)).collect();
+        let mut held = self.open_factors(at, caller, dossier.factors.into_iter().filter(suits).collect()).await?;
         if held.is_empty() {
             return Err(Error::MethodNotAllowed);
         }
@@ -307,11 +310,12 @@ impl Engine {
     }
 }
 
-fn offers_of(terms: &Terms, dossier: &Dossier, now: Timestamp) -> Vec<Offer> {
-    let paused = paused(dossier, now);
+fn offers_of(caller: &Caller, challenge: &Challenge, dossier: &Dossier, now: Timestamp) -> Result<Vec<Offer>, Error> {
+    let terms = &challenge.terms;
+    let paused = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, challenge), now)?.paused(now);
     let mut offers = Vec::new();
     for kind in MethodKind::ALL.into_iter().filter(|k| requirement::admits(&terms.action, &terms.require, *k)) {
-        let paused_until = paused.iter().find(|(k, _)| *k == kind).map(|(_, until)| *until);
+        let pause = paused.iter().find(|pause| pause.method == kind).copied();
         if kind == MethodKind::RecoveryCode {
             let codes = dossier.recovery.filter(|r| r.status == RecoveryStatus::Active && r.remaining > 0);
             offers.extend(codes.map(|codes| Offer {
@@ -319,7 +323,7 @@ fn offers_of(terms: &Terms, dossier: &Dossier, now: Timestamp) -> Vec<Offer> {
                 factor_id: None,
                 name: kind.default_name().to_owned(),
                 hint: Some(format!("{} left", codes.remaining)),
-                paused_until,
+                pause,
                 last_used_at: None,
             }));
             continue;
@@ -329,11 +333,11 @@ fn offers_of(terms: &Terms, dossier: &Dossier, now: Timestamp) -> Vec<Offer> {
             factor_id: Some(f.id.clone()),
             name: f.name.clone(),
             hint: hint(f),
-            paused_until,
+            pause,
             last_used_at: f.last_used_at,
         }));
     }
-    offers
+    Ok(offers)
 }
 
 /// A return address is registered, exactly, and comes with the guards of whoever opens the challenge.
@@ -370,5 +374,16 @@ pub fn purpose(terms: &Terms) -> String {
         None if terms.action == requirement::LOGIN => "sign in".to_owned(),
         None if terms.action.starts_with(requirement::FACTOR_ACTIONS) => "change your sign-in methods".to_owned(),
         None => "continue".to_owned(),
+    }
+}
+
+/// Whether a challenge may still be answered.
+pub(super) fn is_open(challenge: &Challenge, now: Timestamp) -> Result<(), Error> {
+    match challenge.status_at(now) {
+        ChallengeStatus::Pending => Ok(()),
+        ChallengeStatus::Expired => Err(Error::Gone(Gone::Challenge)),
+        ChallengeStatus::Approved | ChallengeStatus::Denied | ChallengeStatus::Cancelled => {
+            Err(Error::Clash(Clash::ChallengeNotPending))
+        }
     }
 }

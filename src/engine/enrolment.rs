@@ -3,8 +3,8 @@
 use zeroize::Zeroizing;
 
 use super::error::reason;
-use super::limits::{change, throttle_of};
-use super::pending::{LIFE, check_counts};
+use super::limits::enrolment_lane;
+use super::pending::{LIFE, check_active, check_counts};
 use super::portal::Manage;
 use super::sending::Occasion;
 use super::{Answered, Caller, Clash, Ending, Engine, Error, factor_row, prompt_row, unnamed};
@@ -12,7 +12,6 @@ use crate::methods::sms::number_of;
 use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
 use crate::model::{Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, User};
 use crate::policy::requirement;
-use crate::policy::throttle::Side;
 use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, Settlement};
 
 /// How often a proof is judged anew because somebody else moved the throttle on.
@@ -51,12 +50,12 @@ impl Engine {
         let factors = self.store.factors(rp, user_id, at.now).await?;
         check_counts(&factors, kind, at.now)?;
         if let Wish::Sms(number) = &begin.wish
-            && self.holds_number(rp, &factors, number)
+            && self.holds_number(&at, caller, &factors, number).await?
         {
             return Err(Error::Clash(Clash::FactorDuplicate));
         }
-        let held: Vec<_> =
-            factors.into_iter().filter(|f| f.kind == kind && f.is_active()).filter_map(|f| self.open(rp, f)).collect();
+        let held = factors.into_iter().filter(|f| f.kind == kind && f.is_active()).collect();
+        let held = self.open_factors(&at, caller, held).await?;
         let id = Id::new(Kind::Factor, &at);
         let parties = self.parties(&caller.rp, user, "add your phone".to_owned());
         let begun = self.methods.of(kind).begin_enrolment(&at, &*self.vault, &parties, &id, &begin.wish, &held)?;
@@ -117,7 +116,7 @@ impl Engine {
         }
         let user = self.user_or_new(&at, &caller.rp.id, user_id).await?;
         let parties = self.parties(&caller.rp, user, "add your phone".to_owned());
-        let held = self.open(&caller.rp.id, factor.clone()).ok_or(Error::NotFound)?;
+        let held = self.open_factor(&at, caller, factor.clone()).await?;
         let begun = self.methods.of(MethodKind::Sms).begin_challenge(&at, &*self.vault, &parties, id, &[held])?;
         self.take_place(&at, caller, user_id).await?;
         let (shown, prompt) = self.send(&at, caller, Occasion::Resend, id, &factor, begun).await?;
@@ -134,7 +133,7 @@ impl Engine {
         };
         let user = self.user_or_new(&at, &caller.rp.id, user_id).await?;
         let parties = self.parties(&caller.rp, user, String::new());
-        let held = self.open(&caller.rp.id, factor.clone());
+        let held = self.open_factors(&at, caller, vec![factor.clone()]).await?.pop();
         Ok(held.map(|h| Started { shown: totp::set_up(&parties, &h.secret), factor, prompt: None }))
     }
 
@@ -165,22 +164,21 @@ impl Engine {
         let method = self.methods.of(factor.kind);
         method.check_form(answer)?;
         let dossier = self.store.dossier(rp, user_id, at.now).await?;
-        let throttle = throttle_of(&dossier, factor.kind);
-        if let Some(until) = throttle.as_ref().and_then(|t| t.paused(at.now)) {
-            return Err(Error::Paused(until.seconds_after(at.now)));
-        }
+        let lane = enrolment_lane(&dossier.throttles)?;
+        lane.check(factor.kind, at.now)?;
+        check_active(&dossier.factors, factor.kind)?;
         let prompt = self.store.prompt(rp, user_id, id, factor.kind).await?.filter(|p| at.now < p.expires_at);
-        let held = self.open(rp, factor.clone()).ok_or(Error::NotFound)?;
+        let held = self.open_factor(at, caller, factor.clone()).await?;
         if factor.kind == MethodKind::Sms {
             // Two pending factors may have had the same number; two active ones may not.
             let number = number_of(&held).ok_or(Error::NotFound)?;
             let others: Vec<_> = dossier.factors.iter().filter(|f| f.id != *id).cloned().collect();
-            if self.holds_number(rp, &others, &number) {
+            if self.holds_number(at, caller, &others, &number).await? {
                 return Err(Error::Clash(Clash::FactorDuplicate));
             }
         }
         let user = dossier.user.unwrap_or_else(|| unnamed(at, user_id));
-        let state = prompt.as_ref().and_then(|p| self.vault.open(prompt_row(rp, user_id, &p.id), &p.sealed).ok());
+        let state = self.open_prompt(at, caller, user_id, prompt.as_ref()).await?;
         let exam = Exam {
             now: at.now,
             parties: self.parties(&caller.rp, user, String::new()),
@@ -200,6 +198,7 @@ impl Engine {
             user_id: user_id.to_owned(),
             at: at.now,
             throttle: None,
+            device: None,
             challenge: ChallengeChange::None,
             prompt: None,
             factor: None,
@@ -210,7 +209,7 @@ impl Engine {
         match method.finish_enrolment(&exam) {
             Ok(enrolled) => {
                 let sealed = |secret: Zeroizing<Vec<u8>>| self.vault.seal(at, factor_row(rp, user_id, id), &secret);
-                settlement.throttle = change(factor.kind, throttle.as_ref(), |t| t.after_right(Side::Enrolment));
+                settlement.throttle = lane.enrolled(factor.kind);
                 settlement.prompt = burnt;
                 settlement.right_of = right_of;
                 settlement.factor = Some(FactorChange::Activate(Activation {
@@ -227,7 +226,8 @@ impl Engine {
                 }
                 factor.activated_at = Some(at.now);
                 factor.details = enrolled.details;
-                match self.keeping(at, caller, user_id, Ending::Activated(&factor)).settle(settlement).await {
+                let store = self.keeping(at, caller, user_id, Ending::Activated(&factor));
+                match self.settle(&store, settlement).await {
                     Ok(()) => Ok(factor),
                     Err(store::Error::Conflict(Contest::Session)) => Err(Error::StepUpRequired),
                     Err(error) => Err(error.into()),
@@ -237,8 +237,7 @@ impl Engine {
                 settlement.event.kind = "enrolment.failed";
                 settlement.event.outcome = Outcome::Failure;
                 settlement.event.reason = Some(reason(refusal));
-                settlement.throttle =
-                    change(factor.kind, throttle.as_ref(), |t| t.after_wrong(Side::Enrolment, at.now));
+                settlement.throttle = lane.wrong(factor.kind, at.now);
                 settlement.prompt = burnt.filter(|_| factor.kind == MethodKind::Webauthn);
                 self.settle_with(at, caller, settlement, refusal.into()).await.and_then(Err)
             }
@@ -276,7 +275,7 @@ impl Engine {
     ) -> Result<Error, Error> {
         let refused = Answered::from(error);
         let store = self.keeping(at, caller, &settlement.user_id, Ending::Refused(&refused));
-        store.settle(settlement).await?;
+        self.settle(&store, settlement).await?;
         Ok(refused.error)
     }
 
@@ -290,12 +289,16 @@ impl Engine {
         self.store.user(rp, user_id).await?.ok_or(Error::NotFound)
     }
 
-    fn holds_number(&self, rp: &Id, factors: &[Factor], number: &crate::model::Number) -> bool {
-        factors
-            .iter()
-            .filter(|f| f.kind == MethodKind::Sms && f.is_active())
-            .filter_map(|f| self.open(rp, f.clone()))
-            .any(|h| h.secret.as_slice() == number.as_str().as_bytes())
+    async fn holds_number(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        factors: &[Factor],
+        number: &crate::model::Number,
+    ) -> Result<bool, Error> {
+        let phones = factors.iter().filter(|f| f.kind == MethodKind::Sms && f.is_active());
+        let held = self.open_factors(at, caller, phones.cloned().collect()).await?;
+        Ok(held.iter().any(|h| h.secret.as_slice() == number.as_str().as_bytes()))
     }
 }
 

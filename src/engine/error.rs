@@ -53,6 +53,8 @@ pub enum Error {
     MethodNotAllowed,
     /// Guessing pauses, for this many seconds more.
     Paused(i64),
+    /// Guessing is on hold; asking again before so many seconds is of no use.
+    OnHold(i64),
     /// Texts pause, for this many seconds more.
     SendLimited(i64),
     /// Too much at once; try again after this many seconds.
@@ -67,6 +69,19 @@ pub enum Error {
     KeyMismatch,
     /// The store did not do it.
     Store(store::Error),
+}
+
+impl Error {
+    /// What became of a proof that ends in this, in a word for the metrics.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            Error::Refused(Refusal::Wrong(_)) => "wrong",
+            Error::Refused(Refusal::Replayed) => "replayed",
+            Error::Paused(_) => "paused",
+            Error::Store(_) | Error::Busy(_) => "unavailable",
+            _ => "refused",
+        }
+    }
 }
 
 impl From<store::Error> for Error {

@@ -1,17 +1,62 @@
 //! What keeps guessing and costly work in bounds: throttles between their rows and their rules, and turns for slow hashes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Engine, Error};
-use crate::model::{MethodKind, Timestamp};
-use crate::policy::throttle::{self, Throttle};
-use crate::store::{self, Dossier, ThrottleChange, ThrottleState};
+use super::{Answered, Caller, Engine, Error, Verdict};
+use crate::measure;
+use crate::methods::totp;
+use crate::model::{Challenge, Factor, Id, Keyed, MethodKind, Outcome, RelyingParty, Timestamp};
+use crate::policy::odds::{self, Odds};
+use crate::policy::throttle::{self, ENROLMENT, STRANGERS, Stop, Throttle};
+use crate::store::{self, DeviceChange, Settlement, Store, ThrottleLane};
 
 /// How long a costly verdict waits for its turn.
 const COSTLY_WAIT: Duration = Duration::from_secs(5);
+/// How often the last success of a device that has nothing else to write is noted, in seconds.
+const NOTED: i64 = 86_400;
+
+/// A lane as it was read: what stands in its row, and its state in the light of the others.
+pub(super) struct Lane {
+    row: ThrottleLane,
+    state: Throttle,
+    /// What a wrong verdict costs.
+    cost: i64,
+    /// Whether any lane counts guesses, so that a success has to be noted whatever its method.
+    counting: bool,
+    /// The device that becomes known by a success, and how.
+    device: Option<(String, DeviceChange)>,
+}
+
+/// A method whose guessing pauses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// Which.
+    pub method: MethodKind,
+    /// When the next verdict may be had; of a hold, when to ask again.
+    pub until: Timestamp,
+    /// Waiting does not end it.
+    pub hold: bool,
+}
 
 impl Engine {
+    /// Settles a verdict, and counts what came of it: a pause that began, an enrolment that went right or wrong.
+    pub(super) async fn settle(&self, store: &Store, settlement: Settlement) -> Result<(), store::Error> {
+        let failed = settlement.event.outcome == Outcome::Failure;
+        let stops = settlement.throttle.as_ref().is_some_and(|lane| lane.paused_until > Some(settlement.at));
+        let paused = settlement.event.method.filter(|_| failed && stops);
+        let enrolled = match settlement.event.kind {
+            "factor.added" => settlement.event.method.map(|method| (method, "right")),
+            "enrolment.failed" => settlement.event.method.map(|method| (method, "wrong")),
+            _ => None,
+        };
+        store.settle(settlement).await?;
+        paused.into_iter().for_each(measure::pause);
+        enrolled.into_iter().for_each(|(method, outcome)| measure::enrolment(method, outcome));
+        Ok(())
+    }
+
     /// Runs something costly off the threads that serve requests, a bounded number at once.
     pub(super) async fn costly<T: Send + 'static>(
         &self,
@@ -26,43 +71,141 @@ impl Engine {
         });
         done.await.map_err(|_| Error::Store(store::Error::Unavailable("a worker thread stopped".to_owned())))
     }
-}
 
-/// The throttle of a method that can be guessed; untouched where it was never charged.
-pub(super) fn throttle_of(dossier: &Dossier, kind: MethodKind) -> Option<Throttle> {
-    let charged = || dossier.throttles.iter().find(|(k, _)| *k == kind).map(|(_, state)| from_row(state.clone()));
-    throttle::applies(kind).then(|| charged().unwrap_or_default())
-}
+    /// The name of a device's lane: it says nothing of the device, and is of no use for another user.
+    pub(super) fn device_lane(&self, place: &str, rp: &Id, user_id: &str, device: &str) -> String {
+        let parts = [place.as_bytes(), rp.as_str().as_bytes(), user_id.as_bytes(), device.as_bytes()];
+        self.vault.keyed_hash("device", &parts).iter().take(16).map(|b| format!("{b:02x}")).collect()
+    }
 
-/// Methods whose guessing pauses now.
-pub(super) fn paused(dossier: &Dossier, now: Timestamp) -> Vec<(MethodKind, Timestamp)> {
-    let paused = |(kind, state): &(MethodKind, ThrottleState)| Some((*kind, from_row(state.clone()).paused(now)?));
-    dossier.throttles.iter().filter_map(paused).collect()
-}
-
-/// The throttle's next state, to be written on the condition that nobody else wrote it.
-pub(super) fn change(
-    method: MethodKind,
-    throttle: Option<&Throttle>,
-    next: impl FnOnce(&Throttle) -> Throttle,
-) -> Option<ThrottleChange> {
-    throttle.map(|t| ThrottleChange { method, state: to_row(next(t)) })
-}
-
-pub(super) fn from_row(row: ThrottleState) -> Throttle {
-    Throttle {
-        version: row.version,
-        wrong: row.wrong,
-        enrolment_wrong: row.enrolment_wrong,
-        paused_until: row.paused_until,
+    /// The name under which guesses of a browser on our own pages are counted, if it passed before.
+    pub fn browser_lane(&self, rp: &RelyingParty, user_id: &str, cookie: &str) -> String {
+        self.device_lane("page", &rp.id, user_id, cookie)
     }
 }
 
-pub(super) fn to_row(state: Throttle) -> ThrottleState {
-    ThrottleState {
-        version: state.version,
-        wrong: state.wrong,
-        enrolment_wrong: state.enrolment_wrong,
-        paused_until: state.paused_until,
+/// Counts how a proof ended.
+pub(super) fn judged(kind: MethodKind, verdict: Result<Verdict, Answered>) -> Result<Verdict, Answered> {
+    measure::verification(kind, verdict.as_ref().err().map_or("right", |refused| refused.error.outcome()));
+    verdict
+}
+
+/// The chances of blind guesses, by the number of authenticator apps.
+pub fn odds() -> Vec<Odds> {
+    let all = 10_i64.pow(u32::from(totp::DIGITS));
+    (1..=throttle::MOST_APPS).map(|apps| odds::odds(apps, totp::ACCEPTED, all)).collect()
+}
+
+/// The device that answers: that of our own page's browser, else the one that the relying party named.
+pub(super) fn device_of<'a>(caller: &'a Caller, challenge: &'a Challenge) -> Option<&'a str> {
+    let own = caller.client.as_ref().and_then(|client| client.device.as_deref());
+    own.or(challenge.terms.client.device.as_deref())
+}
+
+/// The lane in which guesses of this device are counted: its own where it passed before, else the strangers'.
+pub(super) fn lane_of(
+    lanes: &[ThrottleLane],
+    factors: &[Factor],
+    device: Option<&str>,
+    now: Timestamp,
+) -> store::Result<Lane> {
+    let known = |row: &&ThrottleLane| row.seen_at.is_some_and(|seen| throttle::is_known(seen, now));
+    let own = device.and_then(|device| lanes.iter().filter(known).find(|row| row.lane == device));
+    let mut lane = read(lanes, own.map_or(STRANGERS, |row| &row.lane))?;
+    let apps = factors.iter().filter(|f| f.kind == MethodKind::Totp && f.is_active()).count();
+    lane.cost = throttle::cost(apps);
+    lane.device = device.filter(|_| own.is_none()).map(|device| {
+        let crowded = lanes.iter().filter(|row| row.seen_at.is_some()).count() >= throttle::MOST_DEVICES
+            && !lanes.iter().any(|row| row.lane == device);
+        (device.to_owned(), if crowded { DeviceChange::Instead } else { DeviceChange::New })
+    });
+    Ok(lane)
+}
+
+/// The lane in which first proofs of pending factors are counted.
+pub(super) fn enrolment_lane(lanes: &[ThrottleLane]) -> store::Result<Lane> {
+    read(lanes, ENROLMENT)
+}
+
+fn read(lanes: &[ThrottleLane], name: &str) -> store::Result<Lane> {
+    let mut own = (ThrottleLane { lane: name.to_owned(), ..ThrottleLane::default() }, Throttle::default());
+    let mut others = Vec::new();
+    for row in lanes {
+        let state = state(row)?;
+        if row.lane == name {
+            own = (row.clone(), state);
+        } else {
+            others.push(state);
+        }
+    }
+    let (row, state) = own;
+    let counting = state.is_counting() || others.iter().any(Throttle::is_counting);
+    let state = others.iter().fold(state, Throttle::beside);
+    Ok(Lane { row, state, cost: throttle::cost(0), counting, device: None })
+}
+
+fn state(row: &ThrottleLane) -> store::Result<Throttle> {
+    serde_json::from_str(&row.state).map_err(|_| store::Error::Corrupt("throttle_lanes"))
+}
+
+/// Methods of which wrong proofs are counted in any lane.
+pub(super) fn counted(lanes: &[ThrottleLane]) -> store::Result<Vec<MethodKind>> {
+    let states = lanes.iter().map(state).collect::<store::Result<Vec<_>>>()?;
+    let all: BTreeSet<_> = states.iter().flat_map(Throttle::counted).collect();
+    Ok(all.into_iter().collect())
+}
+
+impl Lane {
+    /// Refuses early what gets no verdict now.
+    pub fn check(&self, kind: MethodKind, now: Timestamp) -> Result<(), Error> {
+        match self.stop(kind, now) {
+            None => Ok(()),
+            Some(Stop::Until(until)) => Err(Error::Paused(until.seconds_after(now))),
+            Some(Stop::Hold) => Err(Error::OnHold(throttle::HOLD_WAIT)),
+        }
+    }
+
+    fn stop(&self, kind: MethodKind, now: Timestamp) -> Option<Stop> {
+        self.state.stop(kind, self.cost, now).filter(|_| throttle::applies(kind))
+    }
+
+    /// Methods that get no verdict now.
+    pub fn paused(&self, now: Timestamp) -> Vec<Pause> {
+        let pause = |method| {
+            Some(match self.stop(method, now)? {
+                Stop::Until(until) => Pause { method, until, hold: false },
+                Stop::Hold => Pause { method, until: now.plus_seconds(throttle::HOLD_WAIT), hold: true },
+            })
+        };
+        MethodKind::ALL.into_iter().filter_map(pause).collect()
+    }
+
+    /// What a wrong proof is charged with, on the condition that nobody else wrote the lane.
+    pub fn wrong(&self, kind: MethodKind, now: Timestamp) -> Option<ThrottleLane> {
+        let next = throttle::applies(kind).then(|| self.state.after_wrong(kind, self.cost, now))?;
+        Some(self.written(&next, self.row.seen_at))
+    }
+
+    /// What a right proof of the owner writes. Of a method whose codes are guessed always something, so that it cannot slip past
+    /// a pause that began meanwhile.
+    pub fn right(&self, kind: MethodKind, now: Timestamp) -> Option<ThrottleLane> {
+        let stale = self.row.seen_at.is_some_and(|seen| now >= seen.plus_seconds(NOTED));
+        let writes = throttle::applies(kind) || self.counting || stale;
+        writes.then(|| self.written(&self.state.after_right(kind, now), self.row.seen_at.map(|_| now)))
+    }
+
+    /// What the first proof of a pending factor writes.
+    pub fn enrolled(&self, kind: MethodKind) -> Option<ThrottleLane> {
+        throttle::applies(kind).then(|| self.written(&self.state.after_enrolled(kind), None))
+    }
+
+    /// The device that becomes known by a right proof.
+    pub fn device(&self) -> Option<(String, DeviceChange)> {
+        self.device.clone()
+    }
+
+    fn written(&self, next: &Throttle, seen_at: Option<Timestamp>) -> ThrottleLane {
+        let state = serde_json::to_string(next).expect("a state is JSON");
+        ThrottleLane { state, seen_at, paused_until: next.stopped_until(self.cost), ..self.row.clone() }
     }
 }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::limits::{from_row, to_row};
+use super::limits::{Pause, counted, lane_of};
+use super::start::StartError;
 use crate::clock::Clock;
 use crate::model::{
-    Actor, ApiKey, Event, Factor, Id, Kind, MethodKind, Mode, Moment, Outcome, RecoveryStatus, RecoverySummary,
-    RelyingParty, Rng, Scope, Timestamp, User,
+    Actor, ApiKey, Event, Factor, Id, Kind, MethodKind, Mode, Moment, RecoveryStatus, RecoverySummary, RelyingParty,
+    Rng, Scope, User,
 };
-use crate::store::{self, Store, ThrottleChange};
+use crate::policy::throttle;
+use crate::store::{self, Store};
 use crate::token;
 use crate::vault::token_hash;
 
@@ -23,6 +25,12 @@ pub enum OperatorError {
     /// There is no such thing.
     #[error("no {0} of that name or id")]
     Unknown(&'static str),
+    /// It may not be done now.
+    #[error("{0}")]
+    Refused(String),
+    /// The keys do not open.
+    #[error(transparent)]
+    Keys(#[from] StartError),
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -58,8 +66,10 @@ pub struct UserState {
     pub factors: Vec<Factor>,
     /// Recovery codes.
     pub recovery: RecoverySummary,
-    /// Methods whose guessing pauses.
-    pub paused: Vec<(MethodKind, Timestamp)>,
+    /// Methods whose guessing pauses for browsers that never passed.
+    pub paused: Vec<Pause>,
+    /// Devices that passed and have budgets of their own.
+    pub devices: usize,
 }
 
 /// The operator's hands.
@@ -102,14 +112,14 @@ impl Operator {
         if rp.origins.is_empty() {
             return Err(OperatorError::Argument("--origin", "expected at least one".to_owned()));
         }
-        match self.store.create_relying_party(&rp).await {
+        let event = self.event(&at, &rp.id, "relying_party.created", None);
+        match self.store.create_relying_party(&rp, &event).await {
             Ok(()) => {}
             Err(store::Error::Conflict(_)) => {
                 return Err(OperatorError::Argument("--name", format!("{} is taken", rp.name)));
             }
             Err(error) => return Err(error.into()),
         }
-        self.store.record(&self.event(&at, &rp.id, "relying_party.created", None)).await?;
         Ok(rp)
     }
 
@@ -149,8 +159,8 @@ impl Operator {
             expires_at: lifetime_seconds.map(|s| at.now.plus_seconds(s)),
             revoked_at: None,
         };
-        self.store.create_api_key(&key, &token_hash(&secret)).await?;
-        self.store.record(&self.event(&at, &rp.id, "api_key.created", None)).await?;
+        let event = self.event(&at, &rp.id, "api_key.created", None);
+        self.store.create_api_key(&key, &token_hash(&secret), &event).await?;
         Ok(NewKey { key, secret: secret.to_string() })
     }
 
@@ -165,12 +175,10 @@ impl Operator {
         let id = Id::parse(Kind::ApiKey, id).ok_or(OperatorError::Unknown("API key"))?;
         let key =
             self.store.api_keys().await?.into_iter().find(|k| k.id == id).ok_or(OperatorError::Unknown("API key"))?;
-        match self.store.revoke_api_key(&id, at.now).await {
-            Ok(()) => self.store.record(&self.event(&at, &key.rp_id, "api_key.revoked", None)).await?,
-            Err(store::Error::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
+        match self.store.revoke_api_key(&id, &self.event(&at, &key.rp_id, "api_key.revoked", None)).await {
+            Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
     /// A relying party for the demo: made, or brought to these addresses, with one fresh key and every earlier one revoked.
@@ -180,62 +188,61 @@ impl Operator {
             Some(rp) => {
                 let origins = new.origins.iter().map(|o| origin(o)).collect::<Result<Vec<_>, _>>()?;
                 let return_urls = new.return_urls.iter().map(|u| return_url(u)).collect::<Result<Vec<_>, _>>()?;
-                self.store.set_addresses(&rp.id, &origins, &return_urls).await?;
+                let event = self.event(&at, &rp.id, "relying_party.changed", None);
+                self.store.set_addresses(&rp.id, &origins, &return_urls, &event).await?;
                 rp
             }
             None => self.create_relying_party(new).await?,
         };
-        self.store.revoke_api_keys_of(&rp.id, at.now).await?;
+        self.store.revoke_api_keys_of(&rp.id, &self.event(&at, &rp.id, "api_key.all_revoked", None)).await?;
         self.create_key(&rp, Scope::ALL.to_vec(), None).await
     }
 
     /// What may be shown of a user.
     pub async fn show_user(&self, rp: &RelyingParty, user_id: &str) -> Result<UserState, OperatorError> {
         let at = self.moment();
-        let throttles = self.store.throttles(&rp.id, user_id).await?;
+        let lanes = self.store.throttles(&rp.id, user_id).await?;
+        let factors = self.store.factors(&rp.id, user_id, at.now).await?;
         Ok(UserState {
             user: self.store.user(&rp.id, user_id).await?,
-            factors: self.store.factors(&rp.id, user_id, at.now).await?,
             recovery: self.store.recovery_summary(&rp.id, user_id, RecoveryStatus::Active).await?,
-            paused: throttles.into_iter().filter_map(|(k, s)| Some((k, from_row(s).paused(at.now)?))).collect(),
+            paused: lane_of(&lanes, &factors, None, at.now)?.paused(at.now),
+            devices: lanes.iter().filter(|l| l.seen_at.is_some_and(|seen| throttle::is_known(seen, at.now))).count(),
+            factors,
         })
     }
 
-    /// Ends every pause of a user; tells which methods were paused.
+    /// Ends every pause and hold of a user and fills the budgets; tells of which methods wrong proofs were counted.
     pub async fn unlock_user(&self, rp: &RelyingParty, user_id: &str) -> Result<Vec<MethodKind>, OperatorError> {
         let at = self.moment();
-        loop {
-            let throttles = self.store.throttles(&rp.id, user_id).await?;
-            let unlocked: Vec<_> = throttles
-                .into_iter()
-                .map(|(method, state)| ThrottleChange { method, state: to_row(from_row(state).unlocked()) })
-                .collect();
-            let event = self.event(&at, &rp.id, "user.unlocked", Some(user_id));
-            match self.store.set_throttles(&rp.id, user_id, &unlocked, &event).await {
-                Ok(()) => return Ok(unlocked.into_iter().map(|c| c.method).collect()),
-                Err(store::Error::Conflict(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
+        let counted = counted(&self.store.throttles(&rp.id, user_id).await?)?;
+        self.store.clear_throttles(&rp.id, user_id, &self.event(&at, &rp.id, "user.unlocked", Some(user_id))).await?;
+        Ok(counted)
+    }
+
+    /// Removes a user's factors and recovery codes, ends the sessions and open challenges, forgets the devices and ends every
+    /// pause and hold; tells which factors there were.
+    pub async fn reset_user(&self, rp: &RelyingParty, user_id: &str) -> Result<Vec<Factor>, OperatorError> {
+        let at = self.moment();
+        let factors = self.store.factors(&rp.id, user_id, at.now).await?;
+        if factors.is_empty() && self.store.user(&rp.id, user_id).await?.is_none() {
+            return Err(OperatorError::Unknown("user"));
         }
+        self.store.reset_user(&rp.id, user_id, &self.event(&at, &rp.id, "user.reset", Some(user_id))).await?;
+        Ok(factors)
+    }
+
+    /// Writes down for every relying party that an older database has taken this one's place.
+    pub async fn note_restoration(&self) -> Result<(), OperatorError> {
+        let at = self.moment();
+        for rp in self.store.relying_parties().await? {
+            self.store.record(&self.event(&at, &rp.id, "database.restored", None)).await?;
+        }
+        Ok(())
     }
 
     fn event(&self, at: &Moment<'_>, rp: &Id, kind: &'static str, user_id: Option<&str>) -> Event {
-        Event {
-            id: Id::new(Kind::Event, at),
-            rp_id: rp.clone(),
-            at: at.now,
-            kind,
-            actor: Actor::Operator,
-            user_id: user_id.map(str::to_owned),
-            method: None,
-            factor_id: None,
-            challenge_id: None,
-            session_id: None,
-            outcome: Outcome::Success,
-            reason: None,
-            client: None,
-            request_id: None,
-        }
+        Event { user_id: user_id.map(str::to_owned), ..Event::new(at, rp, kind, Actor::Operator) }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Caller, Clash, Ending, Engine, Error, Gone};
 use crate::methods::Shown;
 use crate::model::{Factor, Id, MethodKind, Moment, Outcome, Prompt, Timestamp};
+use crate::policy::throttle;
 use crate::store::{self, Contest, NewFactor};
 
 /// How long a pending factor lives, in seconds.
@@ -108,7 +109,13 @@ pub(super) fn check_counts(factors: &[Factor], kind: MethodKind, now: Timestamp)
     if let Some(wait) = first_end(&|_| true, PENDING) {
         return Err(Error::Busy(wait));
     }
-    if factors.iter().filter(|f| f.kind == kind && f.is_active()).count() >= ACTIVE {
+    check_active(factors, kind)
+}
+
+/// Whether another factor of this kind may become active. Of apps parallel proofs cannot each be the last: they write one lane.
+pub(super) fn check_active(factors: &[Factor], kind: MethodKind) -> Result<(), Error> {
+    let most = if kind == MethodKind::Totp { throttle::MOST_APPS } else { ACTIVE };
+    if factors.iter().filter(|f| f.kind == kind && f.is_active()).count() >= most {
         return Err(Error::Invalid { param: "type", why: "the user has as many factors of this type as there may be" });
     }
     Ok(())

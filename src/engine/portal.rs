@@ -96,8 +96,10 @@ impl Engine {
             factor_id: None,
         };
         let view = PortalView { portal, link_token, client_token: client_token.text() };
+        let mut event = self.event(&at, caller, "portal_session.created", Some(&view.portal.user_id));
+        event.session_id = view.portal.session_id.clone();
         let store = self.keeping(&at, caller, &view.portal.user_id, Ending::Visit(&view));
-        store.create_portal_session(&view.portal).await?;
+        store.create_portal_session(&view.portal, &event).await?;
         Ok(view)
     }
 
@@ -297,6 +299,14 @@ impl Opened {
         match self {
             Opened::Challenge(c, _) => c.expires_at,
             Opened::Portal(p, _) => p.expires_at,
+        }
+    }
+
+    /// Whose it is.
+    pub fn user_id(&self) -> &str {
+        match self {
+            Opened::Challenge(c, _) => &c.user_id,
+            Opened::Portal(p, _) => &p.user_id,
         }
     }
 

@@ -29,14 +29,15 @@ impl Engine {
         }
         let codes = recovery_code::new_codes(&at);
         let salt = at.random::<{ recovery_code::SALT }>().to_vec();
+        let pepper = self.vault.current_pepper(at.now);
         let unused = {
             let (vault, codes, salt) = (Arc::clone(&self.vault), codes.clone(), salt.clone());
-            let hash = move |code: &Zeroizing<String>| recovery_code::hash(&*vault, &salt, code).map(|h| h.to_vec());
+            let hash =
+                move |code: &Zeroizing<String>| recovery_code::hash(&*vault, pepper, &salt, code).map(|h| h.to_vec());
             self.costly(move || codes.iter().map(hash).collect::<Option<Vec<_>>>()).await?
         };
         let unused = unused.ok_or(Error::Store(store::Error::Corrupt("key_ring")))?;
-        let set =
-            RecoverySet { id: Id::new(Kind::RecoverySet, &at), salt, pepper: self.vault.current_pepper(), unused };
+        let set = RecoverySet { id: Id::new(Kind::RecoverySet, &at), salt, pepper, unused };
         let event = self.event(&at, caller, "recovery_codes.created", Some(user_id));
         let confirmed = !require_confirmation;
         let status = if confirmed { RecoveryStatus::Active } else { RecoveryStatus::Unconfirmed };

@@ -207,7 +207,7 @@ impl Engine {
         let session = if text.starts_with("st_") {
             self.store.session_by_token(rp, &token_hash(text)).await?
         } else {
-            let claims = self.signer.read(text, at.now).ok();
+            let claims = self.read_token(at, text).await?;
             match claims.and_then(|c| Id::parse(Kind::Session, &c.sid)) {
                 Some(id) => self.store.session(rp, &id).await?,
                 None => None,

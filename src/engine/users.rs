@@ -1,8 +1,8 @@
 //! What the engine knows of a user: shown, written, erased.
 
-use super::limits::paused;
+use super::limits::{Pause, lane_of};
 use super::{Caller, Engine, Error, unnamed};
-use crate::model::{Acr, Factor, MethodKind, RecoverySummary, Timestamp, User};
+use crate::model::{Acr, Factor, RecoverySummary, User};
 use crate::policy::assurance;
 
 /// A user with everything that may be shown.
@@ -13,8 +13,8 @@ pub struct UserView {
     pub factors: Vec<Factor>,
     /// Recovery codes.
     pub recovery: RecoverySummary,
-    /// Methods whose guessing pauses, and until when.
-    pub paused: Vec<(MethodKind, Timestamp)>,
+    /// Methods whose guessing pauses for browsers that never passed.
+    pub paused: Vec<Pause>,
     /// The strongest that the user can prove.
     pub highest_acr: Option<Acr>,
 }
@@ -26,7 +26,7 @@ impl Engine {
         let dossier = self.store.dossier(&caller.rp.id, user_id, at.now).await?;
         Ok(UserView {
             recovery: dossier.recovery.unwrap_or(RecoverySummary::NONE),
-            paused: paused(&dossier, at.now),
+            paused: lane_of(&dossier.throttles, &dossier.factors, None, at.now)?.paused(at.now),
             highest_acr: assurance::highest(dossier.factors.iter().filter(|f| f.is_active()).map(|f| f.kind)),
             user: dossier.user.unwrap_or_else(|| unnamed(&at, user_id)),
             factors: dossier.factors,

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
+use super::challenge::is_open;
 use super::error::reason;
-use super::limits::{change, throttle_of};
-use super::{Answered, Caller, Clash, Ending, Engine, Error, Gone, Issued, Known, prompt_row, unnamed};
-use crate::methods::{Answer, Exam, Fault, Parties, Proven, Refusal, Spent};
+use super::limits::{Lane, device_of, judged, lane_of};
+use super::{Answered, Caller, Ending, Engine, Error, Issued, Known, unnamed};
+use crate::methods::{Answer, Exam, Fault, Held, Parties, Proven, Refusal, Spent};
 use crate::model::{
-    Challenge, ChallengeStatus, Event, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof, RecoverySet,
-    RecoveryStatus, Timestamp,
+    Challenge, ChallengeStatus, Details, Event, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof, RecoverySet,
+    RecoveryStatus,
 };
 use crate::policy::requirement;
-use crate::policy::throttle::{Side, Throttle};
 use crate::store::{self, ChallengeChange, Contest, Dossier, FactorChange, Settlement};
 use crate::vault::token_hash;
 
@@ -61,7 +63,7 @@ pub(super) struct Case {
     pub fresh: bool,
     pub parties: Parties,
     pub factors: Vec<Factor>,
-    pub throttle: Option<Throttle>,
+    pub lane: Lane,
     pub prompt: Option<Prompt>,
     pub recovery: Option<RecoverySet>,
 }
@@ -69,6 +71,16 @@ pub(super) struct Case {
 impl Engine {
     /// Judges a response to an open challenge.
     pub async fn verify(
+        &self,
+        caller: &Caller,
+        id: &Id,
+        given: &Given,
+        delivery: Delivery,
+    ) -> Result<Verdict, Answered> {
+        judged(given.kind, self.verify_in_rounds(caller, id, given, delivery).await)
+    }
+
+    async fn verify_in_rounds(
         &self,
         caller: &Caller,
         id: &Id,
@@ -148,7 +160,7 @@ impl Engine {
     ) -> Result<Case, Error> {
         let (terms, kind) = (&challenge.terms, given.kind);
         is_open(&challenge, at.now)?;
-        let throttle = throttle_of(&dossier, kind);
+        let lane = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, &challenge), at.now)?;
         let Dossier { user, mut factors, prompts, recovery, .. } = dossier;
         factors.retain(|f| f.kind == kind && f.is_active());
         let has_codes =
@@ -163,9 +175,7 @@ impl Engine {
             }
         }
         self.methods.of(kind).check_form(&given.answer)?;
-        if let Some(until) = throttle.as_ref().and_then(|t| t.paused(at.now)) {
-            return Err(Error::Paused(until.seconds_after(at.now)));
-        }
+        lane.check(kind, at.now)?;
         let prompt = prompts.into_iter().find(|p| p.method == kind && at.now < p.expires_at);
         if let Some(sent_to) = prompt.as_ref().and_then(|p| p.factor_id.as_ref()) {
             factors.retain(|f| f.id == *sent_to);
@@ -174,9 +184,10 @@ impl Engine {
             true => self.store.recovery_set(&caller.rp.id, &challenge.user_id).await?,
             false => None,
         };
+        self.know_pepper(recovery.as_ref()).await?;
         let user = user.unwrap_or_else(|| unnamed(at, &challenge.user_id));
         let parties = self.parties(&caller.rp, user, String::new());
-        Ok(Case { challenge, fresh: false, parties, factors, throttle, prompt, recovery })
+        Ok(Case { challenge, fresh: false, parties, factors, lane, prompt, recovery })
     }
 
     /// Judges, settles, and lets the verdict leave.
@@ -188,37 +199,40 @@ impl Engine {
         given: &Given,
         delivery: Delivery,
     ) -> Result<Verdict, Answered> {
-        match self.judge(at, caller, &case, given).await? {
+        let user_id = &case.challenge.user_id;
+        let state = self.open_prompt(at, caller, user_id, case.prompt.as_ref()).await?;
+        let held = self.open_factors(at, caller, case.factors.clone()).await?;
+        let closed = held.is_empty() && !case.factors.is_empty();
+        let why = |refusal| if closed { "factor_unreadable" } else { reason(refusal) };
+        match self.judge(at, &case, given, held, state).await? {
             Ok(proven) => match self.settle_right(at, caller, &case, given, proven, delivery).await {
                 Err(Error::Store(store::Error::Conflict(contest))) => match contest {
-                    Contest::Prompt => self.settle_refused(at, caller, &case, given, Refusal::Replayed).await,
+                    Contest::Prompt => self.settle_refused(at, caller, &case, given, Refusal::Replayed, why).await,
                     Contest::RecoveryCode => {
-                        self.settle_refused(at, caller, &case, given, Refusal::Wrong(Fault::Code)).await
+                        self.settle_refused(at, caller, &case, given, Refusal::Wrong(Fault::Code), why).await
                     }
                     other => Err(store::Error::Conflict(other).into()),
                 },
                 settled => Ok(settled?),
             },
-            Err(refusal) => self.settle_refused(at, caller, &case, given, refusal).await,
+            Err(refusal) => self.settle_refused(at, caller, &case, given, refusal, why).await,
         }
     }
 
     async fn judge(
         &self,
         at: &Moment<'_>,
-        caller: &Caller,
         case: &Case,
         given: &Given,
+        held: Vec<Held>,
+        state: Option<Zeroizing<Vec<u8>>>,
     ) -> Result<Result<Proven, Refusal>, Error> {
-        let rp = &caller.rp.id;
-        let state =
-            case.prompt.as_ref().map(|p| self.vault.open(prompt_row(rp, &case.challenge.user_id, &p.id), &p.sealed));
         let exam = Exam {
             now: at.now,
             parties: case.parties.clone(),
             owner: case.challenge.id.clone(),
-            held: case.factors.iter().cloned().filter_map(|f| self.open(rp, f)).collect(),
-            state: state.and_then(Result::ok),
+            held,
+            state,
             recovery: case.recovery.clone(),
             answer: given.answer.clone(),
             keyed: self.vault.clone(),
@@ -263,9 +277,11 @@ impl Engine {
         let mut event = self.verdict_event(at, caller, case, given, "verification.succeeded");
         event.factor_id = proof.factor_id.clone();
         event.session_id = issued.as_ref().map(|i| i.new.session.id.clone());
+        event.reason = moved_backup(&case.factors, &proven.spent).then_some("backup_state_changed");
 
         let settlement = Settlement {
-            throttle: change(given.kind, case.throttle.as_ref(), |t| t.after_right(Side::Challenge)),
+            throttle: case.lane.right(given.kind, at.now),
+            device: case.lane.device(),
             challenge: match case.fresh {
                 true => ChallengeChange::Create(Box::new(approved.clone())),
                 false => ChallengeChange::Approve(challenge.id.clone(), proof, code_kept),
@@ -289,7 +305,7 @@ impl Engine {
             },
             false => Ending::Verified(&verdict),
         };
-        self.keeping(at, caller, &challenge.user_id, ending).settle(settlement).await?;
+        self.settle(&self.keeping(at, caller, &challenge.user_id, ending), settlement).await?;
         signed?;
         Ok(verdict)
     }
@@ -303,6 +319,7 @@ impl Engine {
         case: &Case,
         given: &Given,
         refusal: Refusal,
+        why: impl Fn(Refusal) -> &'static str,
     ) -> Result<Verdict, Answered> {
         let wrong = matches!(refusal, Refusal::Wrong(_));
         if !wrong && refusal != Refusal::Replayed {
@@ -310,11 +327,10 @@ impl Engine {
         }
         let mut event = self.verdict_event(at, caller, case, given, "verification.failed");
         event.outcome = Outcome::Failure;
-        event.reason = Some(reason(refusal));
+        event.reason = Some(why(refusal));
         let burns = given.kind == MethodKind::Webauthn;
         let mut settlement = Settlement {
-            throttle: change(given.kind, case.throttle.as_ref(), |t| t.after_wrong(Side::Challenge, at.now))
-                .filter(|_| wrong),
+            throttle: case.lane.wrong(given.kind, at.now).filter(|_| wrong),
             challenge: match case.fresh {
                 true => ChallengeChange::None,
                 false => ChallengeChange::Charge(case.challenge.id.clone(), case.challenge.attempts_left),
@@ -325,10 +341,10 @@ impl Engine {
         let left = case.challenge.attempts_left - 1;
         let refused = Answered { error: Error::Refused(refusal), attempts_left: (!case.fresh).then_some(left) };
         let store = self.keeping(at, caller, &case.challenge.user_id, Ending::Refused(&refused));
-        match store.settle(settlement.clone()).await {
+        match self.settle(&store, settlement.clone()).await {
             Err(store::Error::Conflict(Contest::Prompt)) => {
                 settlement.prompt = None;
-                store.settle(settlement).await?;
+                self.settle(&store, settlement).await?;
             }
             settled => settled?,
         }
@@ -359,15 +375,11 @@ impl Engine {
     }
 }
 
-/// Whether a challenge may still be answered.
-pub(super) fn is_open(challenge: &Challenge, now: Timestamp) -> Result<(), Error> {
-    match challenge.status_at(now) {
-        ChallengeStatus::Pending => Ok(()),
-        ChallengeStatus::Expired => Err(Error::Gone(Gone::Challenge)),
-        ChallengeStatus::Approved | ChallengeStatus::Denied | ChallengeStatus::Cancelled => {
-            Err(Error::Clash(Clash::ChallengeNotPending))
-        }
-    }
+/// Whether a passkey began or ceased to be backed up since it was last used (WebAuthn L3, 7.2).
+fn moved_backup(factors: &[Factor], spent: &Spent) -> bool {
+    let Spent::Credential { factor, details: Details::Webauthn(new), .. } = spent else { return false };
+    let before = factors.iter().find(|f| f.id == *factor).map(|f| &f.details);
+    matches!(before, Some(Details::Webauthn(old)) if old.backed_up != new.backed_up)
 }
 
 fn nothing(caller: &Caller, challenge: &Challenge, event: Event) -> Settlement {
@@ -376,6 +388,7 @@ fn nothing(caller: &Caller, challenge: &Challenge, event: Event) -> Settlement {
         user_id: challenge.user_id.clone(),
         at: event.at,
         throttle: None,
+        device: None,
         challenge: ChallengeChange::None,
         prompt: None,
         factor: None,

@@ -89,8 +89,8 @@ impl Pass {
 impl FromRequestParts<App> for Pass {
     type Rejection = Refused;
 
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Pass, Refused> {
-        let token = token(&parts.headers).ok_or(Refused::from(problem::API_KEY_INVALID))?.to_owned();
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Pass, Refused> {
+        let token = token(&parts.headers).ok_or_else(|| denied(parts, app))?.to_owned();
         Ok(Pass { token, parts: parts.clone() })
     }
 }
@@ -110,7 +110,7 @@ impl FromRequestParts<App> for Bearer {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Bearer, Refused> {
-        let token = token(&parts.headers).ok_or(Refused::from(problem::API_KEY_INVALID))?.to_owned();
+        let token = token(&parts.headers).ok_or_else(|| denied(parts, app))?.to_owned();
         bearer(&token, parts, app, Named::Nothing).await
     }
 }
@@ -118,6 +118,7 @@ impl FromRequestParts<App> for Bearer {
 async fn bearer(token: &str, parts: &Parts, app: &App, named: Named<'_>) -> Result<Bearer, Refused> {
     let request_id = request_id(parts);
     if token.starts_with("ct_") {
+        app.flood.visit(app.client_address(parts))?;
         let opened = app.engine.by_client_token(token).await?.ok_or(Refused::from(problem::CLIENT_TOKEN_INVALID))?;
         check_origin(&parts.headers, &app.engine.origins(opened.rp()))?;
         let caller = browser(Arc::clone(opened.rp()), &opened, request_id, client(parts, app));
@@ -125,13 +126,18 @@ async fn bearer(token: &str, parts: &Parts, app: &App, named: Named<'_>) -> Resu
         return Ok(Bearer::Browser(caller, opened));
     }
     if !token.starts_with("sk_") {
-        return Err(problem::API_KEY_INVALID.into());
+        return Err(denied(parts, app));
     }
     let found = app.engine.by_api_key(token, named).await?;
-    let (key, rp, known) = found.ok_or(Refused::from(problem::API_KEY_INVALID))?;
+    let (key, rp, known) = found.ok_or_else(|| denied(parts, app))?;
     let once = once(parts);
     let caller = Caller { rp: Arc::new(rp), actor: Actor::Server, portal: None, request_id, client: None, known, once };
     Ok(Bearer::Server(Server { caller, scopes: key.scopes }))
+}
+
+/// No key of ours; an address that shows such too often is told to wait.
+fn denied(parts: &Parts, app: &App) -> Refused {
+    app.flood.denied(app.client_address(parts), problem::API_KEY_INVALID)
 }
 
 /// A person behind a browser.
@@ -157,7 +163,7 @@ pub fn request_id(parts: &Parts) -> String {
 pub fn client(parts: &Parts, app: &App) -> Client {
     let user_agent = parts.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
     Client {
-        ip: app.client_address(parts),
+        ip: app.client_address(parts).map(|ip| ip.to_string()),
         user_agent: user_agent.map(|text| text.chars().filter(|c| !c.is_control()).take(256).collect()),
         device: None,
     }

@@ -3,11 +3,15 @@
 mod api;
 mod auth;
 mod body;
+mod flood;
 mod idempotency;
 mod pages;
 pub mod problem;
+mod scrape;
 mod server;
+mod trace;
 
+pub use scrape::router as metrics_router;
 pub use server::{Gate, serve};
 
 use std::net::{IpAddr, SocketAddr};
@@ -22,9 +26,11 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
 
 use crate::engine::Engine;
 use crate::model::{Id, Kind};
+use flood::Flood;
 use problem::Refused;
 
 /// A request takes no longer than this; gateways have ten seconds of it.
@@ -36,6 +42,7 @@ pub struct App {
     /// The engine.
     pub engine: Arc<Engine>,
     settings: Arc<Settings>,
+    flood: Arc<Flood>,
 }
 
 /// What HTTP itself is told.
@@ -46,6 +53,8 @@ pub struct Settings {
     pub development: bool,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Metrics have a listener of their own.
+    pub metrics_elsewhere: bool,
     /// Set when the process is about to end: it is no longer ready, though it still serves.
     pub draining: Arc<AtomicBool>,
 }
@@ -59,7 +68,9 @@ pub struct RequestId(pub String);
 impl App {
     /// Around an engine.
     pub fn new(engine: Arc<Engine>, settings: Settings) -> App {
-        App { engine, settings: Arc::new(settings) }
+        let clock = Arc::clone(&engine);
+        let flood = Arc::new(Flood::new(move || clock.moment().now));
+        App { engine, settings: Arc::new(settings), flood }
     }
 
     /// Whether new work should come here.
@@ -72,13 +83,17 @@ impl App {
         self.settings.secure
     }
 
+    /// Whether this is a proxy whose word counts.
+    fn trusts(&self, ip: &IpAddr) -> bool {
+        self.settings.trusted_proxies.iter().any(|net| net.contains(ip))
+    }
+
     /// The address of the browser: the socket's, or what a trusted proxy says of it. Entries that a client wrote itself stand
     /// left of the proxy's own and are never reached.
-    fn client_address(&self, parts: &Parts) -> Option<String> {
+    fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let socket = parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip();
-        let trusted = |ip: &IpAddr| self.settings.trusted_proxies.iter().any(|net| net.contains(ip));
-        if !trusted(&socket) {
-            return Some(socket.to_string());
+        if !self.trusts(&socket) {
+            return Some(socket);
         }
         let forwarded = parts.headers.get_all(HeaderName::from_static("x-forwarded-for"));
         let hops: Vec<IpAddr> = forwarded
@@ -87,7 +102,7 @@ impl App {
             .flat_map(|v| v.split(','))
             .filter_map(|a| a.trim().parse().ok())
             .collect();
-        Some(hops.into_iter().rev().find(|ip| !trusted(ip)).unwrap_or(socket).to_string())
+        Some(hops.into_iter().rev().find(|ip| !self.trusts(ip)).unwrap_or(socket))
     }
 }
 
@@ -96,7 +111,7 @@ pub fn router(app: App) -> Router {
     let (api, document) = api::router();
     let routes = api
         .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
-        .merge(pages::router(app.settings.development))
+        .merge(pages::router(&app, app.settings.development))
         .merge(api::around(document, app.settings.development))
         .fallback(|| async { Refused::from(problem::NOT_FOUND) })
         .method_not_allowed_fallback(|| async { Refused::from(problem::HTTP_METHOD_UNSUPPORTED) });
@@ -122,13 +137,13 @@ async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Resp
         request.headers().get(REQUEST_ID).and_then(|v| v.to_str().ok()).filter(|v| is_sane(v)).map(str::to_owned);
     let id = given.unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
     request.extensions_mut().insert(RequestId(id.clone()));
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let trace = trace::Trace::begin(&request, &id);
     // A task of its own: a caller that hangs up does not stop what it began, such as the settling of a text that is on its way.
-    let response = tokio::spawn(next.run(request)).await;
+    let response = tokio::spawn(next.run(request).instrument(trace.span.clone())).await;
     let response = response
         .unwrap_or_else(|_| axum::response::IntoResponse::into_response(Refused::from(problem::STORE_UNAVAILABLE)));
     let mut response = problem::complete(response, app.engine.issuer(), &id);
-    tracing::info!(%method, path, status = response.status().as_u16(), request_id = id, "request");
+    trace.end(&response);
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &'static str| {
         headers.entry(name).or_insert(HeaderValue::from_static(value));

@@ -69,6 +69,8 @@ pub struct Code {
 }
 
 const SOMETHING: &str = "Something went wrong. Go back and try again.";
+/// What a hold says: the code is that of a pause.
+pub const ON_HOLD: &str = "Your second step is on hold. Use another way, or contact support.";
 const OURS: &str = "Something went wrong on our side. Nothing was changed. Try again in a minute.";
 
 macro_rules! codes {
@@ -186,6 +188,12 @@ impl From<&Error> for Refused {
             Error::Refused(Refusal::PhoneNotAllowed) => PHONE_NOT_ALLOWED.into(),
             Error::Refused(Refusal::NotAllowed) | Error::MethodNotAllowed => METHOD_NOT_ALLOWED.into(),
             Error::Paused(seconds) => Refused { retry_after: Some(seconds), ..METHOD_PAUSED.into() },
+            Error::OnHold(seconds) => Refused {
+                code: Code { user_message: ON_HOLD, ..METHOD_PAUSED },
+                detail: "On hold until another of the user's factors is right, or support unlocks or resets the user",
+                retry_after: Some(seconds),
+                ..METHOD_PAUSED.into()
+            },
             Error::SendLimited(seconds) => Refused { retry_after: Some(seconds), ..SEND_LIMITED.into() },
             Error::Busy(seconds) => Refused { retry_after: Some(seconds), ..RATE_LIMITED.into() },
             Error::Undelivered => DELIVERY_UNAVAILABLE.into(),
@@ -275,6 +283,7 @@ mod tests {
             (Error::Refused(Refusal::NotAllowed), 422, "method_not_allowed"),
             (Error::MethodNotAllowed, 422, "method_not_allowed"),
             (Error::Paused(30), 429, "method_paused"),
+            (Error::OnHold(86_400), 429, "method_paused"),
             (Error::SendLimited(30), 429, "send_limited"),
             (Error::Busy(1), 429, "rate_limited"),
             (Error::Undelivered, 503, "delivery_unavailable"),

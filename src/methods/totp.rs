@@ -17,6 +17,8 @@ const SECRET: usize = 20;
 pub const PERIOD: i64 = 30;
 /// Digits of a code.
 pub const DIGITS: u8 = 6;
+/// Steps whose codes are right at a time: this one and those before it.
+pub const ACCEPTED: i64 = 2;
 /// Longest issuer and account in the otpauth address, in characters: the QR symbol stays readable.
 const LONGEST_NAME: usize = 64;
 
@@ -106,7 +108,7 @@ fn matching_step(secret: &[u8], code: &str, now: Timestamp) -> Option<i64> {
     let step = now.seconds().max(0) / PERIOD;
     let matches = |step: i64| code_at(secret, Timestamp::from_seconds(step * PERIOD)).as_bytes().ct_eq(code.as_bytes());
     let mut found = 0;
-    for candidate in [(step - 1).max(0), step] {
+    for candidate in (step - ACCEPTED + 1).max(0)..=step {
         found.conditional_assign(&candidate, matches(candidate));
     }
     (found > 0).then_some(found)

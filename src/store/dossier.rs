@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use sqlx::{AssertSqlSafe, FromRow};
 
-use super::{Error, Result, Store, ThrottleState, json};
+use super::{Error, Result, Store, ThrottleLane, json};
 use crate::model::{
     ApiKey, Challenge, Factor, Id, MethodKind, Mode, Prompt, RecoveryStatus, RecoverySummary, RelyingParty, Timestamp,
     User,
@@ -17,8 +17,8 @@ pub struct Dossier {
     pub user: Option<User>,
     /// Live factors, active and pending, oldest first.
     pub factors: Vec<Factor>,
-    /// Throttles that were ever charged.
-    pub throttles: Vec<(MethodKind, ThrottleState)>,
+    /// Lanes that were ever written.
+    pub throttles: Vec<ThrottleLane>,
     /// Recovery codes: the active set, else the unconfirmed one.
     pub recovery: Option<RecoverySummary>,
     /// What is awaited for the challenge that was asked for.
@@ -54,8 +54,8 @@ macro_rules! parts_of {
                sealed as x, sealed as y, sealed as z
              from factors where rp_id = ", $rp, " and user_id = ", $user, " and (activated_at is not null or expires_at > $3)
              union all
-             select 2, method, null, null, null, null, version, wrong, enrolment_wrong, paused_until, null, null, null, null, null
-             from throttles where rp_id = ", $rp, " and user_id = ", $user, "
+             select 2, lane, state, null, null, null, version, seen_at, paused_until, null, null, null, null, null, null
+             from throttle_lanes where rp_id = ", $rp, " and user_id = ", $user, "
              union all
              select 3, user_id, display_name, login_hint, locale, null, created_at, null, null, null, null, null, handle, null, null
              from users where rp_id = ", $rp, " and user_id = ", $user, "
@@ -245,15 +245,15 @@ impl PartRow {
         })
     }
 
-    fn throttle(self) -> Result<(MethodKind, ThrottleState)> {
-        const TABLE: &str = "throttles";
-        let state = ThrottleState {
+    fn throttle(self) -> Result<ThrottleLane> {
+        const TABLE: &str = "throttle_lanes";
+        Ok(ThrottleLane {
+            lane: there(self.a, TABLE)?,
             version: there(self.k, TABLE)?,
-            wrong: there(self.l, TABLE)?,
-            enrolment_wrong: there(self.m, TABLE)?,
-            paused_until: self.n.map(Timestamp),
-        };
-        Ok((there(self.a.as_deref().and_then(MethodKind::parse), TABLE)?, state))
+            state: there(self.b, TABLE)?,
+            seen_at: self.l.map(Timestamp),
+            paused_until: self.m.map(Timestamp),
+        })
     }
 
     fn user(self) -> Result<User> {

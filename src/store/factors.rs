@@ -4,6 +4,8 @@ use sqlx::FromRow;
 
 use super::challenges::put_prompt;
 use super::events::append;
+use super::journal::{Note, Noting};
+use super::recovery::dying_sets;
 use super::{Contest, Error, Result, Store, json, text, won};
 use crate::model::{Details, Event, Factor, Id, MethodKind, Prompt, Timestamp};
 
@@ -232,7 +234,9 @@ impl Store {
                  is null",
                 now, rp.as_str(), &user_id, id.as_str()
             };
+            let mut notes = vec![Note::Factor(id.as_str().to_owned())];
             if left == 0 {
+                notes.extend(dying_sets!(conn, rp.as_str(), &user_id));
                 for statement in [
                     "delete from recovery_codes where rp_id = $1 and user_id = $2",
                     "delete from recovery_sets where rp_id = $1 and user_id = $2",
@@ -241,7 +245,7 @@ impl Store {
                 }
             }
             append!(conn, &event);
-            Ok(())
+            conn.note(notes).await
         })
     }
 }

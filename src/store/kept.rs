@@ -7,7 +7,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, FromRow};
 
-use super::settlement::Part;
+use super::parts::Part;
 use super::{Contest, Error, Result, Store, won};
 use crate::model::{Id, Timestamp};
 
@@ -100,8 +100,8 @@ macro_rules! keep_text {
 /// [`keep_text`] on its own.
 pub(super) const KEEP: &str = keep_text!("$1" "$2" "$3" "$4" "$5" "$6" "$7" "$8" "$9" "$10");
 
-/// The same as a part of a settlement, whose own 42 values stand before [`Keep::append_to`]'s.
-pub(super) const FIRST: Part = (Contest::Kept, keep_text!("$43" "$44" "$45" "$46" "$47" "$48" "$49" "$50" "$51" "$52"));
+/// The same as a part of a settlement, whose own 43 values stand before [`Keep::append_to`]'s.
+pub(super) const FIRST: Part = (Contest::Kept, keep_text!("$44" "$45" "$46" "$47" "$48" "$49" "$50" "$51" "$52" "$53"));
 
 /// Keeps the answer that a store carries, first in the transaction of a writing body: copies wait for each other here, and the
 /// slower ones touch nothing.

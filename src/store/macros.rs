@@ -8,10 +8,13 @@ macro_rules! read {
                 let $db = &lite.readers;
                 $body
             }
-            crate::store::Db::Postgres(pool) => {
-                let $db = pool;
-                $body
-            }
+            crate::store::Db::Postgres(postgres) => match postgres.acquire().await {
+                Ok(mut conn) => {
+                    let $db = &mut *conn;
+                    postgres.answer(async { $body }).await
+                }
+                Err(error) => Err(error),
+            },
         }
     };
 }
@@ -29,14 +32,15 @@ macro_rules! write {
                 $(let $argument = $argument.to_owned();)*
                 lite.write(move |$conn| Box::pin(async move { keep!($conn, keep); $body })).await
             }
-            crate::store::Db::Postgres(pool) => {
+            crate::store::Db::Postgres(postgres) => {
                 let kept = kept.clone();
-                crate::store::postgres::write(pool, move |$conn| {
-                    let keep = kept.clone();
-                    $(let $argument = $argument.to_owned();)*
-                    Box::pin(async move { keep!($conn, keep); $body })
-                })
-                .await
+                postgres
+                    .write(move |$conn| {
+                        let keep = kept.clone();
+                        $(let $argument = $argument.to_owned();)*
+                        Box::pin(async move { keep!($conn, keep); $body })
+                    })
+                    .await
             }
         };
         crate::store::kept::mark(kept.as_deref(), settled)

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqlitePool};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{ACQUIRE, Error, Result};
+use super::{Error, Limits, Result};
 
 /// A future that may borrow the connection.
 pub type Borrowing<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
@@ -42,6 +42,7 @@ struct Done {
 pub struct Sqlite {
     pub(super) readers: SqlitePool,
     jobs: mpsc::Sender<Job>,
+    end: watch::Sender<bool>,
 }
 
 /// Holds a SQLite file against a second `serve`; ends with the process, however that ends.
@@ -68,7 +69,7 @@ impl Lock {
 }
 
 impl Sqlite {
-    pub(super) async fn open(path: &Path, pool: u32) -> Result<Sqlite> {
+    pub(super) async fn open(path: &Path, limits: Limits) -> Result<Sqlite> {
         if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|e| Error::Unavailable(format!("{}: {e}", folder.display())))?;
         }
@@ -82,15 +83,23 @@ impl Sqlite {
             .statement_cache_capacity(512)
             .disable_statement_logging();
         let mut writer = SqliteConnection::connect_with(&options).await?;
-        migrate(&mut writer).await?;
+        migrate(&mut writer, path).await?;
         let readers = SqlitePoolOptions::new()
-            .max_connections(pool)
-            .acquire_timeout(ACQUIRE)
+            .max_connections(limits.pool)
+            .acquire_timeout(limits.acquire)
             .test_before_acquire(false)
             .connect_lazy_with(options);
         let (jobs, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(write_all(writer, waiting));
-        Ok(Sqlite { readers, jobs })
+        let (end, ended) = watch::channel(false);
+        tokio::spawn(write_all(writer, waiting, ended));
+        Ok(Sqlite { readers, jobs, end })
+    }
+
+    /// Lets go of the file, after what is under way.
+    pub(super) async fn close(&self) {
+        self.end.send_replace(true);
+        self.jobs.closed().await;
+        self.readers.close().await;
     }
 
     /// Runs the body in a transaction, gathered with others, and in a savepoint of its own; answers once the commit stands.
@@ -134,16 +143,32 @@ impl Sqlite {
 }
 
 /// Brings the schema up to date inside one write: another process that does the same at this moment waits, and finds it done.
-async fn migrate(conn: &mut SqliteConnection) -> Result<()> {
+async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<()> {
     let mut write = conn.begin_with("begin immediate").await?;
     super::MIGRATIONS.run(&mut *write).await.map_err(|e| Error::Unavailable(e.to_string()))?;
+    super::journal::begin(&mut write, path).await?;
     Ok(write.commit().await?)
 }
 
-async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>) {
+async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>, mut end: watch::Receiver<bool>) {
     let mut batch = Vec::with_capacity(BATCH);
-    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+    loop {
+        let found = tokio::select! {
+            found = waiting.recv_many(&mut batch, BATCH) => found,
+            Ok(_) = end.wait_for(|end| *end), if !waiting.is_closed() => {
+                // What waits is still written; nothing more is taken.
+                waiting.close();
+                continue;
+            }
+        };
+        if found == 0 {
+            break;
+        }
+        crate::measure::batch(batch.len());
         commit(&mut conn, std::mem::take(&mut batch)).await;
+    }
+    if let Err(error) = conn.close().await {
+        tracing::warn!(%error, "the database did not close in good order");
     }
 }
 

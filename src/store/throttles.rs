@@ -1,94 +1,103 @@
-//! Where guessing stands, per user and method.
+//! Where guessing stands, per user and lane. A lane's name is a text and its state another; what they mean is not known here.
 
 use sqlx::FromRow;
 
 use super::events::append;
-use super::{Error, Result, Store};
-use crate::model::{Event, Id, MethodKind, Timestamp};
+use super::{Result, Store};
+use crate::model::{Event, Id, Timestamp};
 
-/// A throttle's row; what its numbers mean is not known here.
+/// A lane's row, or, on the condition that `version` is still the one that was read, what it becomes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ThrottleState {
+pub struct ThrottleLane {
+    /// Whose guesses are counted in it; empty for those of strangers.
+    pub lane: String,
     /// Changes with each write; 0 where there is no row yet.
     pub version: i64,
-    /// Wrong proofs in challenges.
-    pub wrong: i64,
-    /// Wrong proofs in enrolments.
-    pub enrolment_wrong: i64,
-    /// The end of the pause.
+    /// The state, as JSON.
+    pub state: String,
+    /// Of a device's lane: its last success.
+    pub seen_at: Option<Timestamp>,
+    /// Until when some method gets no verdict.
     pub paused_until: Option<Timestamp>,
 }
 
-/// A write of one throttle, conditional on the version that it was computed from.
-#[derive(Clone, Debug)]
-pub struct ThrottleChange {
-    /// Which.
-    pub method: MethodKind,
-    /// What it becomes; `version` is that which was read.
-    pub state: ThrottleState,
+/// How a device becomes known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChange {
+    /// By a row of its own.
+    New,
+    /// By the row of the device that was unused for longest.
+    Instead,
 }
 
 #[derive(FromRow)]
-struct ThrottleRow {
-    method: String,
+struct LaneRow {
+    lane: String,
     version: i64,
-    wrong: i64,
-    enrolment_wrong: i64,
+    state: String,
+    seen_at: Option<i64>,
     paused_until: Option<i64>,
 }
 
-/// Writes a throttle on the connection of a writing body; `Conflict(Throttle)` where it moved on since it was read.
-macro_rules! charge {
-    ($conn:expr, $rp:expr, $user:expr, $change:expr) => {{
-        let change: &crate::store::ThrottleChange = $change;
-        let state = &change.state;
-        let statement = match state.version {
-            0 => {
-                "insert into throttles (rp_id, user_id, method, version, wrong, enrolment_wrong, paused_until)
-                  values ($1, $2, $3, $4 + 1, $5, $6, $7) on conflict do nothing"
-            }
-            _ => {
-                "update throttles set version = $4 + 1, wrong = $5, enrolment_wrong = $6, paused_until = $7
-                  where rp_id = $1 and user_id = $2 and method = $3 and version = $4"
-            }
-        };
-        let done = sql! { $conn,
-            statement,
-            $rp.as_str(), $user, change.method.as_str(), state.version, state.wrong, state.enrolment_wrong,
-            state.paused_until.map(|t| t.0)
-        };
-        crate::store::won(done, crate::store::Contest::Throttle)?;
-    }};
-}
-
 impl Store {
-    /// The throttles of a user that were ever charged.
-    pub async fn throttles(&self, rp: &Id, user_id: &str) -> Result<Vec<(MethodKind, ThrottleState)>> {
-        let rows: Vec<ThrottleRow> = read_rows! { self,
-            "select method, version, wrong, enrolment_wrong, paused_until from throttles where rp_id = $1 and
-             user_id = $2",
+    /// The lanes of a user that were ever written.
+    pub async fn throttles(&self, rp: &Id, user_id: &str) -> Result<Vec<ThrottleLane>> {
+        let rows: Vec<LaneRow> = read_rows! { self,
+            "select lane, version, state, seen_at, paused_until from throttle_lanes where rp_id = $1 and user_id = $2 order by lane",
             rp.as_str(), user_id
         };
-        rows.into_iter()
-            .map(|row| {
-                let method = MethodKind::parse(&row.method).ok_or(Error::Corrupt("throttles"))?;
-                let state = ThrottleState {
-                    version: row.version,
-                    wrong: row.wrong,
-                    enrolment_wrong: row.enrolment_wrong,
-                    paused_until: row.paused_until.map(Timestamp),
-                };
-                Ok((method, state))
-            })
-            .collect()
+        let lane = |row: LaneRow| ThrottleLane {
+            lane: row.lane,
+            version: row.version,
+            state: row.state,
+            seen_at: row.seen_at.map(Timestamp),
+            paused_until: row.paused_until.map(Timestamp),
+        };
+        Ok(rows.into_iter().map(lane).collect())
     }
 
-    /// Writes throttles outside of a verification: a support unlock.
-    pub async fn set_throttles(&self, rp: &Id, user_id: &str, changes: &[ThrottleChange], event: &Event) -> Result<()> {
-        write!(self, (rp, user_id, changes, event) conn => {
-            for change in &changes {
-                charge!(conn, rp, &user_id, change);
+    /// How many users' guessing pauses.
+    pub async fn paused(&self, now: Timestamp) -> Result<i64> {
+        let (users,): (i64,) = read_one! { self,
+            "select count(*) from (select distinct rp_id, user_id from throttle_lanes where paused_until > $1) as paused",
+            now.0
+        };
+        Ok(users)
+    }
+
+    /// Empties every lane of a user: a support unlock. Devices stay known.
+    pub async fn clear_throttles(&self, rp: &Id, user_id: &str, event: &Event) -> Result<()> {
+        write!(self, (rp, user_id, event) conn => {
+            sql! { conn,
+                "update throttle_lanes set version = version + 1, state = '{}', paused_until = null where rp_id = $1 and user_id = $2",
+                rp.as_str(), &user_id
+            };
+            append!(conn, &event);
+            Ok(())
+        })
+    }
+
+    /// Takes from a user everything that proves or was proved: factors, recovery codes, sessions, open challenges and portal
+    /// sessions, known devices; and empties the other lanes. What the user is called stays.
+    pub async fn reset_user(&self, rp: &Id, user_id: &str, event: &Event) -> Result<()> {
+        write!(self, (rp, user_id, event) conn => {
+            for statement in [
+                "update throttle_lanes set version = version + 1, state = '{}', paused_until = null where rp_id = $1 and user_id = $2",
+                "delete from throttle_lanes where rp_id = $1 and user_id = $2 and seen_at is not null",
+                "update challenges set status = 'cancelled'
+                 where rp_id = $1 and user_id = $2 and (status = 'pending' or status = 'approved' and exchanged_at is null)",
+                "delete from prompts where rp_id = $1 and user_id = $2",
+                "delete from factors where rp_id = $1 and user_id = $2",
+                "delete from recovery_codes where rp_id = $1 and user_id = $2",
+                "delete from recovery_sets where rp_id = $1 and user_id = $2",
+                "delete from portal_sessions where rp_id = $1 and user_id = $2",
+            ] {
+                sql! { conn, statement, rp.as_str(), &user_id };
             }
+            sql! { conn,
+                "update sessions set ended_at = $3 where rp_id = $1 and user_id = $2 and ended_at is null",
+                rp.as_str(), &user_id, event.at.0
+            };
             append!(conn, &event);
             Ok(())
         })

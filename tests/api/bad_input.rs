@@ -208,6 +208,7 @@ async fn prepare(corpus: &mut Corpus, bank: &Client, port: u16) {
             "/v1/sessions/introspect".to_owned(),
             json!({"token": "st_x", "action": "pay", "require": {"acr": "phr", "max_age": 5, "methods": ["sms"]}, "consume": true}),
         ),
+        of("GET", "/v1/events".to_owned(), Value::Null),
         of("GET", format!("/v1/sessions/{session}"), Value::Null),
         of("DELETE", format!("/v1/sessions/{session}"), Value::Null),
         post(
@@ -230,7 +231,8 @@ async fn prepare(corpus: &mut Corpus, bank: &Client, port: u16) {
                 corpus.bodies(call, &mut dice);
             }
             corpus.heads(call);
-            let is_list = method == "GET" && ["/factors", "/sessions"].iter().any(|end| template.ends_with(end));
+            let is_list =
+                method == "GET" && ["/factors", "/sessions", "/events"].iter().any(|end| template.ends_with(end));
             corpus.paths(call, &template, is_list);
         }
     }

@@ -6,14 +6,19 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod bad_input;
 mod challenges;
 mod commands;
 mod conventions;
+mod data;
 mod factors;
 mod idempotency;
+mod keys;
 mod nodes;
+mod observed;
 mod portal;
+mod processes;
 mod races;
 mod secrets;
 mod sessions;

@@ -58,30 +58,47 @@ async fn a_right_code_clears_the_count() {
     miss(&ann, &app, 9).await;
     assert_eq!(paused(&ann).await, [] as [Value; 0]);
     miss(&ann, &app, 1).await;
-    ann.bank.world.wait(30);
+    assert_eq!(paused(&ann).await, ["totp"]);
+    ann.bank.world.wait(6 * 3600);
     ann.session(&app, json!({})).await;
     miss(&ann, &app, 9).await;
     assert_eq!(paused(&ann).await, [] as [Value; 0]);
 }
 
-/// 3.2: every call that judges a code counts on the same counter.
+/// 3.2: every call that answers a challenge counts on the same counter.
 #[tokio::test]
-async fn challenges_enrolments_and_answers_at_creation_count_together() {
+async fn challenges_client_tokens_and_answers_at_creation_count_together() {
     let (ann, app) = ann().await;
-    let pending = ann.begin_totp().await;
-    miss(&ann, &app, 4).await;
-    for _ in 0..3 {
+    miss(&ann, &app, 5).await;
+    for _ in 0..4 {
         ann.ask(json!({"answer": app.miss()})).await.refused(422, "code_incorrect");
-    }
-    for _ in 0..2 {
-        ann.activate(&pending.id, json!({"code": pending.wrong()})).await.refused(422, "code_incorrect");
     }
     let challenge = ann.challenge(json!({})).await;
     challenge.browser().post(&challenge.path("/verify"), app.miss()).await.refused(422, "code_incorrect");
     challenge.verify(app.now()).await.refused(429, "method_paused");
+    challenge.browser().post(&challenge.path("/verify"), app.now()).await.refused(429, "method_paused");
     ann.ask(json!({"answer": app.now()})).await.refused(429, "method_paused");
+}
+
+/// first proofs of pending factors have a counter of their own, over all of them; neither pauses the other.
+#[tokio::test]
+async fn enrolments_count_together_and_apart_from_challenges() {
+    let (ann, app) = ann().await;
+    let pending = ann.begin_totp().await;
+    for n in 0..10 {
+        let other = if n % 2 == 0 { &pending } else { &ann.begin_totp().await };
+        ann.activate(&other.id, json!({"code": other.wrong()})).await.refused(422, "code_incorrect");
+    }
     ann.activate(&pending.id, json!({"code": pending.code()})).await.refused(429, "method_paused");
     ann.activate(&ann.begin_totp().await.id, json!({"code": "123456"})).await.refused(429, "method_paused");
+    assert_eq!(paused(&ann).await, [] as [Value; 0]);
+    miss(&ann, &app, 10).await;
+    assert_eq!(paused(&ann).await, ["totp"]);
+    ann.bank.world.wait(30);
+    ann.activate(&pending.id, json!({"code": pending.code()})).await.is(200);
+    // The success cleared the enrolments' counter and no other.
+    miss(&ann, &app, 1).await;
+    assert_eq!(paused(&ann).await, ["totp"]);
 }
 
 /// Enrolling a second app never wipes out guesses against the first.

@@ -6,6 +6,7 @@
 
 pub mod authenticator;
 pub mod child;
+pub mod cluster;
 pub mod database;
 pub mod document;
 pub mod gateway;

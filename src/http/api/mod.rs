@@ -5,6 +5,7 @@ mod around;
 mod challenge_request;
 mod challenges;
 mod docs;
+mod events;
 mod factors;
 mod portal_sessions;
 mod recovery_codes;
@@ -22,7 +23,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::App;
+use super::{App, scrape};
 
 /// The document's head; paths and shapes come from the handlers.
 #[derive(OpenApi)]
@@ -38,6 +39,7 @@ use super::App;
         (name = "recovery codes", description = "Single-use codes that a person keeps"),
         (name = "sessions", description = "Step-up sessions: introspect, look up, revoke"),
         (name = "users", description = "What the engine knows of a user"),
+        (name = "events", description = "What happened, in order"),
         (name = "portal", description = "Hosted pages"),
         (name = "service", description = "Keys and health"),
     ),
@@ -93,10 +95,12 @@ pub fn router() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(sessions::introspect))
         .routes(routes!(sessions::show, sessions::revoke))
         .routes(routes!(sessions::list_of_user, sessions::revoke_all_of_user))
+        .routes(routes!(events::list))
         .routes(routes!(portal_sessions::create))
         .routes(routes!(around::jwks))
         .routes(routes!(around::livez))
         .routes(routes!(around::readyz))
+        .routes(routes!(scrape::metrics))
         .split_for_parts();
     for call in document.paths.paths.values_mut().filter_map(|path| path.post.as_mut()) {
         call.parameters.get_or_insert_default().push(idempotency_key().into());

@@ -252,7 +252,7 @@ impl From<&Offer> for MethodView {
             factor_id: offer.factor_id.as_ref().map(|f| f.to_string()),
             name: offer.name.clone(),
             hint: offer.hint.clone(),
-            paused_until: offer.paused_until.map(|t| t.rfc3339()),
+            paused_until: offer.pause.map(|pause| pause.until.rfc3339()),
         }
     }
 }

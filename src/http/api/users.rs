@@ -54,7 +54,7 @@ async fn view(app: &App, caller: &Caller, user_id: &str) -> Result<Json<UserView
         recovery_codes: recovery.into(),
         paused: paused
             .iter()
-            .map(|(kind, until)| PausedView { method: kind.as_str(), until: until.rfc3339() })
+            .map(|pause| PausedView { method: pause.method.as_str(), until: pause.until.rfc3339() })
             .collect(),
         highest_acr: highest_acr.map(Acr::as_str),
     }))

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -86,7 +86,7 @@ async fn answer(visit: &Visit<Challenge>, fields: &Fields) -> Result<Response, R
         factor_id: chosen.factor.clone(),
     };
     match visit.app.engine.verify_on_page(&visit.caller, &visit.subject, &given).await {
-        Ok(_) => Ok(see(&visit.path("done"))),
+        Ok(_) => Ok(visit.known(see(&visit.path("done")))),
         Err(refused) => screen(visit, &chosen, Some((refused.into(), typed))).await,
     }
 }
@@ -227,8 +227,8 @@ struct Credential {
     credential: Value,
 }
 
-async fn credential(Called(visit, body): Called<Challenge, Credential>) -> Result<Json<Value>, Refused> {
+async fn credential(Called(visit, body): Called<Challenge, Credential>) -> Result<Response, Refused> {
     let given = Given { kind: MethodKind::Webauthn, answer: Answer::Credential(body.credential), factor_id: None };
     visit.app.engine.verify_on_page(&visit.caller, &visit.subject, &given).await?;
-    Ok(Json(json!({ "next": visit.path("done") })))
+    Ok(visit.known(Json(json!({ "next": visit.path("done") })).into_response()))
 }

@@ -135,6 +135,7 @@ fn codes() -> Vec<Example> {
         shown("app-reused", &refused(app(), MethodKind::Totp, problem::CODE_REUSED, 4, None, "123456")),
         shown("app-paused-now", &refused(pause, MethodKind::Totp, problem::METHOD_PAUSED, 4, Some(600), "123456")),
         shown("app-paused-later", &paused),
+        shown("app-on-hold", &challenge(Way::OnHold("req_019f0000000000000000000000000000".to_owned()))),
         shown("recovery-code", &challenge(Way::RecoveryCode)),
         shown(
             "recovery-code-wrong",

@@ -18,25 +18,44 @@ pub use assets::address as asset;
 pub use screen::Message;
 
 use axum::Router;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::header::RETRY_AFTER;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::App;
+use super::{App, auth};
 
 /// The pages' routes; in development with the gallery.
-pub fn router(development: bool) -> Router<App> {
+pub fn router(app: &App, development: bool) -> Router<App> {
     let router = Router::new()
-        .route("/", get(start))
-        .route("/assets/{version}/{name}", get(assets::serve))
         .merge(challenge::router())
         .merge(portal::router())
         .merge(enrol::router())
-        .merge(recovery::router());
+        .merge(recovery::router())
+        .layer(middleware::from_fn_with_state(app.clone(), bounded))
+        .route("/", get(start))
+        .route("/assets/{version}/{name}", get(assets::serve));
     match development {
         true => router.merge(gallery::router()),
         false => router,
     }
+}
+
+/// Lets no address flood the pages; modules are told so in JSON.
+async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let Err(refused) = app.flood.visit(app.client_address(&parts)) else {
+        return next.run(Request::from_parts(parts, body)).await;
+    };
+    if parts.headers.contains_key("form-guard") {
+        return refused.into_response();
+    }
+    let wait = refused.retry_after.unwrap_or(1);
+    let page = Message::new("Countersign", "Too much at once").stopped().line(refused.user_message());
+    let page = page.link("Try again", "").reference(&auth::request_id(&parts)).respond(refused.code.status);
+    ([(RETRY_AFTER, wait.to_string())], page).into_response()
 }
 
 /// What stands at the root: this is an engine, not an application.

@@ -48,7 +48,7 @@ fn pick<'a>(offers: &'a [Offer], chosen: &Chosen, usual: Option<MethodKind>) -> 
     let suits = |o: &&Offer| {
         Some(o.kind) == chosen.kind && (chosen.factor.is_none() || phone(o).is_none() || o.factor_id == chosen.factor)
     };
-    let mut usable = offers.iter().filter(|o| o.paused_until.is_none());
+    let mut usable = offers.iter().filter(|o| o.pause.is_none());
     let by_habit = usable.clone().find(|o| Some(o.kind) == usual);
     offers.iter().find(suits).or(by_habit).or_else(|| usable.next()).or(offers.first())
 }
@@ -59,8 +59,10 @@ fn phone(offer: &Offer) -> Option<&Id> {
 }
 
 fn way(visit: &Visit<Challenge>, offer: &Offer, offers: &[Offer], factors: &[Factor], sent: Option<&Prompt>) -> Way {
-    if let Some(until) = offer.paused_until {
-        return Way::Paused(When::new(until, visit.now));
+    match offer.pause {
+        Some(pause) if pause.hold => return Way::OnHold(visit.caller.request_id.clone()),
+        Some(pause) => return Way::Paused(When::new(pause.until, visit.now)),
+        None => {}
     }
     match offer.kind {
         MethodKind::Webauthn => Way::Passkey(Ceremony {
@@ -102,7 +104,10 @@ fn others(base: &str, chosen: Option<&Offer>, offers: &[Offer], view: &UserView,
             continue;
         }
         seen.push(same);
-        let paused = offer.paused_until.map(|until| ("You can use it again".to_owned(), Some(When::new(until, now))));
+        let paused = offer.pause.map(|pause| match pause.hold {
+            true => ("It's on hold".to_owned(), None),
+            false => ("You can use it again".to_owned(), Some(When::new(pause.until, now))),
+        });
         choices.push(Choice {
             icon: if is_key(offer, &view.factors) { "key" } else { offer.kind.as_str() },
             label: label(offer, &view.factors),

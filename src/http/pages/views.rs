@@ -56,6 +56,8 @@ pub enum Way {
     RecoveryCode,
     /// Not for a while.
     Paused(When),
+    /// Not before another way was right or support ended it; the request's reference.
+    OnHold(String),
     /// Nothing is enrolled that would do.
     Nothing,
 }

@@ -11,9 +11,10 @@ use axum::response::{IntoResponse, Response};
 use axum_extra::extract::CookieJar;
 use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use super::screen::Message;
-use crate::engine::{Caller, Opened};
+use crate::engine::{self, Caller, Opened};
 use crate::http::body::{self, Body};
 use crate::http::problem::{self, Refused};
 use crate::http::{App, auth};
@@ -23,6 +24,8 @@ use crate::model::{Challenge, Id, Kind, MethodKind, PortalSession, Timestamp};
 const AFTERGLOW: i64 = 3600;
 /// Set with the landing page and asked for when its form comes back: whether this browser keeps cookies at all.
 const PROBE: &str = "cs_probe";
+/// A browser that passed before is known by it: it is counted apart from strangers. Half a year after the last success.
+const DEVICE: &str = "cs_device";
 /// Which method was last right in this browser; a year.
 const USUAL: &str = "cs_usual";
 
@@ -100,6 +103,8 @@ pub struct Visit<S> {
     pub now: Timestamp,
     /// The method that was last right in this browser.
     pub usual: Option<MethodKind>,
+    /// What the browser is known by once it passes.
+    device: Zeroizing<String>,
 }
 
 impl<S: Subject> Visit<S> {
@@ -122,6 +127,13 @@ impl<S: Subject> Visit<S> {
         }
     }
 
+    /// The answer to a proof that was right: from now on this browser is known.
+    pub fn known(&self, response: Response) -> Response {
+        let (name, value) = (host_name(&self.app, DEVICE), self.device.as_str());
+        let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={}", engine::DEVICE_LIFE);
+        with_cookie(response, &cookie, &self.app)
+    }
+
     /// The page for an error that has no words of its own.
     pub fn fault(&self, error: impl Into<Refused>) -> Response {
         fault(self.party(), &self.caller.request_id, error)
@@ -139,12 +151,16 @@ impl<S: Subject> FromRequestParts<App> for Visit<S> {
         let cookie = cookies.get(&cookie_name(app, &id)).ok_or_else(closed)?.value();
         let found = app.engine.by_browser(&id, cookie).await;
         let opened = found.map_err(|error| fault("Countersign", &request_id, error))?.ok_or_else(closed)?;
-        let client = auth::client(parts, app);
+        let at = app.engine.moment();
+        let given = cookies.get(&host_name(app, DEVICE)).map(|cookie| cookie.value().to_owned());
+        let device = Zeroizing::new(given.filter(|value| value.len() <= 64).unwrap_or_else(|| at.token()));
+        let mut client = auth::client(parts, app);
+        client.device = Some(app.engine.browser_lane(opened.rp(), opened.user_id(), &device));
         let caller = auth::browser(Arc::clone(opened.rp()), &opened, request_id.clone(), client);
         let guard = app.engine.form_guard(cookie);
         let subject = S::of(opened).ok_or_else(closed)?;
         let usual = cookies.get(USUAL).and_then(|cookie| MethodKind::parse(cookie.value()));
-        Ok(Visit { app: app.clone(), subject, caller, guard, now: app.engine.moment().now, usual })
+        Ok(Visit { app: app.clone(), subject, caller, guard, now: at.now, usual, device })
     }
 }
 
@@ -289,8 +305,12 @@ fn with_cookie(mut response: Response, cookie: &str, app: &App) -> Response {
 
 /// `__Host-` needs https, which a trial on localhost does not have.
 fn cookie_name(app: &App, id: &Id) -> String {
+    host_name(app, &format!("cs_{id}"))
+}
+
+fn host_name(app: &App, name: &str) -> String {
     let host = if app.is_secure() { "__Host-" } else { "" };
-    format!("{host}cs_{id}")
+    format!("{host}{name}")
 }
 
 fn named<S: Subject>(parts: &Parts) -> Option<Id> {

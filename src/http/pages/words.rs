@@ -72,6 +72,8 @@ pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str,
         ("That code was already used.", "Wait for the next one.", true)
     } else if is(problem::CODE_EXPIRED) {
         ("That code has expired.", "Send a new one.", false)
+    } else if refused.user_message() == problem::ON_HOLD {
+        ("Your second step is on hold.", "Use another way, or contact support.", false)
     } else if is(problem::METHOD_PAUSED) {
         (
             "Take a short break.",
@@ -90,6 +92,7 @@ pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str,
         ("That didn't work.", refused.user_message(), false)
     };
     let until = until.filter(|_| is(problem::METHOD_PAUSED) || is(problem::SEND_LIMITED));
+    let until = until.filter(|_| refused.user_message() != problem::ON_HOLD);
     (Notice { until, ..Notice::new(title, text) }, keep)
 }
 
