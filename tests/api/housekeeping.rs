@@ -76,6 +76,7 @@ async fn thirty_days_of_use_leave_no_more_than_three() {
             let started = world.now();
             day(&bank, n).await;
             world.wait(86_400 - (world.now() - started));
+            engine.seal_events().await.expect("it seals");
             while engine.purge().await.expect("it purges") > 0 {}
             if n == 3 {
                 after_three = sizes(&world.scratch).await;

@@ -618,6 +618,15 @@ impl Corpus {
             "cursor=x&cursor=y",
             "%ff=%ff",
             "order=id%20desc",
+            "type=%00",
+            "type=A",
+            "user_id=",
+            "user_id=%00",
+            "after=x",
+            "after=2026-13-01T00:00:00Z",
+            "after=%00",
+            "before=1",
+            "before=99999999999999-01-01T00:00:00Z",
         ] {
             queries.push(query.to_owned());
         }
