@@ -11,7 +11,7 @@ use crate::policy::sending;
 use crate::store::{self, BudgetChange, PromptChange, Reservation};
 
 /// How often a reservation is computed anew because somebody else drew on the same budgets.
-const ROUNDS: usize = 32;
+const ROUNDS: usize = 128;
 
 /// What a text is sent for.
 #[derive(Clone, Copy)]

@@ -2,6 +2,7 @@
 //! is checked beneath, in `support::document`.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "in tests a panic is the report")]
+#![allow(clippy::print_stdout, reason = "long runs say what they counted, and a test says what it could not try")]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -13,8 +14,12 @@ mod commands;
 mod conventions;
 mod data;
 mod factors;
+mod faults;
+mod gateways;
+mod housekeeping;
 mod idempotency;
 mod keys;
+mod kill;
 mod nodes;
 mod observed;
 mod portal;

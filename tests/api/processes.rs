@@ -197,7 +197,7 @@ async fn no_limit_is_multiplied_by_the_number_of_nodes() {
     assert_eq!(to_it, 1 + 3);
 }
 
-/// K-04: a key that a command makes or ends counts at once on every node.
+/// K-03: a key that a command makes or ends counts at once on every node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_holds_at_once_on_every_node() {
     let Some(banks) = banks().await else { return };

@@ -22,6 +22,11 @@ impl Cluster {
     /// `None` where the tests have no PostgreSQL. These options are given to the server.
     pub fn start(options: &str) -> Option<Cluster> {
         std::env::var("COUNTERSIGN_TEST_POSTGRES").ok()?;
+        Some(Cluster::make(options))
+    }
+
+    /// The same, wherever PostgreSQL is installed.
+    pub fn make(options: &str) -> Cluster {
         let binaries = binaries().expect("initdb and pg_ctl are on PATH or where Debian keeps them");
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("countersign-cluster-{}-{port}", std::process::id()));
@@ -32,11 +37,39 @@ impl Cluster {
         }
         let data = cluster.data();
         cluster.run("initdb", &["--pgdata", &data, "--auth=trust", "--username=postgres", "--no-locale", "--no-sync"]);
-        Some(cluster)
+        cluster
     }
 
     pub fn data(&self) -> String {
         self.folder.join("data").display().to_string()
+    }
+
+    /// A certificate for 127.0.0.1 by an authority of its own, whose certificate's path it gives; `None` without openssl. From
+    /// now on the server takes connections by TLS alone.
+    pub fn certify(&self) -> Option<String> {
+        let openssl = |arguments: &str| {
+            let mut command = Command::new("openssl");
+            command.args(arguments.split(' ')).current_dir(&self.folder).stdout(Stdio::null()).stderr(Stdio::null());
+            command.status().is_ok_and(|s| s.success())
+        };
+        std::fs::write(self.folder.join("names"), "subjectAltName=IP:127.0.0.1\n").expect("a file");
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        let made = openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=test"))
+            && openssl(&format!("req {key} -keyout data/server.key -out server.csr -subj /CN=127.0.0.1"))
+            && openssl(
+                "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out data/server.crt",
+            );
+        if !made {
+            return None;
+        }
+        if is_root() {
+            for file in ["server.key", "server.crt"] {
+                let path = self.folder.join("data").join(file);
+                assert!(Command::new("chown").arg("postgres").arg(&path).status().is_ok_and(|s| s.success()));
+            }
+        }
+        std::fs::write(self.folder.join("data/pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n").expect("a file");
+        Some(self.folder.join("ca.pem").display().to_string())
     }
 
     /// As the server's owner.

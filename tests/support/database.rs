@@ -34,6 +34,18 @@ impl Scratch {
         Scratch { storage: Storage { pool: 8, ..Storage::new(database) }, folder }
     }
 
+    /// A SQLite file in this folder, for settings that name a place of the test's choice.
+    pub fn sqlite_in(place: &Path) -> Scratch {
+        let database = Database::Sqlite(place.join("countersign.db"));
+        Scratch { storage: Storage { pool: 8, ..Storage::new(database) }, folder: folder() }
+    }
+
+    /// A database that is there, empty.
+    pub fn on(url: &str) -> Scratch {
+        let storage = Storage { pool: 8, ..Storage::new(Database::Postgres(url.to_owned())) };
+        Scratch { storage, folder: folder() }
+    }
+
     /// `None` where there is no server.
     pub async fn postgres() -> Option<Scratch> {
         let server = std::env::var("COUNTERSIGN_TEST_POSTGRES").ok()?;
