@@ -4,6 +4,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "in tests a panic is the report")]
 
+#[path = "vectors/torture.rs"]
+mod torture;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
