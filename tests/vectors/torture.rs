@@ -171,7 +171,7 @@ fn torture_of_otpauth_names() {
     });
 }
 
-/// S-04, J-04.
+/// J-01.
 #[test]
 fn torture_of_tokens() {
     let at = Moment::new(NOW, &SystemRng);
