@@ -14,18 +14,18 @@ case "$rounds" in
     "" | *[!0-9]*) echo "usage: bash tests/races.sh [ROUNDS]" >&2; exit 2 ;;
 esac
 ulimit -n 16384 2>/dev/null || ulimit -n "$(ulimit -Hn)" || true
-cargo test --locked --test api --no-run
-
 log="$(mktemp /tmp/countersign-races.XXXXXX)"
 trap 'rm -f "$log"' EXIT
+cargo test --locked --test api --no-run 2>&1 | tee "$log"
+races="$(sed -n 's/.*Executable .*(\(.*\))$/\1/p' "$log")"
+
 SECONDS=0
 left="$rounds"
 outcome=0
 while [ "$left" -gt 0 ] && [ "$SECONDS" -lt "${SECONDS_AT_MOST-1000000}" ] && [ "$outcome" = 0 ]; do
     batch="$((left < 10 ? left : 10))"
     left="$((left - batch))"
-    COUNTERSIGN_RACE_ROUNDS="$batch" cargo test --quiet --locked --test api races:: -- --nocapture >>"$log" 2>&1 ||
-        outcome=$?
+    COUNTERSIGN_RACE_ROUNDS="$batch" "$races" races:: --nocapture >>"$log" 2>&1 || outcome=$?
 done
 grep -E 'panicked at|^assertion|^ *left:|^ *right:|^error' "$log" || true
 awk -v took="$SECONDS" -v rounds="$((rounds - left))" -v outcome="$outcome" '
