@@ -37,7 +37,7 @@ for room in "${rooms[@]}"; do
     module="${module%.rs}"
     module="${module%/mod}"
     outcome=0
-    (cd "$copy" && cargo mutants --in-place --no-shuffle --timeout 60 --build-timeout 300 \
+    (cd "$copy" && cargo mutants --in-place --no-shuffle --timeout 20 --build-timeout 300 \
         ${SHARD:+--shard "$SHARD"} --file "$files" -- --lib "${module//\//::}::") || outcome=$?
     # 2: some changes were missed, 3: some ran out of time; both are for people to judge.
     case "$outcome" in 0 | 2 | 3) ;; *) exit "$outcome" ;; esac

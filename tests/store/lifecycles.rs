@@ -17,7 +17,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use super::Fixture;
 use super::database::Scratch;
 
-const STEPS: std::ops::Range<usize> = 1..40;
+const STEPS: std::ops::Range<usize> = 1..60;
 const CODE: &[u8] = b"code";
 
 // --- the model ---
@@ -214,6 +214,13 @@ fn judged(state: &Throttle, wrong: bool, now: i64) -> Throttle {
     if wrong { state.after_wrong(MethodKind::Totp, 1, now) } else { state.after_right(MethodKind::Totp, now) }
 }
 
+/// A place among these, mostly one that is good.
+fn places<T>(all: &[T], good: impl Fn(&T) -> bool) -> BoxedStrategy<usize> {
+    let good: Vec<_> = (0..all.len()).filter(|place| good(&all[*place])).collect();
+    let any = 0..all.len() + 1;
+    if good.is_empty() { any.boxed() } else { prop_oneof![12 => prop::sample::select(good), 1 => any].boxed() }
+}
+
 impl ReferenceStateMachine for Life {
     type State = Life;
     type Transition = Step;
@@ -223,32 +230,43 @@ impl ReferenceStateMachine for Life {
     }
 
     fn transitions(life: &Life) -> BoxedStrategy<Step> {
-        // One place more than there are: an id that nobody has.
-        let (factor, challenge) = (0..life.factors.len() + 1, 0..life.challenges.len() + 1);
-        let beside = || prop_oneof![6 => Just(0i64), 1 => Just(1), 1 => Just(-1)];
+        let beside = || prop_oneof![8 => Just(0i64), 1 => Just(1), 1 => Just(-1)];
+        // Mostly what is open and can come to something, at times what cannot; one place beyond all is an id that nobody has.
+        let open = |c: &ChallengeLife| c.status == "pending" && life.now < c.expires;
+        let challenge = places(&life.challenges, open);
         let change = prop_oneof![
             3 => beside().prop_map(Change::Charge),
             1 => any::<bool>().prop_map(|code| Change::Approve { code }),
         ];
-        let used = prop_oneof![
-            3 => Just(Use::Activate),
-            3 => (-1i64..4).prop_map(Use::Code),
-            2 => beside().prop_map(Use::Credential),
-            1 => Just(Use::Text),
-        ];
+        let factor = places(&life.factors, |f| !f.removed);
+        let used = {
+            let active = life.factors.iter().map(|f| f.active).collect::<Vec<_>>();
+            factor.clone().prop_flat_map(move |place| {
+                let (first, later) = if active.get(place) == Some(&true) { (1, 4) } else { (8, 1) };
+                let used = prop_oneof![
+                    first => Just(Use::Activate),
+                    2 * later => prop_oneof![1 => Just(-1i64), 2 => Just(0), 2 => Just(1), 1 => 2i64..90].prop_map(Use::Code),
+                    later => beside().prop_map(Use::Credential),
+                    later => Just(Use::Text),
+                ];
+                used.prop_map(move |used| (place, used))
+            })
+        };
         let parts = (
-            prop::option::of((beside(), prop::bool::weighted(0.8))),
-            prop::option::of((challenge.clone(), change)),
-            prop::option::of((factor.clone(), used)),
-            prop::option::of((0u8..3, any::<bool>())),
+            prop::option::weighted(0.4, (beside(), prop::bool::weighted(0.8))),
+            prop::option::weighted(0.4, (challenge.clone(), change)),
+            prop::option::weighted(0.5, used),
+            prop::option::weighted(0.3, (0u8..3, any::<bool>())),
         );
+        let few = |open: usize| if open < 3 { 3 } else { 0 };
+        let coded = places(&life.challenges, |c| c.code.is_some());
         prop_oneof![
-            3 => prop_oneof![Just(1i64), Just(30), Just(60), Just(600), Just(900), Just(86_400)].prop_map(Step::Wait),
-            2 => Just(Step::Enrol),
-            3 => Just(Step::Open),
-            12 => parts.prop_map(|(lane, challenge, factor, keep)| Step::Settle(Parts { lane, challenge, factor, keep })),
-            1 => challenge.clone().prop_map(Step::Cancel),
-            2 => (challenge, prop::bool::weighted(0.8)).prop_map(|(challenge, code)| Step::Exchange { challenge, code }),
+            2 => prop_oneof![6 => 1i64..61, 2 => Just(60), 1 => 600i64..901, 1 => Just(86_400)].prop_map(Step::Wait),
+            1 + few(life.factors.iter().filter(|f| !f.removed).count()) => Just(Step::Enrol),
+            1 + few(life.challenges.iter().filter(|c| open(c)).count()) => Just(Step::Open),
+            24 => parts.prop_map(|(lane, challenge, factor, keep)| Step::Settle(Parts { lane, challenge, factor, keep })),
+            1 => challenge.prop_map(Step::Cancel),
+            4 => (coded, prop::bool::weighted(0.8)).prop_map(|(challenge, code)| Step::Exchange { challenge, code }),
             1 => factor.prop_map(Step::Remove),
             1 => Just(Step::Unlock),
             1 => (0u8..3).prop_map(Step::GiveWay),
