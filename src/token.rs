@@ -436,6 +436,18 @@ mod tests {
         );
     }
 
+    /// S-02.
+    #[test]
+    fn an_opaque_token_is_256_random_bits_behind_its_prefix() {
+        let at = Moment::new(NOW, &SystemRng);
+        let tokens = [opaque("st_", &at), opaque("st_", &at)];
+        for token in &tokens {
+            let random = URL_SAFE_NO_PAD.decode(token.strip_prefix("st_").expect("the prefix")).expect("base64url");
+            assert_eq!(random.len(), 32);
+        }
+        assert_ne!(tokens[0], tokens[1]);
+    }
+
     #[test]
     fn a_client_token_names_what_it_opens() {
         let at = Moment::new(NOW, &SystemRng);
