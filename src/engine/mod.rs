@@ -54,8 +54,9 @@ use crate::delivery::{Inbox, Outbox};
 use crate::methods::{Held, Methods, Parties, webauthn};
 use crate::model::{
     Actor, ApiKey, Challenge, Client, Event, Factor, Id, Keyed, Kind, Moment, Outcome, PortalSession, Prompt,
-    RelyingParty, Rng, Timestamp, User,
+    RelyingParty, Requirement, Rng, Timestamp, User,
 };
+use crate::policy::assurance;
 use crate::policy::sending::Caps;
 use crate::store::{Dossier, Store};
 use crate::token::Signer;
@@ -72,6 +73,8 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     caps: Caps,
+    /// How long a new factor does not count as phishing-resistant, in seconds.
+    cool_off: i64,
     /// The public URL without a trailing slash.
     issuer: String,
     origin: String,
@@ -196,6 +199,11 @@ impl Engine {
             origins.push(self.origin.clone());
         }
         origins
+    }
+
+    /// Whether this factor is strong enough for the demand, now.
+    fn suffices(&self, factor: &Factor, require: &Requirement, now: Timestamp) -> bool {
+        require.acr.is_none_or(|acr| assurance::best_of(factor, self.cool_off, now) >= acr)
     }
 
     fn parties(&self, rp: &Arc<RelyingParty>, user: User, purpose: String) -> Parties {

@@ -103,6 +103,7 @@ impl Engine {
             signer,
             inbox,
             caps,
+            cool_off: config.phr_cool_off,
             clock,
             rng,
         })
