@@ -102,7 +102,6 @@ create table challenges (
   primary key (rp_id, user_id, id)
 );
 create unique index challenges_id on challenges (id);
-create index challenges_expiry on challenges (expires_at);
 
 -- What was asked and awaits its response: one ceremony or one sent code per owner (challenge or pending factor) and method.
 create table prompts (
@@ -170,7 +169,6 @@ create table sessions (
 );
 create unique index sessions_token on sessions (token_hash);
 create unique index sessions_id on sessions (id);
-create index sessions_expiry on sessions (expires_at);
 
 create table portal_sessions (
   rp_id text not null,
@@ -189,7 +187,6 @@ create table portal_sessions (
   primary key (rp_id, user_id, id)
 );
 create unique index portal_sessions_id on portal_sessions (id);
-create index portal_sessions_expiry on portal_sessions (expires_at);
 
 -- Texts: written before a gateway is asked. Holds neither number nor text.
 create table messages (

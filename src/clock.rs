@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use crate::model::{Rng, Timestamp};
 
@@ -72,5 +72,22 @@ pub struct SystemRng;
 impl Rng for SystemRng {
     fn fill(&self, out: &mut [u8]) {
         aws_lc_rs::rand::fill(out).expect("the operating system gives random bytes");
+    }
+}
+
+/// How long something takes. For measurements only: no decision reads it, and no test can turn it.
+#[derive(Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// From now on.
+    #[expect(clippy::disallowed_methods, reason = "a duration for people and dashboards, never for a rule")]
+    pub fn start() -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+
+    /// Since the start, in seconds.
+    pub fn seconds(self) -> f64 {
+        self.0.elapsed().as_secs_f64()
     }
 }

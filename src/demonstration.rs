@@ -16,7 +16,7 @@ use crate::clock::{Clock as _, SystemClock, SystemRng};
 use crate::config::{Config, Database, LocalProvider, Secret, Sms, Storage};
 use crate::engine::{NewParty, OperatorError, StartError};
 use crate::model::Rng as _;
-use crate::{Around, Parts, Running, demo, new_master_key, operator, run};
+use crate::{Around, Parts, Running, bind, demo, new_master_key, operator, run};
 
 /// What the demo is told.
 pub struct DemoOptions {
@@ -70,14 +70,12 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
     let config = Config {
         listen: address,
         public_url: url::Url::parse(&origin).expect("a constant form with a port number"),
-        storage: Storage {
-            database: Database::Sqlite(options.data.join("countersign.db")),
-            pool: 16,
-            clock_file: None,
-        },
+        storage: Storage::new(Database::Sqlite(options.data.join("countersign.db"))),
         master_key: master_key(&options.data)?,
         sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
         trusted_proxies: Vec::new(),
+        factor_cool_off: 0,
+        metrics_listen: None,
         development: true,
     };
     let new = NewParty {
@@ -117,10 +115,6 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
         tokio::spawn(crate::http::serve(listener, router, std::future::pending()));
     }
     Ok(running)
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|e| StartError::Listen(address, e))
 }
 
 fn local(listener: &TcpListener) -> Result<(u16, SocketAddr), StartError> {

@@ -12,6 +12,7 @@ pub mod delivery;
 pub mod demo;
 pub mod engine;
 pub mod http;
+pub mod measure;
 pub mod methods;
 pub mod model;
 pub mod policy;
@@ -22,10 +23,10 @@ pub mod vault;
 mod demonstration;
 
 pub use demonstration::{DemoError, DemoOptions, run_demo};
-pub use engine::{NewParty, Operator, odds};
+pub use engine::{Custodian, NewParty, Operator, odds};
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,15 +36,17 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use clock::{Clock, FileClock, SystemClock, SystemRng};
-use config::{Config, Database, Storage};
-use engine::{Engine, StartError};
+use config::{Config, Database, Secret, Storage};
+use engine::{Engine, OperatorError, StartError};
 use model::{Moment, Rng};
-use store::Store;
+use store::{MoveError, Place, Restored, Store};
 
 /// How often what has run out is removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How often audit events are sealed and keys read again.
+const TICK: Duration = Duration::from_secs(1);
 /// The longest wait between two tries to reach the database.
-const LONGEST_WAIT: Duration = Duration::from_secs(4);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Between "not ready" and the end of accepting, so that a balancer sees it.
 const DRAIN: Duration = Duration::from_millis(500);
 
@@ -83,9 +86,12 @@ pub struct Running {
     pub address: SocketAddr,
     /// The engine.
     pub engine: Arc<Engine>,
+    /// Where metrics have a listener of their own.
+    pub metrics: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     draining: Arc<AtomicBool>,
     server: AbortOnDrop,
+    _metrics: Option<AbortOnDrop>,
     _lock: Option<store::Lock>,
 }
 
@@ -110,17 +116,21 @@ impl Running {
 /// A PostgreSQL that cannot be reached is tried again, for as long as it takes; meanwhile the process lives and is not ready.
 pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
     // A setting that does not read is an error before anything is opened.
-    vault::MasterKey::parse(&config.master_key.0)?;
+    let master = vault::MasterKey::parse(&config.master_key.0)?;
     let lock = match &config.storage.database {
         Database::Sqlite(path) => Some(Store::lock_sqlite(path)?),
         Database::Postgres(_) => None,
     };
-    let master = vault::MasterKey::parse(&config.master_key.0)?;
     let listener = match parts.listener {
         Some(listener) => listener,
-        None => TcpListener::bind(config.listen).await.map_err(|e| StartError::Listen(config.listen, e))?,
+        None => bind(config.listen).await?,
     };
     let address = listener.local_addr().map_err(|e| StartError::Listen(config.listen, e))?;
+    measure::begin();
+    let metrics_listener = match config.metrics_listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
     let (stop, stopped) = watch::channel(false);
     let gate = http::Gate::default();
     let (clock, rng) = (Arc::clone(&parts.clock), Arc::clone(&parts.rng));
@@ -129,12 +139,13 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
     let server = AbortOnDrop(tokio::spawn(http::serve(listener, front, ended(stopped.clone()))));
 
     let store = reach(config, parts.migrate).await?;
-    let engine = Arc::new(Engine::start(config, &master, store, parts.clock, parts.rng).await?);
+    let engine = Arc::new(Engine::start(config, master, store, parts.clock, parts.rng).await?);
     let draining = Arc::new(AtomicBool::new(false));
     let settings = http::Settings {
         secure: config.public_url.scheme() == "https",
         development: config.development,
         trusted_proxies: config.trusted_proxies.clone(),
+        metrics_elsewhere: metrics_listener.is_some(),
         draining: Arc::clone(&draining),
     };
     let router = http::router(http::App::new(Arc::clone(&engine), settings));
@@ -142,8 +153,19 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
         Some(around) => around(router),
         None => router,
     });
-    tokio::spawn(keep_house(Arc::clone(&engine), stopped));
-    Ok(Running { address, engine, stop, draining, server, _lock: lock })
+    let metrics = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
+    let of_metrics = metrics_listener.map(|listener| {
+        let router = http::metrics_router(Arc::clone(&engine));
+        AbortOnDrop(tokio::spawn(http::serve(listener, router, std::future::pending())))
+    });
+    tokio::spawn(keep_count(Arc::clone(&engine), stopped.clone()));
+    tokio::spawn(keep_house(Arc::clone(&engine), stopped.clone()));
+    tokio::spawn(keep_up(Arc::clone(&engine), stopped));
+    Ok(Running { address, engine, metrics, stop, draining, server, _metrics: of_metrics, _lock: lock })
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|e| StartError::Listen(address, e))
 }
 
 /// Opens the store, and tries again where a database server does not answer yet.
@@ -180,6 +202,24 @@ async fn ended(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
+/// Keeps the metrics small in memory, and those that need the database up to date.
+async fn keep_count(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
+    let mut fold = tokio::time::interval(Duration::from_secs(1));
+    let mut count = tokio::time::interval(HOUSEKEEPING);
+    let mut stopped = std::pin::pin!(ended(stopped));
+    loop {
+        tokio::select! {
+            _ = fold.tick() => measure::fold(),
+            _ = count.tick() => {
+                if let Err(error) = engine.count_paused().await {
+                    tracing::warn!(%error, "paused users could not be counted");
+                }
+            }
+            () = &mut stopped => return,
+        }
+    }
+}
+
 async fn keep_house(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
     let mut stopped = std::pin::pin!(ended(stopped));
     loop {
@@ -202,10 +242,42 @@ async fn keep_house(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
     }
 }
 
+/// Seals audit events, and learns of new keys.
+async fn keep_up(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
+    let mut stopped = std::pin::pin!(ended(stopped));
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => {
+                if let Err(error) = engine.seal_events().await {
+                    tracing::warn!(%error, "audit events were not sealed");
+                }
+                if let Err(error) = engine.refresh_keys().await {
+                    tracing::warn!(?error, "the keys were not read");
+                }
+            }
+            () = &mut stopped => return,
+        }
+    }
+}
+
 /// The operator's hands on the database of these settings. SQLite is brought up to date, PostgreSQL must be.
 pub async fn operator(storage: &Storage) -> Result<Operator, StartError> {
     let store = engine::open_store(storage, false).await?;
     Ok(Operator::new(store, clock(storage.clock_file.as_ref()), Arc::new(SystemRng)))
+}
+
+/// The operator's hands on the keys of these settings.
+pub async fn custodian(storage: &Storage, master_key: &Secret) -> Result<Custodian, StartError> {
+    let master = vault::MasterKey::parse(&master_key.0)?;
+    let store = engine::open_store(storage, false).await?;
+    Custodian::open(store, master, clock(storage.clock_file.as_ref()), Arc::new(SystemRng)).await
+}
+
+/// Puts the key ring under another master key.
+pub async fn rotate_master(custodian: &Custodian, new: &Secret) -> Result<(), OperatorError> {
+    let new = vault::MasterKey::parse(&new.0)
+        .map_err(|why| OperatorError::Refused(format!("COUNTERSIGN_NEW_MASTER_KEY: {why}")))?;
+    custodian.rotate_master(&new).await
 }
 
 /// The machine's clock; in development it may be moved by a file.
@@ -221,6 +293,52 @@ pub async fn migrate(storage: &Storage) -> Result<(), StartError> {
     engine::open_store(storage, true).await.map(drop)
 }
 
+/// Writes a copy of the SQLite file of these settings, while others write it.
+pub async fn backup(storage: &Storage, file: &Path) -> Result<(), StartError> {
+    match &storage.database {
+        Database::Sqlite(path) if path.exists() => {}
+        Database::Sqlite(path) => {
+            return Err(store::Error::Unavailable(format!("{} does not exist", path.display())).into());
+        }
+        Database::Postgres(_) => {
+            return Err(store::Error::Unavailable("PostgreSQL is backed up by its own tools".to_owned()).into());
+        }
+    }
+    Ok(engine::open_store(storage, false).await?.backup(file).await?)
+}
+
+/// Puts a backup in the place of the SQLite file of these settings; without one, makes safe what another tool has put in the
+/// place of a PostgreSQL database. Nothing that may have been used comes back.
+pub async fn restore(storage: &Storage, backup: Option<&Path>) -> Result<Restored, StartError> {
+    let restoration = engine::restoration(clock(storage.clock_file.as_ref()).now());
+    let restored = match (&storage.database, backup) {
+        (Database::Sqlite(path), Some(backup)) => Store::restore(path, backup, restoration).await?,
+        (Database::Postgres(_), None) => engine::open_store(storage, false).await?.make_safe(restoration).await?,
+        (Database::Sqlite(_), None) => {
+            return Err(store::Error::Unavailable("name the backup's file".to_owned()).into());
+        }
+        (Database::Postgres(_), Some(_)) => {
+            return Err(store::Error::Unavailable("PostgreSQL is restored by its own tools".to_owned()).into());
+        }
+    };
+    operator(storage).await?.note_restoration().await.map_err(|error| match error {
+        engine::OperatorError::Store(error) => error.into(),
+        _ => StartError::NotMigrated,
+    })?;
+    Ok(restored)
+}
+
+/// Copies every row of one database into another that is empty; tells how many of each table.
+pub async fn move_rows(from: &Database, to: &Database) -> Result<Vec<(String, i64)>, MoveError> {
+    fn place(database: &Database) -> Place<'_> {
+        match database {
+            Database::Sqlite(path) => Place::Sqlite(path),
+            Database::Postgres(url) => Place::Postgres(url),
+        }
+    }
+    Store::move_all(place(from), place(to)).await
+}
+
 /// A new master key, as the settings take it.
 pub fn new_master_key() -> zeroize::Zeroizing<String> {
     let at = Moment::new(SystemClock.now(), &SystemRng);
@@ -229,11 +347,10 @@ pub fn new_master_key() -> zeroize::Zeroizing<String> {
 
 /// Whether the database of these settings is there and the master key opens its key ring.
 pub async fn examine_keys(config: &Config) -> Result<(), StartError> {
-    vault::MasterKey::parse(&config.master_key.0)?;
-    let parts = Parts::new(config);
     let master = vault::MasterKey::parse(&config.master_key.0)?;
+    let parts = Parts::new(config);
     let store = engine::open_store(&config.storage, false).await?;
-    let engine = Engine::start(config, &master, store, parts.clock, parts.rng).await?;
+    let engine = Engine::start(config, master, store, parts.clock, parts.rng).await?;
     engine.close().await;
     Ok(())
 }

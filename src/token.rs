@@ -1,7 +1,7 @@
 //! Opaque tokens, and step-up JWTs with the keys that sign them.
 //! Knows no row; what is kept of a token is its hash, what is kept of a signing key is sealed by the vault.
 
-use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
@@ -163,17 +163,47 @@ pub enum TokenError {
     /// The key does not read as a P-256 key.
     #[error("a signing key does not read as a P-256 key")]
     Key,
-    /// The token is not ours, or altered.
+    /// The token is not ours, altered, or run out.
     #[error("the token is not ours")]
     Foreign,
+    /// The token names a key that is not known; it may be a new one.
+    #[error("the token's key is not known")]
+    KeyUnknown,
 }
 
-/// Signs step-up JWTs, and reads them back.
+/// A key that signs from one time on, and whose public part is published until another.
+pub struct SigningKey {
+    kid: String,
+    jwk: Jwk,
+    decoding: DecodingKey,
+    encoding: EncodingKey,
+    active_at: Option<Timestamp>,
+    retired_at: Option<Timestamp>,
+}
+
+impl SigningKey {
+    /// Reads a private key in PKCS #8. Without `active_at` it is published and signs nothing yet.
+    pub fn read(
+        private: &[u8],
+        active_at: Option<Timestamp>,
+        retired_at: Option<Timestamp>,
+    ) -> Result<SigningKey, TokenError> {
+        let jwk = public_key(private).ok_or(TokenError::Key)?;
+        let kid = jwk.common.key_id.clone().ok_or(TokenError::Key)?;
+        let decoding = DecodingKey::from_jwk(&jwk).map_err(|_| TokenError::Key)?;
+        Ok(SigningKey { kid, jwk, decoding, encoding: EncodingKey::from_ec_der(private), active_at, retired_at })
+    }
+
+    fn is_published(&self, now: Timestamp) -> bool {
+        self.retired_at.is_none_or(|end| now < end)
+    }
+}
+
+/// Signs step-up JWTs, and reads them back. May be given other keys while it is used.
 #[derive(Default)]
 pub struct Signer {
     issuer: String,
-    active: Option<(String, EncodingKey)>,
-    published: BTreeMap<String, (Jwk, DecodingKey)>,
+    keys: RwLock<Arc<Vec<SigningKey>>>,
 }
 
 impl Signer {
@@ -182,28 +212,32 @@ impl Signer {
         Signer { issuer: issuer.to_owned(), ..Signer::default() }
     }
 
-    /// Publishes a key; where `signs`, it signs from now on.
-    pub fn add(&mut self, private: &[u8], signs: bool) -> Result<(), TokenError> {
-        let jwk = public_key(private).ok_or(TokenError::Key)?;
-        let kid = jwk.common.key_id.clone().ok_or(TokenError::Key)?;
-        let decoding = DecodingKey::from_jwk(&jwk).map_err(|_| TokenError::Key)?;
-        self.published.insert(kid.clone(), (jwk, decoding));
-        if signs {
-            self.active = Some((kid, EncodingKey::from_ec_der(private)));
-        }
-        Ok(())
+    /// The keys that there are from now on, oldest first.
+    pub fn replace(&self, keys: Vec<SigningKey>) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    fn keys(&self) -> Arc<Vec<SigningKey>> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The JWT of a session; `None` for a single-use session, which is judged here or not at all.
+    ///
+    /// It is signed by the key of the time when the session began, which is published for longer than any session lasts.
     pub fn sign(&self, session: &Session) -> Result<Option<String>, TokenError> {
         if session.grant.single_use {
             return Ok(None);
         }
-        let (kid, key) = self.active.as_ref().ok_or(TokenError::Key)?;
+        let keys = self.keys();
+        let active = |key: &&SigningKey| key.active_at.is_some_and(|from| from <= session.created_at);
+        let first = || keys.iter().filter(|key| key.active_at.is_some()).min_by_key(|key| key.active_at);
+        let newest = keys.iter().filter(active).max_by_key(|key| key.active_at);
+        let key = newest.or_else(first).ok_or(TokenError::Key)?;
         let mut header = Header::new(Algorithm::ES256);
         header.typ = Some(TYP.to_owned());
-        header.kid = Some(kid.clone());
-        jsonwebtoken::encode(&header, &Claims::of(session, &self.issuer), key).map(Some).map_err(|_| TokenError::Key)
+        header.kid = Some(key.kid.clone());
+        let claims = Claims::of(session, &self.issuer);
+        jsonwebtoken::encode(&header, &claims, &key.encoding).map(Some).map_err(|_| TokenError::Key)
     }
 
     /// The claims of a JWT of ours that has not run out; algorithm, type, key and issuer are checked, time against `now`.
@@ -212,20 +246,27 @@ impl Signer {
         if header.typ.as_deref() != Some(TYP) {
             return Err(TokenError::Foreign);
         }
-        let (_, key) = header.kid.and_then(|kid| self.published.get(&kid)).ok_or(TokenError::Foreign)?;
+        let kid = header.kid.ok_or(TokenError::Foreign)?;
+        let keys = self.keys();
+        let key = keys.iter().find(|key| key.kid == kid).ok_or(TokenError::KeyUnknown)?;
+        if !key.is_published(now) {
+            return Err(TokenError::Foreign);
+        }
         let mut validation = Validation::new(Algorithm::ES256);
         validation.validate_exp = false;
         validation.validate_nbf = false;
         validation.validate_aud = false;
         validation.set_issuer(&[&self.issuer]);
-        let claims = jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(|_| TokenError::Foreign)?.claims;
+        let read = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
+        let claims = read.map_err(|_| TokenError::Foreign)?.claims;
         let in_time = (claims.nbf..claims.exp).contains(&now.seconds());
         in_time.then_some(claims).ok_or(TokenError::Foreign)
     }
 
-    /// The public keys.
-    pub fn jwks(&self) -> JwkSet {
-        JwkSet { keys: self.published.values().map(|(jwk, _)| jwk.clone()).collect() }
+    /// The public keys that verifiers must know now.
+    pub fn jwks(&self, now: Timestamp) -> JwkSet {
+        let keys = self.keys();
+        JwkSet { keys: keys.iter().filter(|key| key.is_published(now)).map(|key| key.jwk.clone()).collect() }
     }
 }
 
@@ -274,9 +315,14 @@ mod tests {
     }
 
     fn signer() -> Signer {
-        let mut signer = Signer::new("https://mfa.example.com");
-        signer.add(&new_signing_key().private, true).expect("a new key");
+        let signer = Signer::new("https://mfa.example.com");
+        signer.replace(vec![key(0, None)]);
         signer
+    }
+
+    fn key(active_at: i64, retired_at: Option<i64>) -> SigningKey {
+        let time = |seconds| NOW.plus_seconds(seconds);
+        SigningKey::read(&new_signing_key().private, Some(time(active_at)), retired_at.map(time)).expect("a new key")
     }
 
     /// S-04, J-04.
@@ -306,7 +352,7 @@ mod tests {
         let token = signer.sign(&session()).expect("signs").expect("not single-use");
         let parts: Vec<&str> = token.split('.').collect();
         let with_header = |header: &str| format!("{}.{}.{}", URL_SAFE_NO_PAD.encode(header), parts[1], parts[2]);
-        let kid = signer.jwks().keys[0].common.key_id.clone().expect("a kid");
+        let kid = signer.jwks(NOW).keys[0].common.key_id.clone().expect("a kid");
         let zero = URL_SAFE_NO_PAD.encode([0u8; 64]);
         for forged in [
             with_header(&format!(r#"{{"alg":"none","typ":"{TYP}","kid":"{kid}"}}"#)),
@@ -325,10 +371,34 @@ mod tests {
         assert!(Signer::new("https://other.example").read(&token, NOW).is_err());
     }
 
+    /// J-07: the next key is published before its first use, the last one until its last token has run out.
+    #[test]
+    fn keys_take_turns_without_a_gap() {
+        let signer = Signer::new("https://mfa.example.com");
+        signer.replace(vec![key(-1000, Some(1300)), key(600, None)]);
+        let kids = |now| signer.jwks(NOW.plus_seconds(now)).keys.len();
+        let kid_of = |began: i64| {
+            let session = Session { created_at: NOW.plus_seconds(began), ..session() };
+            let token = signer.sign(&session).expect("signs").expect("not single-use");
+            let place = signer.keys().iter().position(|k| Some(&k.kid) == decode_kid(&token).as_ref());
+            (place.expect("a key of its own"), token)
+        };
+        assert_eq!((kids(0), kids(1299), kids(1300)), (2, 2, 1));
+        assert_eq!((kid_of(599).0, kid_of(600).0, kid_of(-2000).0), (0, 1, 0));
+        let old = kid_of(0).1;
+        assert!(signer.read(&old, NOW.plus_seconds(599)).is_ok());
+        signer.replace(vec![key(0, None)]);
+        assert!(matches!(signer.read(&old, NOW), Err(TokenError::KeyUnknown)));
+    }
+
+    fn decode_kid(token: &str) -> Option<String> {
+        jsonwebtoken::decode_header(token).ok()?.kid
+    }
+
     /// J-06.
     #[test]
     fn the_published_set_holds_public_members_only() {
-        let set = serde_json::to_value(signer().jwks()).expect("JSON");
+        let set = serde_json::to_value(signer().jwks(NOW)).expect("JSON");
         let key = &set["keys"][0];
         for member in ["kid", "x", "y"] {
             assert!(key[member].is_string(), "{member}: {key}");

@@ -13,6 +13,8 @@
 #   COUNTERSIGN_TEST_BROWSER    0: leave the browser tests out; 1: fail where there is no browser
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Thousands of connections at once are part of the tests.
+ulimit -n 16384 2>/dev/null || ulimit -n "$(ulimit -Hn)" || true
 
 case "${1-}" in
     "") browser=1 ;;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use countersign::config::Log;
 
 use super::serve::told_to_end;
-use super::{say, start_log};
+use super::{log, say};
 
 /// Run engine, demo application and test inbox.
 #[derive(clap::Args)]
@@ -26,7 +26,7 @@ pub struct Demo {
 impl Demo {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let filter = std::env::var("COUNTERSIGN_LOG").unwrap_or_else(|_| "warn".to_owned());
-        start_log(&Log { filter, json: false })?;
+        let log = log::start(&Log { filter, json: false, otlp_endpoint: None })?;
         let options = countersign::DemoOptions { listen: self.listen, data: self.data.clone(), second: self.second };
         let running = countersign::run_demo(options).await?;
         say(&format!("countersign demo: open http://localhost:{}/demo", running.address.port()));
@@ -36,6 +36,7 @@ impl Demo {
         ));
         told_to_end().await?;
         running.stop().await;
+        log.end();
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,16 +1,19 @@
 //! The command line: what each command needs, and what it prints. The answer goes to stdout, everything else to stderr.
 
+mod audit;
+mod data;
 mod demo;
 mod doctor;
+mod keys;
+mod log;
 mod operate;
 mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
-use countersign::config::{ENVIRONMENT, Log, Settings};
+use countersign::config::{ENVIRONMENT, Settings};
 
 /// A second factor beside any login: TOTP, passkeys, SMS codes and recovery codes, and the step-up session that they earn.
 #[derive(Parser)]
@@ -40,12 +43,24 @@ enum Command {
     /// The key that opens the key ring
     #[command(subcommand)]
     MasterKey(operate::MasterKey),
+    /// The keys in the database, under the master key
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// The audit chain
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Users, for support
     #[command(subcommand)]
     User(operate::User),
     /// What the engine's rules come to
     #[command(subcommand)]
     Policy(operate::Policy),
+    /// Copy every row of one database into another that is empty
+    Move(data::Move),
+    /// Copy the SQLite file while it is served
+    Backup(data::Backup),
+    /// Put a backup in the SQLite file's place; what was used since does not come back
+    Restore(data::Restore),
     /// Check the settings, the database and the keys
     Doctor(doctor::Doctor),
 }
@@ -60,32 +75,26 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Serve(command) => command.run(read(file)?).await,
         Command::Migrate => {
             let settings = read(file)?;
-            start_log(&settings.log()?)?;
+            let log = log::start(&settings.log()?)?;
             countersign::migrate(&settings.storage()?).await?;
+            log.end();
             say("The schema is up to date.");
             Ok(ExitCode::SUCCESS)
         }
         Command::Rp(command) => command.run(&read(file)?).await,
         Command::Key(command) => command.run(&read(file)?).await,
+        Command::Keys(command) => command.run(&read(file)?).await,
+        Command::Audit(command) => command.run(&read(file)?).await,
         Command::User(command) => command.run(&read(file)?).await,
+        Command::Move(command) => command.run(&read(file)?).await,
+        Command::Backup(command) => command.run(&read(file)?).await,
+        Command::Restore(command) => command.run(&read(file)?).await,
         Command::Doctor(command) => command.run(file).await,
     }
 }
 
 fn read(file: Option<PathBuf>) -> anyhow::Result<Settings> {
     Ok(Settings::read(file.as_deref(), std::env::vars())?)
-}
-
-/// Logs go to stderr.
-fn start_log(log: &Log) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
-        .context("COUNTERSIGN_LOG: expected as info or countersign=debug,info")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match log.json {
-        true => builder.json().flatten_event(true).init(),
-        false => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-    }
-    Ok(())
 }
 
 /// The answer of a command.

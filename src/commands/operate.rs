@@ -10,7 +10,7 @@ use countersign::model::{RelyingParty, Scope};
 use countersign::{NewParty, Operator};
 use serde_json::{Value, json};
 
-use super::{answer, start_log};
+use super::{answer, log};
 
 #[derive(Subcommand)]
 pub enum MasterKey {
@@ -287,12 +287,12 @@ pub fn policy(command: &Policy) -> anyhow::Result<ExitCode> {
 }
 
 async fn open(settings: &Settings) -> anyhow::Result<Operator> {
-    start_log(&settings.log()?)?;
+    let _ended_at_once = log::start(&settings.log()?)?;
     Ok(countersign::operator(&settings.storage()?).await?)
 }
 
 /// A JSON array, or a line each.
-fn print_all(as_json: bool, all: impl Iterator<Item = (Value, String)>) {
+pub fn print_all(as_json: bool, all: impl Iterator<Item = (Value, String)>) {
     let (objects, lines): (Vec<_>, Vec<_>) = all.unzip();
     if as_json {
         answer(&Value::Array(objects).to_string());

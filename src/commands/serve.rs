@@ -6,7 +6,7 @@ use countersign::Parts;
 use countersign::config::Settings;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{say, start_log};
+use super::{log, say};
 
 /// Run the engine.
 #[derive(clap::Args)]
@@ -18,13 +18,19 @@ pub struct Serve {
 
 impl Serve {
     pub async fn run(self, settings: Settings) -> anyhow::Result<ExitCode> {
-        start_log(&settings.log()?)?;
+        let log = log::start(&settings.log()?)?;
         let config = settings.serve()?;
-        let running = countersign::run(&config, Parts { migrate: self.migrate, ..Parts::new(&config) }).await?;
+        let mut end = std::pin::pin!(told_to_end());
+        // It may wait long for its database, and is told to end then too.
+        let running = tokio::select! {
+            running = countersign::run(&config, Parts { migrate: self.migrate, ..Parts::new(&config) }) => running?,
+            told = &mut end => return told.map(|()| ExitCode::SUCCESS),
+        };
         say(&format!("countersign serves {} on {}", config.issuer(), running.address));
-        told_to_end().await?;
+        end.await?;
         say("countersign ends");
         running.stop().await;
+        log.end();
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -12,6 +12,7 @@ pub use table::{ConfigError, ENVIRONMENT, Setting};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use url::Url;
 use zeroize::Zeroizing;
@@ -23,6 +24,18 @@ pub enum Database {
     Sqlite(PathBuf),
     /// A server, by its address.
     Postgres(String),
+}
+
+impl Database {
+    /// `sqlite:PATH` or `postgres://…`.
+    pub fn parse(url: &str) -> Option<Database> {
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            let named = !path.trim_start_matches('/').is_empty();
+            return named.then(|| Database::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path))));
+        }
+        let is_server = url.starts_with("postgres://") || url.starts_with("postgresql://");
+        (is_server && Url::parse(url).is_ok()).then(|| Database::Postgres(url.to_owned()))
+    }
 }
 
 impl fmt::Debug for Database {
@@ -90,8 +103,20 @@ pub struct Storage {
     pub database: Database,
     /// Connections of this node.
     pub pool: u32,
+    /// The longest wait for a connection.
+    pub acquire_timeout: Duration,
+    /// The longest that a statement of PostgreSQL may take.
+    pub statement_timeout: Duration,
     /// An offset to the machine's clock, in development.
     pub clock_file: Option<PathBuf>,
+}
+
+impl Storage {
+    /// This database with the usual limits.
+    pub fn new(database: Database) -> Storage {
+        let wait = Duration::from_secs(5);
+        Storage { database, pool: 16, acquire_timeout: wait, statement_timeout: wait, clock_file: None }
+    }
 }
 
 /// How the process logs.
@@ -101,6 +126,8 @@ pub struct Log {
     pub filter: String,
     /// One JSON object a line instead of text.
     pub json: bool,
+    /// Where traces go by OTLP, in a build with the feature `otlp`.
+    pub otlp_endpoint: Option<Url>,
 }
 
 /// Everything that `serve` needs.
@@ -118,6 +145,10 @@ pub struct Config {
     pub sms: Sms,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// How long a new factor does not count as phishing-resistant, in seconds.
+    pub factor_cool_off: i64,
+    /// A listener of their own for metrics.
+    pub metrics_listen: Option<SocketAddr>,
     /// Trial aids are on.
     pub development: bool,
 }

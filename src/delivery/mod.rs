@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{LocalProvider, Sms};
+use crate::measure::{self, Stopwatch};
 use crate::model::Message;
 
 /// The gateways have this long together (api.md, 7).
@@ -82,16 +83,18 @@ impl Outbox {
     pub async fn send(&self, message: &Message) -> Result<&'static str, Undelivered> {
         let all = async {
             for provider in &self.providers {
-                let name = provider.name();
-                match tokio::time::timeout(EACH, provider.send(message)).await {
-                    Ok(Ok(())) => return Ok(name),
-                    Ok(Err(refused)) => {
-                        tracing::warn!(provider = name, message = %message.id, ?refused, "a gateway refused a text")
-                    }
-                    Err(_) => {
-                        tracing::warn!(provider = name, message = %message.id, "a gateway did not answer in time")
-                    }
+                let (name, watch) = (provider.name(), Stopwatch::start());
+                let outcome = match tokio::time::timeout(EACH, provider.send(message)).await {
+                    Ok(Ok(())) => "accepted",
+                    Ok(Err(Refused::Transient)) => "failed",
+                    Ok(Err(Refused::Rejected)) => "rejected",
+                    Err(_) => "late",
+                };
+                measure::delivery(name, outcome, watch.seconds());
+                if outcome == "accepted" {
+                    return Ok(name);
                 }
+                tracing::warn!(provider = name, message_id = %message.id, outcome, "a gateway did not take a text");
             }
             Err(Undelivered)
         };

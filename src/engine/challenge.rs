@@ -2,15 +2,16 @@
 
 use zeroize::Zeroizing;
 
-use super::limits::{Pause, device_of, lane_of};
-use super::verification::{EXCHANGE_LIFE, is_open};
-use super::{Answered, Caller, Engine, Error, Given, Issued, Known, prompt_row, unnamed};
+use super::limits::{Pause, device_of, judged, lane_of};
+use super::sending::Occasion;
+use super::verification::EXCHANGE_LIFE;
+use super::{Answered, Caller, Clash, Ending, Engine, Error, Given, Gone, Issued, Known, prompt_row, unnamed};
 use crate::methods::{Shown, webauthn};
 use crate::model::{
     Challenge, ChallengeStatus, Details, Factor, Id, Kind, MethodKind, Moment, Prompt, RecoveryStatus, Terms, Timestamp,
 };
 use crate::policy::requirement;
-use crate::store::{self, Dossier};
+use crate::store::{self, Dossier, Store};
 use crate::token::ClientToken;
 use crate::vault::token_hash;
 
@@ -18,6 +19,11 @@ use crate::vault::token_hash;
 pub const LIFE: i64 = 600;
 /// How many answers it takes.
 pub const ATTEMPTS: i64 = 5;
+
+/// Why a challenge was approved as it was made: by the answer that came with it.
+pub(super) const BY_ANSWER: &str = "answer";
+/// By an earlier session.
+const BY_SESSION: &str = "fresh_session";
 
 /// A challenge that a caller wants.
 pub struct NewChallenge {
@@ -110,18 +116,19 @@ impl Engine {
             Known::User(dossier) => (**dossier).clone(),
             Known::Nothing | Known::Case(_) => self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?,
         };
-        let offers = offers_of(caller, &challenge, &dossier, at.now)?;
+        let offers = self.offers_of(caller, &challenge, &dossier, at.now)?;
         if offers.is_empty() {
             let missing = requirement::would_satisfy(&challenge.terms.action, &challenge.terms.require);
             return Ok(Created::EnrolmentRequired { missing });
         }
         if let Some(given) = answer {
-            let verdict = self.verify_at_once(&at, caller, &challenge, dossier, &given).await?;
+            let verdict = self.verify_at_once(&at, caller, &challenge, dossier, &given).await;
+            let verdict = judged(given.kind, verdict)?;
             let issued = verdict.issued.expect("a server's verification issues a session");
             return Ok(Created::Approved {
                 challenge: Box::new(verdict.challenge),
                 issued: Box::new(issued),
-                reason: "answer",
+                reason: BY_ANSWER,
             });
         }
         let link_token = Zeroizing::new(at.token());
@@ -131,20 +138,29 @@ impl Engine {
             client_token_hash: Some(token_hash(&client_token.secret)),
             ..challenge
         };
-        self.save_challenge(&at, caller, &challenge).await?;
-        Ok(Created::Pending { challenge: Box::new(challenge), offers, link_token, client_token: client_token.text() })
+        let client_token = client_token.text();
+        let opened = Ending::Opened {
+            challenge: &challenge,
+            offers: &offers,
+            link_token: &link_token,
+            client_token: &client_token,
+        };
+        let store = self.keeping(&at, caller, &challenge.user_id, opened);
+        self.save_challenge(&at, caller, &store, &challenge).await?;
+        Ok(Created::Pending { challenge: Box::new(challenge), offers, link_token, client_token })
     }
 
     pub(super) async fn save_challenge(
         &self,
         at: &Moment<'_>,
         caller: &Caller,
+        store: &Store,
         challenge: &Challenge,
     ) -> Result<(), Error> {
         let mut event = self.event(at, caller, "challenge.created", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());
         event.client = event.client.or_else(|| Some(challenge.terms.client.clone()));
-        Ok(self.store.create_challenge(&store::NewChallenge { challenge: challenge.clone(), event }).await?)
+        Ok(store.create_challenge(&store::NewChallenge { challenge: challenge.clone(), event }).await?)
     }
 
     /// Approves on an earlier session, where that is the same user's, strong and young enough, and nothing needs to be seen.
@@ -165,26 +181,62 @@ impl Engine {
         }
         let mut approved = challenge.clone();
         approved.status = ChallengeStatus::Approved.as_str().to_owned();
-        let issued = self.inherited_session(at, &approved, &session);
+        let mut issued = self.inherited_session(at, &approved, &session);
+        self.sign(&mut issued)?;
         let mut event = self.event(at, caller, "session.inherited", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());
         event.session_id = Some(issued.new.session.id.clone());
-        match self.store.inherit_session(&session.id, &approved, &issued.new, &event).await {
+        let ending = Ending::Approved { challenge: &approved, issued: Some(&issued), reason: BY_SESSION };
+        let store = self.keeping(at, caller, &challenge.user_id, ending);
+        match store.inherit_session(&session.id, &approved, &issued.new, &event).await {
             Ok(()) => {}
             Err(store::Error::Conflict(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-        Ok(Some(Created::Approved {
-            challenge: Box::new(approved),
-            issued: Box::new(self.issue(issued)?),
-            reason: "fresh_session",
-        }))
+        Ok(Some(Created::Approved { challenge: Box::new(approved), issued: Box::new(issued), reason: BY_SESSION }))
     }
 
     /// How a challenge may be answered, strongest first.
     pub async fn offers(&self, at: &Moment<'_>, caller: &Caller, challenge: &Challenge) -> Result<Vec<Offer>, Error> {
         let dossier = self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?;
-        offers_of(caller, challenge, &dossier, at.now)
+        self.offers_of(caller, challenge, &dossier, at.now)
+    }
+
+    fn offers_of(
+        &self,
+        caller: &Caller,
+        challenge: &Challenge,
+        dossier: &Dossier,
+        now: Timestamp,
+    ) -> Result<Vec<Offer>, Error> {
+        let terms = &challenge.terms;
+        let paused = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, challenge), now)?.paused(now);
+        let mut offers = Vec::new();
+        for kind in MethodKind::ALL.into_iter().filter(|k| requirement::admits(&terms.action, &terms.require, *k)) {
+            let pause = paused.iter().find(|pause| pause.method == kind).copied();
+            if kind == MethodKind::RecoveryCode {
+                let codes = dossier.recovery.filter(|r| r.status == RecoveryStatus::Active && r.remaining > 0);
+                offers.extend(codes.map(|codes| Offer {
+                    kind,
+                    factor_id: None,
+                    name: kind.default_name().to_owned(),
+                    hint: Some(format!("{} left", codes.remaining)),
+                    pause,
+                    last_used_at: None,
+                }));
+                continue;
+            }
+            let suits = |f: &&Factor| f.kind == kind && self.suffices(f, &terms.require, now);
+            offers.extend(dossier.factors.iter().filter(suits).map(|f| Offer {
+                kind,
+                factor_id: Some(f.id.clone()),
+                name: f.name.clone(),
+                hint: hint(f),
+                pause,
+                last_used_at: f.last_used_at,
+            }));
+        }
+        Ok(offers)
     }
 
     /// A challenge of this relying party.
@@ -226,8 +278,11 @@ impl Engine {
         if !requirement::admits(&challenge.terms.action, &challenge.terms.require, kind) {
             return Err(Error::MethodNotAllowed);
         }
-        let suits = |f: &Factor| f.kind == kind && f.is_active() && factor_id.is_none_or(|id| *id == f.id);
-        let mut held: Vec<_> = dossier.factors.into_iter().filter(suits).filter_map(|f| self.open(rp, f)).collect();
+        let suits = |f: &Factor| {
+            let asked = f.kind == kind && factor_id.is_none_or(|id| *id == f.id);
+            asked && self.suffices(f, &challenge.terms.require, at.now)
+        };
+        let mut held = self.open_factors(at, caller, dossier.factors.into_iter().filter(suits).collect()).await?;
         if held.is_empty() {
             return Err(Error::MethodNotAllowed);
         }
@@ -245,7 +300,9 @@ impl Engine {
         })?;
         if begun.text.is_some() {
             let factor = held.swap_remove(0).factor;
-            return self.send(at, caller, user_id, &challenge.id, &factor, begun).await.map(|(s, p)| (s, Some(p)));
+            self.take_place(at, caller, user_id).await?;
+            let sent = self.send(at, caller, Occasion::Challenge, &challenge.id, &factor, begun).await;
+            return sent.map(|(shown, prompt)| (shown, Some(prompt)));
         }
         let state = begun.state.as_ref().ok_or(Error::MethodNotAllowed)?;
         let prompt_id = Id::new(Kind::Prompt, at);
@@ -259,7 +316,8 @@ impl Engine {
             sent_at: at.now,
             expires_at: at.now.plus_seconds(webauthn::CEREMONY).min(challenge.expires_at),
         };
-        self.store.replace_prompt(rp, user_id, &prompt).await?;
+        let store = self.keeping(at, caller, user_id, Ending::Prepared(&begun.shown, Some(&prompt)));
+        store.replace_prompt(rp, user_id, &prompt).await?;
         Ok((begun.shown, Some(prompt)))
     }
 
@@ -270,8 +328,10 @@ impl Engine {
         is_open(&challenge, at.now)?;
         let mut event = self.event(&at, caller, "challenge.cancelled", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());
-        match self.store.cancel_challenge(&challenge, &event).await {
-            Ok(()) => Ok(Challenge { status: ChallengeStatus::Cancelled.as_str().to_owned(), ..challenge }),
+        let cancelled = Challenge { status: ChallengeStatus::Cancelled.as_str().to_owned(), ..challenge };
+        let store = self.keeping(&at, caller, &cancelled.user_id, Ending::Cancelled(&cancelled));
+        match store.cancel_challenge(&cancelled, &event).await {
+            Ok(()) => Ok(cancelled),
             Err(store::Error::Conflict(_)) => Err(Error::Clash(super::Clash::ChallengeNotPending)),
             Err(error) => Err(error.into()),
         }
@@ -288,36 +348,6 @@ impl Engine {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-fn offers_of(caller: &Caller, challenge: &Challenge, dossier: &Dossier, now: Timestamp) -> Result<Vec<Offer>, Error> {
-    let terms = &challenge.terms;
-    let paused = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, challenge), now)?.paused(now);
-    let mut offers = Vec::new();
-    for kind in MethodKind::ALL.into_iter().filter(|k| requirement::admits(&terms.action, &terms.require, *k)) {
-        let pause = paused.iter().find(|pause| pause.method == kind).copied();
-        if kind == MethodKind::RecoveryCode {
-            let codes = dossier.recovery.filter(|r| r.status == RecoveryStatus::Active && r.remaining > 0);
-            offers.extend(codes.map(|codes| Offer {
-                kind,
-                factor_id: None,
-                name: kind.default_name().to_owned(),
-                hint: Some(format!("{} left", codes.remaining)),
-                pause,
-                last_used_at: None,
-            }));
-            continue;
-        }
-        offers.extend(dossier.factors.iter().filter(|f| f.kind == kind && f.is_active()).map(|f| Offer {
-            kind,
-            factor_id: Some(f.id.clone()),
-            name: f.name.clone(),
-            hint: hint(f),
-            pause,
-            last_used_at: f.last_used_at,
-        }));
-    }
-    Ok(offers)
 }
 
 /// A return address is registered, exactly, and comes with the guards of whoever opens the challenge.
@@ -354,5 +384,16 @@ pub fn purpose(terms: &Terms) -> String {
         None if terms.action == requirement::LOGIN => "sign in".to_owned(),
         None if terms.action.starts_with(requirement::FACTOR_ACTIONS) => "change your sign-in methods".to_owned(),
         None => "continue".to_owned(),
+    }
+}
+
+/// Whether a challenge may still be answered.
+pub(super) fn is_open(challenge: &Challenge, now: Timestamp) -> Result<(), Error> {
+    match challenge.status_at(now) {
+        ChallengeStatus::Pending => Ok(()),
+        ChallengeStatus::Expired => Err(Error::Gone(Gone::Challenge)),
+        ChallengeStatus::Approved | ChallengeStatus::Denied | ChallengeStatus::Cancelled => {
+            Err(Error::Clash(Clash::ChallengeNotPending))
+        }
     }
 }

@@ -2,24 +2,18 @@
 
 use zeroize::Zeroizing;
 
+use super::error::reason;
 use super::limits::enrolment_lane;
+use super::pending::{LIFE, check_active, check_counts};
 use super::portal::Manage;
-use super::verification::reason;
-use super::{Caller, Clash, Engine, Error, Gone, factor_row, prompt_row, unnamed};
+use super::sending::Occasion;
+use super::{Answered, Caller, Clash, Ending, Engine, Error, factor_row, prompt_row, unnamed};
 use crate::methods::sms::number_of;
 use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
-use crate::model::{Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, Timestamp, User};
-use crate::policy::{requirement, throttle};
-use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, NewFactor, Settlement};
+use crate::model::{Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, User};
+use crate::policy::requirement;
+use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, Settlement};
 
-/// How long a pending factor lives, in seconds.
-pub const LIFE: i64 = 900;
-/// Pending phones of a user at once (api.md, 7).
-const PENDING_PHONES: usize = 3;
-/// Pending factors of a user at once, of any kind.
-const PENDING: usize = 10;
-/// Active factors of a user, by kind.
-const ACTIVE: usize = 20;
 /// How often a proof is judged anew because somebody else moved the throttle on.
 const ROUNDS: usize = 64;
 
@@ -49,16 +43,19 @@ impl Engine {
         let at = self.moment();
         self.may_manage(&at, caller, &begin.user_id, Manage::Add).await?;
         let (rp, user_id, kind) = (&caller.rp.id, &begin.user_id, begin.wish.kind());
+        if kind == MethodKind::Sms {
+            self.take_place(&at, caller, user_id).await?;
+        }
         let user = self.named_user(&at, rp, user_id).await?;
         let factors = self.store.factors(rp, user_id, at.now).await?;
         check_counts(&factors, kind, at.now)?;
         if let Wish::Sms(number) = &begin.wish
-            && self.holds_number(rp, &factors, number)
+            && self.holds_number(&at, caller, &factors, number).await?
         {
             return Err(Error::Clash(Clash::FactorDuplicate));
         }
-        let held: Vec<_> =
-            factors.into_iter().filter(|f| f.kind == kind && f.is_active()).filter_map(|f| self.open(rp, f)).collect();
+        let held = factors.into_iter().filter(|f| f.kind == kind && f.is_active()).collect();
+        let held = self.open_factors(&at, caller, held).await?;
         let id = Id::new(Kind::Factor, &at);
         let parties = self.parties(&caller.rp, user, "add your phone".to_owned());
         let begun = self.methods.of(kind).begin_enrolment(&at, &*self.vault, &parties, &id, &begin.wish, &held)?;
@@ -79,22 +76,9 @@ impl Engine {
             credential_id: None,
             id,
         };
-        factor.name = self.create_pending(&at, caller, &factor, begin.name.is_none()).await?;
-
-        if begun.text.is_some() {
-            let owner = factor.id.clone();
-            return match self.send(&at, caller, user_id, &owner, &factor, begun).await {
-                Ok((shown, prompt)) => Ok(Started { factor, shown, prompt: Some(prompt) }),
-                Err(error) => {
-                    // Nothing was sent: nothing remains.
-                    self.drop_pending(&at, caller, &factor).await?;
-                    Err(error)
-                }
-            };
-        }
-        if let Some(state) = &begun.state {
+        let prompt = begun.state.as_ref().filter(|_| begun.text.is_none()).map(|state| {
             let prompt_id = Id::new(Kind::Prompt, &at);
-            let prompt = Prompt {
+            Prompt {
                 sealed: self.vault.seal(&at, prompt_row(rp, user_id, &prompt_id), state),
                 id: prompt_id,
                 owner_id: factor.id.clone(),
@@ -103,8 +87,21 @@ impl Engine {
                 sends: 0,
                 sent_at: at.now,
                 expires_at: at.now.plus_seconds(webauthn::CEREMONY),
+            }
+        });
+        let shown = begun.text.is_none().then_some(&begun.shown);
+        self.create_pending(&at, caller, &mut factor, begin.name.is_none(), prompt, shown).await?;
+
+        if begun.text.is_some() {
+            let owner = factor.id.clone();
+            return match self.send(&at, caller, Occasion::Enrolment, &owner, &factor, begun).await {
+                Ok((shown, prompt)) => Ok(Started { factor, shown, prompt: Some(prompt) }),
+                Err(error) => {
+                    // Nothing was sent: nothing remains.
+                    self.drop_pending(&at, caller, &factor).await?;
+                    Err(error)
+                }
             };
-            self.store.replace_prompt(rp, user_id, &prompt).await?;
         }
         Ok(Started { factor, shown: begun.shown, prompt: None })
     }
@@ -119,9 +116,10 @@ impl Engine {
         }
         let user = self.user_or_new(&at, &caller.rp.id, user_id).await?;
         let parties = self.parties(&caller.rp, user, "add your phone".to_owned());
-        let held = self.open(&caller.rp.id, factor.clone()).ok_or(Error::NotFound)?;
+        let held = self.open_factor(&at, caller, factor.clone()).await?;
         let begun = self.methods.of(MethodKind::Sms).begin_challenge(&at, &*self.vault, &parties, id, &[held])?;
-        let (shown, prompt) = self.send(&at, caller, user_id, id, &factor, begun).await?;
+        self.take_place(&at, caller, user_id).await?;
+        let (shown, prompt) = self.send(&at, caller, Occasion::Resend, id, &factor, begun).await?;
         Ok(Started { factor, shown, prompt: Some(prompt) })
     }
 
@@ -135,7 +133,7 @@ impl Engine {
         };
         let user = self.user_or_new(&at, &caller.rp.id, user_id).await?;
         let parties = self.parties(&caller.rp, user, String::new());
-        let held = self.open(&caller.rp.id, factor.clone());
+        let held = self.open_factors(&at, caller, vec![factor.clone()]).await?.pop();
         Ok(held.map(|h| Started { shown: totp::set_up(&parties, &h.secret), factor, prompt: None }))
     }
 
@@ -170,17 +168,17 @@ impl Engine {
         lane.check(factor.kind, at.now)?;
         check_active(&dossier.factors, factor.kind)?;
         let prompt = self.store.prompt(rp, user_id, id, factor.kind).await?.filter(|p| at.now < p.expires_at);
-        let held = self.open(rp, factor.clone()).ok_or(Error::NotFound)?;
+        let held = self.open_factor(at, caller, factor.clone()).await?;
         if factor.kind == MethodKind::Sms {
             // Two pending factors may have had the same number; two active ones may not.
             let number = number_of(&held).ok_or(Error::NotFound)?;
             let others: Vec<_> = dossier.factors.iter().filter(|f| f.id != *id).cloned().collect();
-            if self.holds_number(rp, &others, &number) {
+            if self.holds_number(at, caller, &others, &number).await? {
                 return Err(Error::Clash(Clash::FactorDuplicate));
             }
         }
         let user = dossier.user.unwrap_or_else(|| unnamed(at, user_id));
-        let state = prompt.as_ref().and_then(|p| self.vault.open(prompt_row(rp, user_id, &p.id), &p.sealed).ok());
+        let state = self.open_prompt(at, caller, user_id, prompt.as_ref()).await?;
         let exam = Exam {
             now: at.now,
             parties: self.parties(&caller.rp, user, String::new()),
@@ -224,16 +222,16 @@ impl Engine {
                 if let Some(credential) = &enrolled.credential_id
                     && let Some(holder) = self.store.credential_holder(rp, credential).await?
                 {
-                    return Err(self.refuse_known_credential(holder == user_id, settlement).await?);
-                }
-                match self.store.settle(settlement).await {
-                    Ok(()) => {}
-                    Err(store::Error::Conflict(Contest::Session)) => return Err(Error::StepUpRequired),
-                    Err(error) => return Err(error.into()),
+                    return Err(self.refuse_known_credential(at, caller, holder == user_id, settlement).await?);
                 }
                 factor.activated_at = Some(at.now);
                 factor.details = enrolled.details;
-                Ok(factor)
+                let store = self.keeping(at, caller, user_id, Ending::Activated(&factor));
+                match self.settle(&store, settlement).await {
+                    Ok(()) => Ok(factor),
+                    Err(store::Error::Conflict(Contest::Session)) => Err(Error::StepUpRequired),
+                    Err(error) => Err(error.into()),
+                }
             }
             Err(refusal @ Refusal::Wrong(_)) => {
                 settlement.event.kind = "enrolment.failed";
@@ -241,25 +239,44 @@ impl Engine {
                 settlement.event.reason = Some(reason(refusal));
                 settlement.throttle = lane.wrong(factor.kind, at.now);
                 settlement.prompt = burnt.filter(|_| factor.kind == MethodKind::Webauthn);
-                self.store.settle(settlement).await?;
-                Err(refusal.into())
+                self.settle_with(at, caller, settlement, refusal.into()).await.and_then(Err)
             }
             Err(refusal) => Err(refusal.into()),
         }
     }
 
     /// The user's own credential again is a duplicate; anybody else's looks like any other fault.
-    async fn refuse_known_credential(&self, own: bool, mut settlement: Settlement) -> Result<Error, Error> {
+    async fn refuse_known_credential(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        own: bool,
+        mut settlement: Settlement,
+    ) -> Result<Error, Error> {
         settlement.factor = None;
         settlement.right_of = None;
         settlement.event.kind = "enrolment.failed";
         settlement.event.outcome = Outcome::Failure;
         settlement.event.reason = Some(if own { "factor_duplicate" } else { "credential_of_another_user" });
-        self.store.settle(settlement).await?;
-        Ok(match own {
+        let error = match own {
             true => Error::Clash(Clash::FactorDuplicate),
             false => Error::Refused(Refusal::Wrong(Fault::Credential("credential_of_another_user"))),
-        })
+        };
+        self.settle_with(at, caller, settlement, error).await
+    }
+
+    /// Writes what a refusal costs, and gives it back to be said.
+    async fn settle_with(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        settlement: Settlement,
+        error: Error,
+    ) -> Result<Error, Error> {
+        let refused = Answered::from(error);
+        let store = self.keeping(at, caller, &settlement.user_id, Ending::Refused(&refused));
+        self.settle(&store, settlement).await?;
+        Ok(refused.error)
     }
 
     /// The user's row, made on first use.
@@ -272,84 +289,17 @@ impl Engine {
         self.store.user(rp, user_id).await?.ok_or(Error::NotFound)
     }
 
-    async fn create_pending(
+    async fn holds_number(
         &self,
         at: &Moment<'_>,
         caller: &Caller,
-        factor: &Factor,
-        free_name: bool,
-    ) -> Result<String, Error> {
-        let mut event = self.event(at, caller, "enrolment.started", Some(&factor.user_id));
-        event.method = Some(factor.kind);
-        event.factor_id = Some(factor.id.clone());
-        let of_kind = if factor.kind == MethodKind::Sms { PENDING_PHONES } else { PENDING };
-        let new = NewFactor { factor: factor.clone(), free_name, beside: (PENDING - 1, of_kind - 1), event };
-        for _ in 0..ROUNDS {
-            match self.store.create_factor(&caller.rp.id, &new).await {
-                Ok(name) => return Ok(name),
-                Err(store::Error::Conflict(Contest::Row)) => {}
-                Err(store::Error::Conflict(Contest::Limit)) => {
-                    let factors = self.store.factors(&caller.rp.id, &factor.user_id, at.now).await?;
-                    check_counts(&factors, factor.kind, at.now)?;
-                }
-                Err(store::Error::Conflict(_)) => return Err(Error::Clash(Clash::NameTaken)),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(Error::Busy(1))
+        factors: &[Factor],
+        number: &crate::model::Number,
+    ) -> Result<bool, Error> {
+        let phones = factors.iter().filter(|f| f.kind == MethodKind::Sms && f.is_active());
+        let held = self.open_factors(at, caller, phones.cloned().collect()).await?;
+        Ok(held.iter().any(|h| h.secret.as_slice() == number.as_str().as_bytes()))
     }
-
-    async fn drop_pending(&self, at: &Moment<'_>, caller: &Caller, factor: &Factor) -> Result<(), Error> {
-        let mut event = self.event(at, caller, "enrolment.failed", Some(&factor.user_id));
-        event.method = Some(factor.kind);
-        event.factor_id = Some(factor.id.clone());
-        event.outcome = Outcome::Failure;
-        event.reason = Some("delivery_unavailable");
-        match self.store.drop_pending_factor(&caller.rp.id, &factor.user_id, &factor.id, &event).await {
-            Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn pending(&self, at: &Moment<'_>, caller: &Caller, user_id: &str, id: &Id) -> Result<Factor, Error> {
-        let factor = self.store.factor(&caller.rp.id, user_id, id).await?.ok_or(Error::NotFound)?;
-        match (factor.is_active(), factor.is_pending(at.now)) {
-            (true, _) => Err(Error::Clash(Clash::FactorNotPending)),
-            (false, true) => Ok(factor),
-            (false, false) => Err(Error::Gone(Gone::Enrolment)),
-        }
-    }
-
-    fn holds_number(&self, rp: &Id, factors: &[Factor], number: &crate::model::Number) -> bool {
-        factors
-            .iter()
-            .filter(|f| f.kind == MethodKind::Sms && f.is_active())
-            .filter_map(|f| self.open(rp, f.clone()))
-            .any(|h| h.secret.as_slice() == number.as_str().as_bytes())
-    }
-}
-
-fn check_counts(factors: &[Factor], kind: MethodKind, now: Timestamp) -> Result<(), Error> {
-    let first_end = |of: &dyn Fn(&Factor) -> bool, most: usize| {
-        let ends: Vec<_> = factors.iter().filter(|f| !f.is_active() && of(f)).map(|f| f.expires_at).collect();
-        ends.iter().min().filter(|_| ends.len() >= most).map(|end| end.seconds_after(now))
-    };
-    if let Some(wait) = first_end(&|f| kind == MethodKind::Sms && f.kind == kind, PENDING_PHONES) {
-        return Err(Error::SendLimited(wait));
-    }
-    if let Some(wait) = first_end(&|_| true, PENDING) {
-        return Err(Error::Busy(wait));
-    }
-    check_active(factors, kind)
-}
-
-/// Whether another factor of this kind may become active. Of apps parallel proofs cannot each be the last: they write one lane.
-fn check_active(factors: &[Factor], kind: MethodKind) -> Result<(), Error> {
-    let most = if kind == MethodKind::Totp { throttle::MOST_APPS } else { ACTIVE };
-    if factors.iter().filter(|f| f.kind == kind && f.is_active()).count() >= most {
-        return Err(Error::Invalid { param: "type", why: "the user has as many factors of this type as there may be" });
-    }
-    Ok(())
 }
 
 /// The action of challenges that guard factor management on our own pages.

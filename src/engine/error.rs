@@ -1,6 +1,6 @@
 //! Everything that a call can end in other than its answer.
 
-use crate::methods::Refusal;
+use crate::methods::{Fault, Refusal};
 use crate::store;
 
 /// A state that does not allow what was asked.
@@ -16,6 +16,8 @@ pub enum Clash {
     FactorDuplicate,
     /// The user has a factor of that name, or a relying party has it.
     NameTaken,
+    /// The first copy of a request is not answered yet.
+    InProgress,
 }
 
 /// What ran out of time.
@@ -63,13 +65,31 @@ pub enum Error {
     StepUpRequired,
     /// The return address is not registered.
     ReturnUrlNotAllowed,
+    /// The key of a repeatable request was used with another body.
+    KeyMismatch,
     /// The store did not do it.
     Store(store::Error),
 }
 
+impl Error {
+    /// What became of a proof that ends in this, in a word for the metrics.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            Error::Refused(Refusal::Wrong(_)) => "wrong",
+            Error::Refused(Refusal::Replayed) => "replayed",
+            Error::Paused(_) => "paused",
+            Error::Store(_) | Error::Busy(_) => "unavailable",
+            _ => "refused",
+        }
+    }
+}
+
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Error {
-        Error::Store(error)
+        match error {
+            store::Error::Kept => Error::Clash(Clash::InProgress),
+            error => Error::Store(error),
+        }
     }
 }
 
@@ -91,5 +111,21 @@ pub struct Answered {
 impl<E: Into<Error>> From<E> for Answered {
     fn from(error: E) -> Answered {
         Answered { error: error.into(), attempts_left: None }
+    }
+}
+
+/// The refusal in a word for the audit.
+pub(super) fn reason(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Malformed => "malformed",
+        Refusal::Wrong(Fault::Code) => "code_incorrect",
+        Refusal::Wrong(Fault::CredentialUnknown) => "credential_unknown",
+        Refusal::Wrong(Fault::UserNotVerified) => "user_not_verified",
+        Refusal::Wrong(Fault::Credential(reason)) => reason,
+        Refusal::Expired => "expired",
+        Refusal::Replayed => "replayed",
+        Refusal::PhoneInvalid => "phone_invalid",
+        Refusal::PhoneNotAllowed => "phone_not_allowed",
+        Refusal::NotAllowed => "not_allowed",
     }
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Caller, Engine, Error};
+use super::{Answered, Caller, Engine, Error, Verdict};
+use crate::measure;
 use crate::methods::totp;
-use crate::model::{Challenge, Factor, Id, Keyed, MethodKind, RelyingParty, Timestamp};
+use crate::model::{Challenge, Factor, Id, Keyed, MethodKind, Outcome, RelyingParty, Timestamp};
 use crate::policy::odds::{self, Odds};
 use crate::policy::throttle::{self, ENROLMENT, STRANGERS, Stop, Throttle};
-use crate::store::{self, DeviceChange, ThrottleLane};
+use crate::store::{self, DeviceChange, Settlement, Store, ThrottleLane};
 
 /// How long a costly verdict waits for its turn.
 const COSTLY_WAIT: Duration = Duration::from_secs(5);
@@ -40,6 +41,22 @@ pub struct Pause {
 }
 
 impl Engine {
+    /// Settles a verdict, and counts what came of it: a pause that began, an enrolment that went right or wrong.
+    pub(super) async fn settle(&self, store: &Store, settlement: Settlement) -> Result<(), store::Error> {
+        let failed = settlement.event.outcome == Outcome::Failure;
+        let stops = settlement.throttle.as_ref().is_some_and(|lane| lane.paused_until > Some(settlement.at));
+        let paused = settlement.event.method.filter(|_| failed && stops);
+        let enrolled = match settlement.event.kind {
+            "factor.added" => settlement.event.method.map(|method| (method, "right")),
+            "enrolment.failed" => settlement.event.method.map(|method| (method, "wrong")),
+            _ => None,
+        };
+        store.settle(settlement).await?;
+        paused.into_iter().for_each(measure::pause);
+        enrolled.into_iter().for_each(|(method, outcome)| measure::enrolment(method, outcome));
+        Ok(())
+    }
+
     /// Runs something costly off the threads that serve requests, a bounded number at once.
     pub(super) async fn costly<T: Send + 'static>(
         &self,
@@ -65,6 +82,12 @@ impl Engine {
     pub fn browser_lane(&self, rp: &RelyingParty, user_id: &str, cookie: &str) -> String {
         self.device_lane("page", &rp.id, user_id, cookie)
     }
+}
+
+/// Counts how a proof ended.
+pub(super) fn judged(kind: MethodKind, verdict: Result<Verdict, Answered>) -> Result<Verdict, Answered> {
+    measure::verification(kind, verdict.as_ref().err().map_or("right", |refused| refused.error.outcome()));
+    verdict
 }
 
 /// The chances of blind guesses, by the number of authenticator apps.
@@ -183,6 +206,6 @@ impl Lane {
 
     fn written(&self, next: &Throttle, seen_at: Option<Timestamp>) -> ThrottleLane {
         let state = serde_json::to_string(next).expect("a state is JSON");
-        ThrottleLane { state, seen_at, ..self.row.clone() }
+        ThrottleLane { state, seen_at, paused_until: next.stopped_until(self.cost), ..self.row.clone() }
     }
 }

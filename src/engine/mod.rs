@@ -1,12 +1,18 @@
 //! The only place that acts: it reads the clock once a request, asks methods and policy, and writes by one store verb.
 
+mod audit;
 mod challenge;
+mod custodian;
 mod enrolment;
 mod error;
 mod factors;
 mod housekeeping;
+mod idempotency;
+mod keys;
 mod limits;
+mod opening;
 mod operator;
+mod pending;
 mod portal;
 mod recovery;
 mod sending;
@@ -15,14 +21,17 @@ mod start;
 mod users;
 mod verification;
 
+pub use audit::{ChainReport, EventFilter};
 pub use challenge::{Created, NewChallenge, Offer, purpose};
+pub use custodian::{Custodian, KeyState};
 pub use enrolment::{Begin, Started};
 pub use error::{Answered, Clash, Error, Gone};
+pub use idempotency::{Asked, Ending, Once, Tell, Told, Turn};
 pub use limits::{Pause, odds};
 pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};
 pub use portal::{NewPortal, Opened, PortalView};
 pub use session::{Introspection, Issued, Question};
-pub use start::{StartError, open_store};
+pub use start::{StartError, open_store, restoration};
 pub use users::UserView;
 pub use verification::{Delivery, Given, Verdict};
 
@@ -45,26 +54,31 @@ pub fn resend_after(prompt: &Prompt) -> Timestamp {
     crate::policy::sending::next_send(prompt.sends, prompt.sent_at)
 }
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::delivery::{Inbox, Outbox};
-use crate::methods::{Held, Methods, Parties, webauthn};
+use crate::methods::{Methods, Parties, webauthn};
 use crate::model::{
-    Actor, ApiKey, Challenge, Client, Event, Factor, Id, Keyed, Kind, Moment, Outcome, PortalSession, Prompt,
-    RelyingParty, Requirement, Rng, Timestamp, User,
+    Actor, ApiKey, Challenge, Client, Event, Factor, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty,
+    Requirement, Rng, Timestamp, User,
 };
 use crate::policy::assurance;
 use crate::policy::sending::Caps;
-use crate::store::{Dossier, Store};
+use crate::store::{self, Dossier, Store};
 use crate::token::Signer;
-use crate::vault::{Row, Vault, token_hash};
+use crate::vault::{MasterKey, Vault, token_hash};
+use opening::{factor_row, prompt_row};
 
 /// The engine of one node. It keeps no state of its own beyond keys: any node finishes what another began.
 pub struct Engine {
+    /// This node among those of the database.
+    node: String,
     store: Store,
+    master: MasterKey,
     vault: Arc<Vault>,
     signer: Signer,
     methods: Arc<Methods>,
@@ -81,6 +95,14 @@ pub struct Engine {
     host: String,
     /// Costly verdicts that may run at once.
     costly: Arc<Semaphore>,
+    /// Repeatable requests that this node is about to answer.
+    running: idempotency::Running,
+    /// Until when this node holds the sealer's lease.
+    sealer_until: AtomicI64,
+    /// A key was asked for out of turn since the keys were last read.
+    asked_for_keys: AtomicBool,
+    /// The signing keys as they were last read.
+    signing_rows: Mutex<Vec<store::SigningKey>>,
 }
 
 /// On whose behalf a call is made.
@@ -98,6 +120,8 @@ pub struct Caller {
     pub client: Option<Client>,
     /// What was read together with the caller's key.
     pub known: Known,
+    /// The answer is kept, for a request that may be repeated.
+    pub once: Option<Arc<Once>>,
 }
 
 /// What one round trip brought beside the caller's key; good for a first try, and read anew for every other.
@@ -146,7 +170,7 @@ impl Engine {
 
     /// The public keys of step-up JWTs.
     pub fn jwks(&self) -> serde_json::Value {
-        serde_json::to_value(self.signer.jwks()).expect("public keys are JSON")
+        serde_json::to_value(self.signer.jwks(self.clock.now())).expect("public keys are JSON")
     }
 
     /// Whether the database answers and its schema is this binary's.
@@ -201,9 +225,9 @@ impl Engine {
         origins
     }
 
-    /// Whether this factor is strong enough for the demand, now.
+    /// Whether this factor may answer a challenge of this demand, now: it is active, and strong enough.
     fn suffices(&self, factor: &Factor, require: &Requirement, now: Timestamp) -> bool {
-        require.acr.is_none_or(|acr| assurance::best_of(factor, self.cool_off, now) >= acr)
+        factor.is_active() && require.acr.is_none_or(|acr| assurance::best_of(factor, self.cool_off, now) >= acr)
     }
 
     fn parties(&self, rp: &Arc<RelyingParty>, user: User, purpose: String) -> Parties {
@@ -215,33 +239,12 @@ impl Engine {
         Ok(self.store.user(rp, user_id).await?.unwrap_or_else(|| unnamed(at, user_id)))
     }
 
-    /// Opens the sealed part of a factor. One that does not open is left out and reported: it is closed, and the others stay open.
-    fn open(&self, rp: &Id, factor: Factor) -> Option<Held> {
-        match self.vault.open(factor_row(rp, &factor.user_id, &factor.id), &factor.sealed) {
-            Ok(secret) => Some(Held { factor, secret }),
-            Err(error) => {
-                tracing::error!(rp = %rp, factor = %factor.id, %error, "a factor is closed");
-                None
-            }
-        }
-    }
-
     fn event(&self, at: &Moment<'_>, caller: &Caller, kind: &'static str, user_id: Option<&str>) -> Event {
         Event {
-            id: Id::new(Kind::Event, at),
-            rp_id: caller.rp.id.clone(),
-            at: at.now,
-            kind,
-            actor: caller.actor,
             user_id: user_id.map(str::to_owned),
-            method: None,
-            factor_id: None,
-            challenge_id: None,
-            session_id: None,
-            outcome: Outcome::Success,
-            reason: None,
             client: caller.client.clone(),
             request_id: Some(caller.request_id.clone()),
+            ..Event::new(at, &caller.rp.id, kind, caller.actor)
         }
     }
 }
@@ -256,12 +259,4 @@ fn unnamed(at: &Moment<'_>, user_id: &str) -> User {
         locale: None,
         created_at: at.now,
     }
-}
-
-fn factor_row<'a>(rp: &'a Id, user_id: &'a str, id: &'a Id) -> Row<'a> {
-    Row { table: "factors", rp: rp.as_str(), user: user_id, id: id.as_str() }
-}
-
-fn prompt_row<'a>(rp: &'a Id, user_id: &'a str, id: &'a Id) -> Row<'a> {
-    Row { table: "prompts", rp: rp.as_str(), user: user_id, id: id.as_str() }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use url::Url;
 
 use super::limits::{Pause, counted, lane_of};
+use super::start::StartError;
 use crate::clock::Clock;
 use crate::model::{
-    Actor, ApiKey, Event, Factor, Id, Kind, MethodKind, Mode, Moment, Outcome, RecoverySummary, RelyingParty, Rng,
-    Scope, User,
+    Actor, ApiKey, Event, Factor, Id, Kind, MethodKind, Mode, Moment, RecoveryStatus, RecoverySummary, RelyingParty,
+    Rng, Scope, User,
 };
 use crate::policy::throttle;
 use crate::store::{self, Store};
@@ -24,6 +25,12 @@ pub enum OperatorError {
     /// There is no such thing.
     #[error("no {0} of that name or id")]
     Unknown(&'static str),
+    /// It may not be done now.
+    #[error("{0}")]
+    Refused(String),
+    /// The keys do not open.
+    #[error(transparent)]
+    Keys(#[from] StartError),
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -105,14 +112,14 @@ impl Operator {
         if rp.origins.is_empty() {
             return Err(OperatorError::Argument("--origin", "expected at least one".to_owned()));
         }
-        match self.store.create_relying_party(&rp).await {
+        let event = self.event(&at, &rp.id, "relying_party.created", None);
+        match self.store.create_relying_party(&rp, &event).await {
             Ok(()) => {}
             Err(store::Error::Conflict(_)) => {
                 return Err(OperatorError::Argument("--name", format!("{} is taken", rp.name)));
             }
             Err(error) => return Err(error.into()),
         }
-        self.store.record(&self.event(&at, &rp.id, "relying_party.created", None)).await?;
         Ok(rp)
     }
 
@@ -152,8 +159,8 @@ impl Operator {
             expires_at: lifetime_seconds.map(|s| at.now.plus_seconds(s)),
             revoked_at: None,
         };
-        self.store.create_api_key(&key, &token_hash(&secret)).await?;
-        self.store.record(&self.event(&at, &rp.id, "api_key.created", None)).await?;
+        let event = self.event(&at, &rp.id, "api_key.created", None);
+        self.store.create_api_key(&key, &token_hash(&secret), &event).await?;
         Ok(NewKey { key, secret: secret.to_string() })
     }
 
@@ -168,12 +175,10 @@ impl Operator {
         let id = Id::parse(Kind::ApiKey, id).ok_or(OperatorError::Unknown("API key"))?;
         let key =
             self.store.api_keys().await?.into_iter().find(|k| k.id == id).ok_or(OperatorError::Unknown("API key"))?;
-        match self.store.revoke_api_key(&id, at.now).await {
-            Ok(()) => self.store.record(&self.event(&at, &key.rp_id, "api_key.revoked", None)).await?,
-            Err(store::Error::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
+        match self.store.revoke_api_key(&id, &self.event(&at, &key.rp_id, "api_key.revoked", None)).await {
+            Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
     /// A relying party for the demo: made, or brought to these addresses, with one fresh key and every earlier one revoked.
@@ -183,12 +188,13 @@ impl Operator {
             Some(rp) => {
                 let origins = new.origins.iter().map(|o| origin(o)).collect::<Result<Vec<_>, _>>()?;
                 let return_urls = new.return_urls.iter().map(|u| return_url(u)).collect::<Result<Vec<_>, _>>()?;
-                self.store.set_addresses(&rp.id, &origins, &return_urls).await?;
+                let event = self.event(&at, &rp.id, "relying_party.changed", None);
+                self.store.set_addresses(&rp.id, &origins, &return_urls, &event).await?;
                 rp
             }
             None => self.create_relying_party(new).await?,
         };
-        self.store.revoke_api_keys_of(&rp.id, at.now).await?;
+        self.store.revoke_api_keys_of(&rp.id, &self.event(&at, &rp.id, "api_key.all_revoked", None)).await?;
         self.create_key(&rp, Scope::ALL.to_vec(), None).await
     }
 
@@ -199,7 +205,7 @@ impl Operator {
         let factors = self.store.factors(&rp.id, user_id, at.now).await?;
         Ok(UserState {
             user: self.store.user(&rp.id, user_id).await?,
-            recovery: self.store.recovery_summary(&rp.id, user_id).await?,
+            recovery: self.store.recovery_summary(&rp.id, user_id, RecoveryStatus::Active).await?,
             paused: lane_of(&lanes, &factors, None, at.now)?.paused(at.now),
             devices: lanes.iter().filter(|l| l.seen_at.is_some_and(|seen| throttle::is_known(seen, at.now))).count(),
             factors,
@@ -226,23 +232,17 @@ impl Operator {
         Ok(factors)
     }
 
-    fn event(&self, at: &Moment<'_>, rp: &Id, kind: &'static str, user_id: Option<&str>) -> Event {
-        Event {
-            id: Id::new(Kind::Event, at),
-            rp_id: rp.clone(),
-            at: at.now,
-            kind,
-            actor: Actor::Operator,
-            user_id: user_id.map(str::to_owned),
-            method: None,
-            factor_id: None,
-            challenge_id: None,
-            session_id: None,
-            outcome: Outcome::Success,
-            reason: None,
-            client: None,
-            request_id: None,
+    /// Writes down for every relying party that an older database has taken this one's place.
+    pub async fn note_restoration(&self) -> Result<(), OperatorError> {
+        let at = self.moment();
+        for rp in self.store.relying_parties().await? {
+            self.store.record(&self.event(&at, &rp.id, "database.restored", None)).await?;
         }
+        Ok(())
+    }
+
+    fn event(&self, at: &Moment<'_>, rp: &Id, kind: &'static str, user_id: Option<&str>) -> Event {
+        Event { user_id: user_id.map(str::to_owned), ..Event::new(at, rp, kind, Actor::Operator) }
     }
 }
 

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::Answered;
 use super::enrolment::manage_action;
 use super::verification::Delivery;
-use super::{Caller, Engine, Error, Given, Verdict};
+use super::{Caller, Ending, Engine, Error, Given, Verdict};
 use crate::model::{
     Challenge, ChallengeStatus, Flow, Id, Kind, MethodKind, Moment, Portal, PortalSession, RelyingParty, Requirement,
     Terms, Timestamp,
@@ -95,8 +95,12 @@ impl Engine {
             session_id: session.map(|s| s.id),
             factor_id: None,
         };
-        self.store.create_portal_session(&portal).await?;
-        Ok(PortalView { portal, link_token, client_token: client_token.text() })
+        let view = PortalView { portal, link_token, client_token: client_token.text() };
+        let mut event = self.event(&at, caller, "portal_session.created", Some(&view.portal.user_id));
+        event.session_id = view.portal.session_id.clone();
+        let store = self.keeping(&at, caller, &view.portal.user_id, Ending::Visit(&view));
+        store.create_portal_session(&view.portal, &event).await?;
+        Ok(view)
     }
 
     /// What a client token opens. A challenge's stays good for reading how the challenge ended.
@@ -225,7 +229,7 @@ impl Engine {
             client_token_hash: None,
             exchanged_at: None,
         };
-        self.save_challenge(&at, caller, &challenge).await?;
+        self.save_challenge(&at, caller, &self.store, &challenge).await?;
         Ok((challenge, cookie))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::portal::Manage;
-use super::{Caller, Engine, Error};
+use super::{Caller, Ending, Engine, Error};
 use crate::methods::recovery_code;
 use crate::model::{Id, Keyed, Kind, RecoverySet, RecoveryStatus, RecoverySummary};
 use crate::store::{self, Contest};
@@ -29,22 +29,22 @@ impl Engine {
         }
         let codes = recovery_code::new_codes(&at);
         let salt = at.random::<{ recovery_code::SALT }>().to_vec();
+        let pepper = self.vault.current_pepper(at.now);
         let unused = {
             let (vault, codes, salt) = (Arc::clone(&self.vault), codes.clone(), salt.clone());
-            let hash = move |code: &Zeroizing<String>| recovery_code::hash(&*vault, &salt, code).map(|h| h.to_vec());
+            let hash =
+                move |code: &Zeroizing<String>| recovery_code::hash(&*vault, pepper, &salt, code).map(|h| h.to_vec());
             self.costly(move || codes.iter().map(hash).collect::<Option<Vec<_>>>()).await?
         };
         let unused = unused.ok_or(Error::Store(store::Error::Corrupt("key_ring")))?;
-        let set =
-            RecoverySet { id: Id::new(Kind::RecoverySet, &at), salt, pepper: self.vault.current_pepper(), unused };
+        let set = RecoverySet { id: Id::new(Kind::RecoverySet, &at), salt, pepper, unused };
         let event = self.event(&at, caller, "recovery_codes.created", Some(user_id));
         let confirmed = !require_confirmation;
+        let status = if confirmed { RecoveryStatus::Active } else { RecoveryStatus::Unconfirmed };
+        let store = self.keeping(&at, caller, user_id, Ending::Codes(&codes, status));
         for _ in 0..ROUNDS {
-            match self.store.create_recovery_set(&caller.rp.id, user_id, &set, confirmed, &event).await {
-                Ok(()) => {
-                    let status = if confirmed { RecoveryStatus::Active } else { RecoveryStatus::Unconfirmed };
-                    return Ok((codes, status));
-                }
+            match store.create_recovery_set(&caller.rp.id, user_id, &set, confirmed, &event).await {
+                Ok(()) => return Ok((codes, status)),
                 Err(store::Error::Conflict(Contest::Row)) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -57,9 +57,13 @@ impl Engine {
         let at = self.moment();
         self.may_manage(&at, caller, user_id, Manage::RecoveryCodes).await?;
         let event = self.event(&at, caller, "recovery_codes.confirmed", Some(user_id));
-        match self.store.confirm_recovery_set(&caller.rp.id, user_id, &event).await {
+        let waiting = self.store.recovery_summary(&caller.rp.id, user_id, RecoveryStatus::Unconfirmed).await?;
+        let confirmed = RecoverySummary { status: RecoveryStatus::Active, ..waiting };
+        let store = self.keeping(&at, caller, user_id, Ending::Confirmed(&confirmed));
+        match store.confirm_recovery_set(&caller.rp.id, user_id, &event).await {
+            Ok(()) => return Ok(confirmed),
             // Confirmed twice is confirmed.
-            Ok(()) | Err(store::Error::Conflict(_)) => {}
+            Err(store::Error::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }
         let summary = self.recovery_summary(caller, user_id).await?;
@@ -68,6 +72,6 @@ impl Engine {
 
     /// How many codes there are and are left.
     pub async fn recovery_summary(&self, caller: &Caller, user_id: &str) -> Result<RecoverySummary, Error> {
-        Ok(self.store.recovery_summary(&caller.rp.id, user_id).await?)
+        Ok(self.store.recovery_summary(&caller.rp.id, user_id, RecoveryStatus::Active).await?)
     }
 }

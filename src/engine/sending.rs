@@ -2,16 +2,24 @@
 
 use zeroize::Zeroizing;
 
-use super::{Caller, Engine, Error, prompt_row};
+use super::{Caller, Ending, Engine, Error, prompt_row};
 use crate::methods::{Begun, Shown, delivered};
 use crate::model::{
-    BudgetKey, Details, Factor, Id, Keyed, Kind, Message, MethodKind, Moment, Number, Outcome, Prompt, Timestamp,
+    BudgetKey, Details, Event, Factor, Id, Keyed, Kind, Message, MethodKind, Moment, Number, Outcome, Prompt, Timestamp,
 };
 use crate::policy::sending;
-use crate::store::{self, BudgetChange, Contest, PromptChange, Reservation};
+use crate::store::{self, BudgetChange, PromptChange, Reservation};
 
 /// How often a reservation is computed anew because somebody else drew on the same budgets.
-const ROUNDS: usize = 32;
+const ROUNDS: usize = 128;
+
+/// What a text is sent for.
+#[derive(Clone, Copy)]
+pub(super) enum Occasion {
+    Challenge,
+    Enrolment,
+    Resend,
+}
 
 impl Engine {
     /// The code that was sent for a challenge or a pending phone, while it counts.
@@ -26,11 +34,12 @@ impl Engine {
         &self,
         at: &Moment<'_>,
         caller: &Caller,
-        user_id: &str,
+        occasion: Occasion,
         owner: &Id,
         factor: &Factor,
         begun: Begun,
     ) -> Result<(Shown, Prompt), Error> {
+        let user_id = &factor.user_id;
         if self.outbox.is_empty() {
             tracing::warn!("a text was asked for, but no SMS provider is configured");
             return Err(Error::Undelivered);
@@ -44,19 +53,22 @@ impl Engine {
         let mut event = self.event(at, caller, "message.sent", Some(user_id));
         event.method = Some(MethodKind::Sms);
         event.factor_id = Some(factor.id.clone());
+        event.challenge_id = Some(owner.clone()).filter(|owner| *owner != factor.id);
         let Ok(provider) = sent else {
-            self.give_back(&reservation, now).await?;
             event.kind = "message.failed";
             event.outcome = Outcome::Failure;
-            self.store.record(&event).await?;
+            event.reason = Some("delivery_unavailable");
+            self.give_back(&reservation, now, &event).await?;
             return Err(Error::Undelivered);
         };
-        match self.store.accept_send(&reservation, provider, now).await {
-            // Answered with the earlier code while the new one was on its way: that answer stands.
-            Ok(()) | Err(store::Error::Conflict(Contest::Prompt)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        self.store.record(&event).await?;
+        let (shown, prompt) = (&begun.shown, Some(&reservation.prompt.next));
+        let ending = match occasion {
+            Occasion::Challenge => Ending::Prepared(shown, prompt),
+            Occasion::Enrolment => Ending::Begun { factor, shown, prompt },
+            Occasion::Resend => Ending::Resent { factor, shown, prompt },
+        };
+        // Where it was answered with the earlier code while the new one was on its way, that answer stands.
+        self.keeping(at, caller, user_id, ending).accept_send(&reservation, provider, now, &event).await?;
         Ok((begun.shown, reservation.prompt.next))
     }
 
@@ -122,7 +134,7 @@ impl Engine {
     }
 
     /// Nothing is charged for a text that nobody took (api.md, 7).
-    async fn give_back(&self, reservation: &Reservation, now: Timestamp) -> Result<(), Error> {
+    async fn give_back(&self, reservation: &Reservation, now: Timestamp, event: &Event) -> Result<(), Error> {
         for _ in 0..ROUNDS {
             let mut changes = Vec::new();
             for drawn in &reservation.budgets {
@@ -130,7 +142,7 @@ impl Engine {
                 changes
                     .push(BudgetChange { key: drawn.key.clone(), budget: sending::give_back(&budget, reservation.at) });
             }
-            match self.store.release_send(reservation, &changes, now).await {
+            match self.store.release_send(reservation, &changes, now, event).await {
                 Ok(()) => return Ok(()),
                 Err(store::Error::Conflict(_)) => {}
                 Err(error) => return Err(error.into()),

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{Caller, Clash, Engine, Error};
+use super::{Caller, Clash, Ending, Engine, Error};
 use crate::methods::{Fault, Refusal};
 use crate::model::{Challenge, ChallengeStatus, Grant, Id, Kind, Moment, Proof, Requirement, Session, Timestamp};
 use crate::policy::{assurance, requirement};
@@ -19,7 +19,7 @@ pub struct Issued {
     pub new: NewSession,
     /// The opaque token.
     pub token: Zeroizing<String>,
-    /// The JWT; `None` for single-use sessions, and until the commit.
+    /// The JWT; `None` for single-use sessions, and until it is signed.
     pub jwt: Option<String>,
 }
 
@@ -111,13 +111,13 @@ impl Engine {
         Issued { new: NewSession { session, token_hash: token_hash(&token) }, token, jwt: None }
     }
 
-    /// Signs, once the session stands.
-    pub(super) fn issue(&self, issued: Issued) -> Result<Issued, Error> {
-        let jwt = self.signer.sign(&issued.new.session).map_err(|error| {
+    /// Signs a session that is about to stand.
+    pub(super) fn sign(&self, issued: &mut Issued) -> Result<(), Error> {
+        issued.jwt = self.signer.sign(&issued.new.session).map_err(|error| {
             tracing::error!(%error, "cannot sign");
             Error::Store(store::Error::Unavailable("no signing key".to_owned()))
         })?;
-        Ok(Issued { jwt, ..issued })
+        Ok(())
     }
 
     /// Spends the one-time code that the answering browser carried back.
@@ -146,13 +146,15 @@ impl Engine {
         if challenge.exchanged_at.is_some() {
             return Err(Error::CodeReused);
         }
-        let issued = self.new_session(&at, &challenge, proof);
+        let mut issued = self.new_session(&at, &challenge, proof);
+        self.sign(&mut issued)?;
         let mut event = self.event(&at, caller, "session.created", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());
         event.session_id = Some(issued.new.session.id.clone());
         event.method = Some(proof.method);
-        match self.store.exchange(&challenge, &token_hash(code), &issued.new, &event).await {
-            Ok(()) => self.issue(issued),
+        let store = self.keeping(&at, caller, &challenge.user_id, Ending::Exchanged(&issued));
+        match store.exchange(&challenge, &token_hash(code), &issued.new, &event).await {
+            Ok(()) => Ok(issued),
             Err(store::Error::Conflict(Contest::Factor)) => Err(Error::Clash(Clash::ChallengeNotPending)),
             Err(store::Error::Conflict(_)) => Err(self.why_not_exchanged(&at, caller, id, code).await?),
             Err(error) => Err(error.into()),
@@ -181,11 +183,14 @@ impl Engine {
         if missing.is_empty() && question.consume {
             let mut event = self.event(&at, caller, "session.consumed", Some(&session.user_id));
             event.session_id = Some(session.id.clone());
-            match self.store.end_session(&caller.rp.id, &session.id, &event).await {
-                Ok(()) => {}
-                Err(store::Error::Conflict(_)) => return Ok(Introspection::Inactive),
-                Err(error) => return Err(error.into()),
-            }
+            let (id, user_id) = (session.id.clone(), session.user_id.clone());
+            let consumed = Introspection::Active { session: Box::new(session), missing, www_authenticate: None };
+            let store = self.keeping(&at, caller, &user_id, Ending::Introspected(&consumed));
+            return match store.end_session(&caller.rp.id, &id, &event).await {
+                Ok(()) => Ok(consumed),
+                Err(store::Error::Conflict(_)) => Ok(Introspection::Inactive),
+                Err(error) => Err(error.into()),
+            };
         }
         let www_authenticate = (!missing.is_empty()).then(|| requirement::www_authenticate(&question.require));
         Ok(Introspection::Active { session: Box::new(session), missing, www_authenticate })
@@ -202,7 +207,7 @@ impl Engine {
         let session = if text.starts_with("st_") {
             self.store.session_by_token(rp, &token_hash(text)).await?
         } else {
-            let claims = self.signer.read(text, at.now).ok();
+            let claims = self.read_token(at, text).await?;
             match claims.and_then(|c| Id::parse(Kind::Session, &c.sid)) {
                 Some(id) => self.store.session(rp, &id).await?,
                 None => None,

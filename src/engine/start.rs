@@ -1,19 +1,21 @@
 //! Bringing an engine up: the store, the key ring under the master key, the signing keys, the gateways.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
 use super::Engine;
+use super::keys::{kept, read_signing_keys, signing_row, wrapped};
 use crate::clock::Clock;
 use crate::config::{Config, Database, Storage};
 use crate::delivery::{Inbox, Outbox, ProviderError};
-use crate::methods::Methods;
-use crate::model::{Moment, Rng};
+use crate::methods::{Methods, totp};
+use crate::model::{MethodKind, Moment, Rng, Timestamp};
 use crate::policy::sending::Caps;
-use crate::store::{self, Store};
-use crate::token::{Signer, TokenError, new_signing_key};
-use crate::vault::{MasterKey, MasterKeyError, Purpose, RingError, Row, Vault, WrappedKey};
+use crate::store::{self, Limits, Restoration, Store};
+use crate::token::{Signer, new_signing_key};
+use crate::vault::{MasterKey, MasterKeyError, RingError, Vault};
 
 /// Why an engine does not start.
 #[derive(Debug, thiserror::Error)]
@@ -44,17 +46,12 @@ pub enum StartError {
     NotMigrated,
 }
 
-impl From<TokenError> for StartError {
-    fn from(_: TokenError) -> StartError {
-        StartError::SigningKey
-    }
-}
-
 /// Opens the database of the settings. SQLite is brought up to date, PostgreSQL only where `migrate` says so.
 pub async fn open_store(storage: &Storage, migrate: bool) -> Result<Store, StartError> {
+    let limits = Limits { pool: storage.pool, acquire: storage.acquire_timeout, statement: storage.statement_timeout };
     let store = match &storage.database {
-        Database::Sqlite(path) => Store::sqlite(path, storage.pool).await?,
-        Database::Postgres(url) => Store::postgres(url, storage.pool).await?,
+        Database::Sqlite(path) => Store::sqlite(path, limits).await?,
+        Database::Postgres(url) => Store::postgres(url, limits).await?,
     };
     if migrate {
         store.migrate().await?;
@@ -66,6 +63,11 @@ pub async fn open_store(storage: &Storage, migrate: bool) -> Result<Store, Start
     if store.is_migrated().await? { Ok(store) } else { Err(StartError::NotMigrated) }
 }
 
+/// What a restoration at this time has to take for used.
+pub fn restoration(now: Timestamp) -> Restoration<'static> {
+    Restoration { now, steps: (MethodKind::Totp.as_str(), now.seconds().div_euclid(totp::PERIOD)) }
+}
+
 /// A release's numbers, to be compared.
 fn release(text: &str) -> Vec<u32> {
     text.split('.').map(|n| n.parse().unwrap_or(u32::MAX)).collect()
@@ -75,13 +77,13 @@ impl Engine {
     /// An engine on an open store.
     pub async fn start(
         config: &Config,
-        master: &MasterKey,
+        master: MasterKey,
         store: Store,
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
     ) -> Result<Engine, StartError> {
         let at = Moment::new(clock.now(), &*rng);
-        let vault = Arc::new(open_vault(&store, master, &at).await?);
+        let vault = Arc::new(open_vault(&store, &master, &at).await?);
         let signer = open_signer(&store, &vault, &config.issuer(), &at).await?;
         let inbox = Arc::new(Inbox::default());
         let caps = Caps::default();
@@ -92,18 +94,24 @@ impl Engine {
         };
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         Ok(Engine {
+            node: format!("{:032x}", u128::from_be_bytes(at.random())),
             outbox: Outbox::new(&config.sms, &inbox)?,
             methods: Arc::new(Methods::new(config.sms.countries.clone())),
             issuer: config.issuer(),
             origin: config.origin(),
             host: config.public_url.host_str().unwrap_or_default().to_owned(),
             costly: Arc::new(Semaphore::new(cores)),
+            running: Arc::default(),
+            sealer_until: AtomicI64::new(0),
+            asked_for_keys: AtomicBool::new(false),
+            signing_rows: Mutex::default(),
             store,
+            master,
             vault,
             signer,
             inbox,
             caps,
-            cool_off: config.phr_cool_off,
+            cool_off: config.factor_cool_off,
             clock,
             rng,
         })
@@ -113,25 +121,28 @@ impl Engine {
 /// The ring of the database, made on first use.
 async fn open_vault(store: &Store, master: &MasterKey, at: &Moment<'_>) -> Result<Vault, StartError> {
     if store.key_ring().await?.is_empty() {
-        let ring: Vec<_> =
-            master.new_ring(at).into_iter().map(|k| (k.id, k.purpose.as_str().to_owned(), k.wrapped)).collect();
+        let ring: Vec<_> = master.new_ring(at).into_iter().map(kept).collect();
         match store.create_key_ring(&ring, at.now).await {
             Ok(()) | Err(store::Error::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let ring: Option<Vec<WrappedKey>> = store
-        .key_ring()
-        .await?
-        .into_iter()
-        .map(|(id, purpose, wrapped)| Some(WrappedKey { id, purpose: Purpose::stored(&purpose)?, wrapped }))
-        .collect();
-    Ok(master.open_ring(&ring.ok_or(RingError::Incomplete)?)?)
+    open_ring(store, master).await
+}
+
+/// The ring of the database. A key that does not open closes what it sealed; where none opens, the master key is another one's.
+pub async fn open_ring(store: &Store, master: &MasterKey) -> Result<Vault, StartError> {
+    let vault = Vault::new(master, &wrapped(store.key_ring().await?)?)?;
+    let closed = vault.closed();
+    if !closed.is_empty() {
+        tracing::error!(keys = ?closed, "the master key does not open these keys of the ring: what they sealed is closed");
+    }
+    Ok(vault)
 }
 
 /// The signing keys of the database; the first is made on first use.
 async fn open_signer(store: &Store, vault: &Vault, issuer: &str, at: &Moment<'_>) -> Result<Signer, StartError> {
-    if store.signing_keys().await?.is_empty() {
+    if store.signing_keys(at.now).await?.is_empty() {
         let new = new_signing_key();
         let sealed = vault.seal(at, signing_row(&new.kid), &new.private);
         match store.create_first_signing_key(&new.kid, &sealed, at.now).await {
@@ -139,16 +150,13 @@ async fn open_signer(store: &Store, vault: &Vault, issuer: &str, at: &Moment<'_>
             Err(error) => return Err(error.into()),
         }
     }
-    let mut signer = Signer::new(issuer);
-    for key in store.signing_keys().await? {
-        let private = vault.open(signing_row(&key.kid), &key.sealed).map_err(|_| StartError::SigningKey)?;
-        signer.add(&private, key.active_at.is_some())?;
+    let signer = Signer::new(issuer);
+    let keys = read_signing_keys(store, vault, at, &store.signing_keys(at.now).await?).await?;
+    if keys.is_empty() {
+        return Err(StartError::SigningKey);
     }
+    signer.replace(keys);
     Ok(signer)
-}
-
-fn signing_row(kid: &str) -> Row<'_> {
-    Row { table: "signing_keys", rp: "", user: "", id: kid }
 }
 
 #[cfg(test)]

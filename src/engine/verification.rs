@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use super::limits::{Lane, device_of, lane_of};
-use super::{Answered, Caller, Clash, Engine, Error, Gone, Issued, Known, prompt_row, unnamed};
-use crate::methods::{Answer, Exam, Fault, Parties, Proven, Refusal, Spent};
+use zeroize::Zeroizing;
+
+use super::challenge::is_open;
+use super::error::reason;
+use super::limits::{Lane, device_of, judged, lane_of};
+use super::{Answered, Caller, Ending, Engine, Error, Issued, Known, unnamed};
+use crate::methods::{Answer, Exam, Fault, Held, Parties, Proven, Refusal, Spent};
 use crate::model::{
-    Challenge, ChallengeStatus, Event, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof, RecoverySet,
-    RecoveryStatus, Timestamp,
+    Challenge, ChallengeStatus, Details, Event, Evidence, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof,
+    RecoverySet, RecoveryStatus,
 };
-use crate::policy::requirement;
+use crate::policy::{assurance, requirement};
 use crate::store::{self, ChallengeChange, Contest, Dossier, FactorChange, Settlement};
 use crate::vault::token_hash;
 
@@ -67,6 +71,16 @@ pub(super) struct Case {
 impl Engine {
     /// Judges a response to an open challenge.
     pub async fn verify(
+        &self,
+        caller: &Caller,
+        id: &Id,
+        given: &Given,
+        delivery: Delivery,
+    ) -> Result<Verdict, Answered> {
+        judged(given.kind, self.verify_in_rounds(caller, id, given, delivery).await)
+    }
+
+    async fn verify_in_rounds(
         &self,
         caller: &Caller,
         id: &Id,
@@ -148,7 +162,7 @@ impl Engine {
         is_open(&challenge, at.now)?;
         let lane = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, &challenge), at.now)?;
         let Dossier { user, mut factors, prompts, recovery, .. } = dossier;
-        factors.retain(|f| f.kind == kind && f.is_active());
+        factors.retain(|f| f.kind == kind && self.suffices(f, &terms.require, at.now));
         let has_codes =
             kind == MethodKind::RecoveryCode && recovery.is_some_and(|r| r.status == RecoveryStatus::Active);
         if (factors.is_empty() && !has_codes) || !requirement::admits(&terms.action, &terms.require, kind) {
@@ -170,6 +184,7 @@ impl Engine {
             true => self.store.recovery_set(&caller.rp.id, &challenge.user_id).await?,
             false => None,
         };
+        self.know_pepper(recovery.as_ref()).await?;
         let user = user.unwrap_or_else(|| unnamed(at, &challenge.user_id));
         let parties = self.parties(&caller.rp, user, String::new());
         Ok(Case { challenge, fresh: false, parties, factors, lane, prompt, recovery })
@@ -184,37 +199,40 @@ impl Engine {
         given: &Given,
         delivery: Delivery,
     ) -> Result<Verdict, Answered> {
-        match self.judge(at, caller, &case, given).await? {
+        let user_id = &case.challenge.user_id;
+        let state = self.open_prompt(at, caller, user_id, case.prompt.as_ref()).await?;
+        let held = self.open_factors(at, caller, case.factors.clone()).await?;
+        let closed = held.is_empty() && !case.factors.is_empty();
+        let why = |refusal| if closed { "factor_unreadable" } else { reason(refusal) };
+        match self.judge(at, &case, given, held, state).await? {
             Ok(proven) => match self.settle_right(at, caller, &case, given, proven, delivery).await {
                 Err(Error::Store(store::Error::Conflict(contest))) => match contest {
-                    Contest::Prompt => self.settle_refused(at, caller, &case, given, Refusal::Replayed).await,
+                    Contest::Prompt => self.settle_refused(at, caller, &case, given, Refusal::Replayed, why).await,
                     Contest::RecoveryCode => {
-                        self.settle_refused(at, caller, &case, given, Refusal::Wrong(Fault::Code)).await
+                        self.settle_refused(at, caller, &case, given, Refusal::Wrong(Fault::Code), why).await
                     }
                     other => Err(store::Error::Conflict(other).into()),
                 },
                 settled => Ok(settled?),
             },
-            Err(refusal) => self.settle_refused(at, caller, &case, given, refusal).await,
+            Err(refusal) => self.settle_refused(at, caller, &case, given, refusal, why).await,
         }
     }
 
     async fn judge(
         &self,
         at: &Moment<'_>,
-        caller: &Caller,
         case: &Case,
         given: &Given,
+        held: Vec<Held>,
+        state: Option<Zeroizing<Vec<u8>>>,
     ) -> Result<Result<Proven, Refusal>, Error> {
-        let rp = &caller.rp.id;
-        let state =
-            case.prompt.as_ref().map(|p| self.vault.open(prompt_row(rp, &case.challenge.user_id, &p.id), &p.sealed));
         let exam = Exam {
             now: at.now,
             parties: case.parties.clone(),
             owner: case.challenge.id.clone(),
-            held: case.factors.iter().cloned().filter_map(|f| self.open(rp, f)).collect(),
-            state: state.and_then(Result::ok),
+            held,
+            state,
             recovery: case.recovery.clone(),
             answer: given.answer.clone(),
             keyed: self.vault.clone(),
@@ -237,26 +255,28 @@ impl Engine {
         delivery: Delivery,
     ) -> Result<Verdict, Error> {
         let challenge = &case.challenge;
-        let proof = Proof {
-            method: given.kind,
-            factor_id: proven.spent.factor().cloned(),
-            evidence: proven.evidence,
-            at: at.now,
-        };
+        let factor_id = proven.spent.factor().cloned();
+        let factor = case.factors.iter().find(|f| Some(&f.id) == factor_id.as_ref());
+        let cooling_off = factor.is_some_and(|f| assurance::is_cooling_off(f.activated_at, self.cool_off, at.now));
+        let proof =
+            Proof { method: given.kind, factor_id, evidence: Evidence { cooling_off, ..proven.evidence }, at: at.now };
         let mut approved = challenge.clone();
         approved.status = ChallengeStatus::Approved.as_str().to_owned();
         approved.proof = Some(proof.clone());
 
-        let issued = match delivery {
+        let mut issued = match delivery {
             Delivery::Session => Some(self.new_session(at, &approved, &proof)),
             Delivery::Code | Delivery::Page => None,
         };
+        // Signed before the commit, so that the answer can be kept with it; what goes wrong is only said after it.
+        let signed = issued.as_mut().map_or(Ok(()), |issued| self.sign(issued));
         let code = (delivery == Delivery::Code).then(|| at.token());
         let code_kept = code.as_ref().map(|c| (token_hash(c), at.now.plus_seconds(EXCHANGE_LIFE)));
 
         let mut event = self.verdict_event(at, caller, case, given, "verification.succeeded");
         event.factor_id = proof.factor_id.clone();
         event.session_id = issued.as_ref().map(|i| i.new.session.id.clone());
+        event.reason = moved_backup(&case.factors, &proven.spent).then_some("backup_state_changed");
 
         let settlement = Settlement {
             throttle: case.lane.right(given.kind, at.now),
@@ -270,13 +290,23 @@ impl Engine {
             session: issued.as_ref().map(|i| i.new.clone()),
             ..nothing(caller, challenge, event)
         };
-        self.store.settle(settlement).await?;
-        Ok(Verdict {
-            issued: issued.map(|new| self.issue(new)).transpose()?,
+        let verdict = Verdict {
+            issued,
             code,
             recovery_left: case.recovery.as_ref().map(|set| set.unused.len().saturating_sub(1)),
             challenge: approved,
-        })
+        };
+        let ending = match case.fresh {
+            true => Ending::Approved {
+                challenge: &verdict.challenge,
+                issued: verdict.issued.as_ref(),
+                reason: super::challenge::BY_ANSWER,
+            },
+            false => Ending::Verified(&verdict),
+        };
+        self.settle(&self.keeping(at, caller, &challenge.user_id, ending), settlement).await?;
+        signed?;
+        Ok(verdict)
     }
 
     /// Charges what the refusal costs, and only then says so: a wrong proof the throttle and the challenge, a replay the
@@ -288,6 +318,7 @@ impl Engine {
         case: &Case,
         given: &Given,
         refusal: Refusal,
+        why: impl Fn(Refusal) -> &'static str,
     ) -> Result<Verdict, Answered> {
         let wrong = matches!(refusal, Refusal::Wrong(_));
         if !wrong && refusal != Refusal::Replayed {
@@ -295,7 +326,7 @@ impl Engine {
         }
         let mut event = self.verdict_event(at, caller, case, given, "verification.failed");
         event.outcome = Outcome::Failure;
-        event.reason = Some(reason(refusal));
+        event.reason = Some(why(refusal));
         let burns = given.kind == MethodKind::Webauthn;
         let mut settlement = Settlement {
             throttle: case.lane.wrong(given.kind, at.now).filter(|_| wrong),
@@ -306,15 +337,17 @@ impl Engine {
             prompt: case.prompt.as_ref().filter(|_| burns).map(|p| (case.challenge.id.clone(), p.method, p.id.clone())),
             ..nothing(caller, &case.challenge, event)
         };
-        match self.store.settle(settlement.clone()).await {
+        let left = case.challenge.attempts_left - 1;
+        let refused = Answered { error: Error::Refused(refusal), attempts_left: (!case.fresh).then_some(left) };
+        let store = self.keeping(at, caller, &case.challenge.user_id, Ending::Refused(&refused));
+        match self.settle(&store, settlement.clone()).await {
             Err(store::Error::Conflict(Contest::Prompt)) => {
                 settlement.prompt = None;
-                self.store.settle(settlement).await?;
+                self.settle(&store, settlement).await?;
             }
             settled => settled?,
         }
-        let left = case.challenge.attempts_left - 1;
-        Err(Answered { error: Error::Refused(refusal), attempts_left: (!case.fresh).then_some(left) })
+        Err(refused)
     }
 
     /// What a right proof uses up, sealed for its row.
@@ -341,15 +374,11 @@ impl Engine {
     }
 }
 
-/// Whether a challenge may still be answered.
-pub(super) fn is_open(challenge: &Challenge, now: Timestamp) -> Result<(), Error> {
-    match challenge.status_at(now) {
-        ChallengeStatus::Pending => Ok(()),
-        ChallengeStatus::Expired => Err(Error::Gone(Gone::Challenge)),
-        ChallengeStatus::Approved | ChallengeStatus::Denied | ChallengeStatus::Cancelled => {
-            Err(Error::Clash(Clash::ChallengeNotPending))
-        }
-    }
+/// Whether a passkey began or ceased to be backed up since it was last used (WebAuthn L3, 7.2).
+fn moved_backup(factors: &[Factor], spent: &Spent) -> bool {
+    let Spent::Credential { factor, details: Details::Webauthn(new), .. } = spent else { return false };
+    let before = factors.iter().find(|f| f.id == *factor).map(|f| &f.details);
+    matches!(before, Some(Details::Webauthn(old)) if old.backed_up != new.backed_up)
 }
 
 fn nothing(caller: &Caller, challenge: &Challenge, event: Event) -> Settlement {
@@ -365,21 +394,5 @@ fn nothing(caller: &Caller, challenge: &Challenge, event: Event) -> Settlement {
         right_of: None,
         session: None,
         event,
-    }
-}
-
-/// The refusal in a word for the audit.
-pub(super) fn reason(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::Malformed => "malformed",
-        Refusal::Wrong(Fault::Code) => "code_incorrect",
-        Refusal::Wrong(Fault::CredentialUnknown) => "credential_unknown",
-        Refusal::Wrong(Fault::UserNotVerified) => "user_not_verified",
-        Refusal::Wrong(Fault::Credential(reason)) => reason,
-        Refusal::Expired => "expired",
-        Refusal::Replayed => "replayed",
-        Refusal::PhoneInvalid => "phone_invalid",
-        Refusal::PhoneNotAllowed => "phone_not_allowed",
-        Refusal::NotAllowed => "not_allowed",
     }
 }

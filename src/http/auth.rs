@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 
 use super::problem::{self, Refused};
 use super::{App, RequestId};
-use crate::engine::{Caller, Known, Named, Opened};
+use crate::engine::{Caller, Known, Named, Once, Opened};
 use crate::model::{Actor, Client, Id, RelyingParty, Scope};
 
 /// A relying party's server.
@@ -38,6 +38,14 @@ pub enum Bearer {
 }
 
 impl Bearer {
+    /// On whose behalf it acts.
+    pub fn relying_party(&self) -> &Id {
+        match self {
+            Bearer::Server(server) => &server.caller.rp.id,
+            Bearer::Browser(caller, _) => &caller.rp.id,
+        }
+    }
+
     /// The caller that may do something with this challenge, and whether it is a browser.
     pub fn for_challenge(self, id: &Id, scope: Scope) -> Result<(Caller, bool), Refused> {
         match self {
@@ -114,6 +122,7 @@ async fn bearer(token: &str, parts: &Parts, app: &App, named: Named<'_>) -> Resu
         let opened = app.engine.by_client_token(token).await?.ok_or(Refused::from(problem::CLIENT_TOKEN_INVALID))?;
         check_origin(&parts.headers, &app.engine.origins(opened.rp()))?;
         let caller = browser(Arc::clone(opened.rp()), &opened, request_id, client(parts, app));
+        let caller = Caller { once: once(parts), ..caller };
         return Ok(Bearer::Browser(caller, opened));
     }
     if !token.starts_with("sk_") {
@@ -121,7 +130,8 @@ async fn bearer(token: &str, parts: &Parts, app: &App, named: Named<'_>) -> Resu
     }
     let found = app.engine.by_api_key(token, named).await?;
     let (key, rp, known) = found.ok_or_else(|| denied(parts, app))?;
-    let caller = Caller { rp: Arc::new(rp), actor: Actor::Server, portal: None, request_id, client: None, known };
+    let once = once(parts);
+    let caller = Caller { rp: Arc::new(rp), actor: Actor::Server, portal: None, request_id, client: None, known, once };
     Ok(Bearer::Server(Server { caller, scopes: key.scopes }))
 }
 
@@ -136,7 +146,12 @@ pub fn browser(rp: Arc<RelyingParty>, opened: &Opened, request_id: String, clien
         Opened::Portal(portal, _) => Some((**portal).clone()),
         Opened::Challenge(..) => None,
     };
-    Caller { rp, actor: Actor::User, portal, request_id, client: Some(client), known: Known::Nothing }
+    Caller { rp, actor: Actor::User, portal, request_id, client: Some(client), known: Known::Nothing, once: None }
+}
+
+/// What keeps the answer, where the request may be repeated.
+fn once(parts: &Parts) -> Option<Arc<Once>> {
+    parts.extensions.get().cloned()
 }
 
 /// The request's id, as the outermost layer set it.
@@ -163,7 +178,7 @@ fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refused> 
 }
 
 /// One `Authorization: Bearer` header; several are none.
-fn token(headers: &HeaderMap) -> Option<&str> {
+pub fn token(headers: &HeaderMap) -> Option<&str> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (one, none) = (all.next()?, all.next());
     let (scheme, token) = one.to_str().ok()?.split_once(' ')?;

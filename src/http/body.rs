@@ -1,19 +1,24 @@
 //! Reading requests: JSON bodies, path parts and pages of lists, each with a refusal that names what does not fit.
 
 use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::problem::{self, Refused};
 use crate::model::{Id, Kind, User};
 
 /// The largest body, in bytes.
-pub const LARGEST: usize = 128 * 1024;
+const LARGEST: usize = 128 * 1024;
+/// A body that has begun is there after this long, or will not be read.
+const ARRIVES: Duration = Duration::from_secs(10);
 
 /// A JSON body of this shape; unknown and duplicate members are refused.
 pub struct Body<T>(pub T);
@@ -25,7 +30,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         if !has_json(&request) {
             return Err(problem::MEDIA_TYPE_UNSUPPORTED.into());
         }
-        read(&bytes(request).await?).map(Body)
+        read(&bytes(request.into_body()).await?).map(Body)
     }
 }
 
@@ -42,7 +47,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeBody
 
     async fn from_request(request: Request, _: &S) -> Result<MaybeBody<T>, Refused> {
         let is_json = has_json(&request);
-        let bytes = bytes(request).await?;
+        let bytes = bytes(request.into_body()).await?;
         match (bytes.is_empty(), is_json) {
             (true, _) => Ok(MaybeBody(T::default())),
             (false, true) => read(&bytes).map(MaybeBody),
@@ -52,14 +57,19 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeBody
 }
 
 fn has_json(request: &Request) -> bool {
-    request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(is_json)
+    let mut all = request.headers().get_all(CONTENT_TYPE).iter();
+    let (one, none) = (all.next().and_then(|v| v.to_str().ok()), all.next());
+    none.is_none() && one.is_some_and(is_json)
 }
 
-async fn bytes(request: Request) -> Result<axum::body::Bytes, Refused> {
+/// A whole body, of bounded size and in bounded time.
+pub async fn bytes(body: axum::body::Body) -> Result<axum::body::Bytes, Refused> {
     let too_large = |error: &axum::Error| {
         std::error::Error::source(error).is_some_and(|e| e.is::<http_body_util::LengthLimitError>())
     };
-    axum::body::to_bytes(request.into_body(), LARGEST).await.map_err(|error| match too_large(&error) {
+    let late = |_| Refused { detail: "The body did not arrive in time.", ..problem::REQUEST_MALFORMED.into() };
+    let arrived = tokio::time::timeout(ARRIVES, axum::body::to_bytes(body, LARGEST)).await.map_err(late)?;
+    arrived.map_err(|error| match too_large(&error) {
         true => problem::BODY_TOO_LARGE.into(),
         false => problem::REQUEST_MALFORMED.into(),
     })
@@ -71,12 +81,11 @@ fn is_json(content_type: &str) -> bool {
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
-    // A struct would also read from an array, member by member; the API has objects only.
     if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[') {
         return Err(Refused { detail: "The body must be an object.", ..problem::REQUEST_INVALID.into() });
     }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let Object(value) = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
         if !error.is_data() {
@@ -111,6 +120,30 @@ fn unfit(path: &str, message: &str) -> Refused {
         && param.len() <= 100
         && param.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'[' | b']'));
     Refused { detail, param: sane.then_some(param), ..problem::REQUEST_INVALID.into() }
+}
+
+/// An object. Derived shapes would also read from an array, member by member.
+#[derive(Debug, Default)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object<T>, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData))
+    }
 }
 
 /// Text of bounded length in characters, without control characters.
@@ -242,7 +275,7 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Outer {
         _name: Text<5>,
-        _inner: Option<Inner>,
+        _inner: Option<Object<Inner>>,
     }
 
     #[derive(Debug, Deserialize)]
@@ -263,6 +296,7 @@ mod tests {
         assert_eq!(refused(r#"{"_name":"a","_inner":{"_number":1,"deep":1}}"#), named("_inner.deep"));
         assert_eq!(refused(r#"{"_name":"a","_inner":{"_number":"x"}}"#), named("_inner._number"));
         assert_eq!(refused(r#"{"_name":"a","_inner":{}}"#), named("_inner._number"));
+        assert_eq!(refused(r#"{"_name":"a","_inner":[1]}"#), named("_inner"));
         assert_eq!(refused(r#"{}"#), named("_name"));
         assert_eq!(refused(r#"{"_name":"abcdef"}"#), named("_name"));
         assert_eq!(refused(r#"{"_name":""}"#), named("_name"));

@@ -4,10 +4,14 @@ mod api;
 mod auth;
 mod body;
 mod flood;
+mod idempotency;
 mod pages;
 pub mod problem;
+mod scrape;
 mod server;
+mod trace;
 
+pub use scrape::router as metrics_router;
 pub use server::{Gate, serve};
 
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +26,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
 
 use crate::engine::Engine;
 use crate::model::{Id, Kind};
@@ -48,9 +53,13 @@ pub struct Settings {
     pub development: bool,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Metrics have a listener of their own.
+    pub metrics_elsewhere: bool,
     /// Set when the process is about to end: it is no longer ready, though it still serves.
     pub draining: Arc<AtomicBool>,
 }
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// The id of one request, echoed in `Request-Id`.
 #[derive(Clone)]
@@ -74,12 +83,16 @@ impl App {
         self.settings.secure
     }
 
+    /// Whether this is a proxy whose word counts.
+    fn trusts(&self, ip: &IpAddr) -> bool {
+        self.settings.trusted_proxies.iter().any(|net| net.contains(ip))
+    }
+
     /// The address of the browser: the socket's, or what a trusted proxy says of it. Entries that a client wrote itself stand
     /// left of the proxy's own and are never reached.
     fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let socket = parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip();
-        let trusted = |ip: &IpAddr| self.settings.trusted_proxies.iter().any(|net| net.contains(ip));
-        if !trusted(&socket) {
+        if !self.trusts(&socket) {
             return Some(socket);
         }
         let forwarded = parts.headers.get_all(HeaderName::from_static("x-forwarded-for"));
@@ -89,7 +102,7 @@ impl App {
             .flat_map(|v| v.split(','))
             .filter_map(|a| a.trim().parse().ok())
             .collect();
-        Some(hops.into_iter().rev().find(|ip| !trusted(ip)).unwrap_or(socket))
+        Some(hops.into_iter().rev().find(|ip| !self.trusts(ip)).unwrap_or(socket))
     }
 }
 
@@ -97,6 +110,7 @@ impl App {
 pub fn router(app: App) -> Router {
     let (api, document) = api::router();
     let routes = api
+        .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
         .merge(pages::router(&app, app.settings.development))
         .merge(api::around(document, app.settings.development))
         .fallback(|| async { Refused::from(problem::NOT_FOUND) })
@@ -119,17 +133,17 @@ async fn in_time(request: Request, next: Next) -> Response {
 
 /// The outermost layer: gives the request its id, completes refusals and sets the headers that every answer has.
 async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    const NAME: HeaderName = HeaderName::from_static("request-id");
-    let given = request.headers().get(NAME).and_then(|v| v.to_str().ok()).filter(|v| is_sane(v)).map(str::to_owned);
+    let given =
+        request.headers().get(REQUEST_ID).and_then(|v| v.to_str().ok()).filter(|v| is_sane(v)).map(str::to_owned);
     let id = given.unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
     request.extensions_mut().insert(RequestId(id.clone()));
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let trace = trace::Trace::begin(&request, &id);
     // A task of its own: a caller that hangs up does not stop what it began, such as the settling of a text that is on its way.
-    let response = tokio::spawn(next.run(request)).await;
+    let response = tokio::spawn(next.run(request).instrument(trace.span.clone())).await;
     let response = response
         .unwrap_or_else(|_| axum::response::IntoResponse::into_response(Refused::from(problem::STORE_UNAVAILABLE)));
     let mut response = problem::complete(response, app.engine.issuer(), &id);
-    tracing::info!(%method, path, status = response.status().as_u16(), request_id = id, "request");
+    trace.end(&response);
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &'static str| {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
@@ -143,8 +157,8 @@ async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Resp
     if app.is_secure() {
         set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains");
     }
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        headers.insert(NAME, value);
+    if let (false, Ok(value)) = (headers.contains_key(REQUEST_ID), HeaderValue::from_str(&id)) {
+        headers.insert(REQUEST_ID, value);
     }
     response
 }
@@ -170,7 +184,10 @@ async fn cross_origin(State(app): State<App>, request: Request, next: Next) -> R
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let (true, Ok(value)) = (known, HeaderValue::from_str(&origin)) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, value);
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("request-id, retry-after"));
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("request-id, retry-after, idempotent-replayed"),
+        );
         if is_preflight {
             headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH, DELETE"));
             headers.insert(

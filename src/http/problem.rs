@@ -37,6 +37,24 @@ pub struct Problem {
     pub request_id: String,
 }
 
+impl Problem {
+    /// A refusal of this request.
+    pub fn new(refused: &Refused, base: &str, request_id: &str) -> Problem {
+        Problem {
+            kind: format!("{base}/errors/{}", refused.code.code),
+            title: refused.code.title,
+            status: refused.code.status.as_u16(),
+            code: refused.code.code,
+            detail: refused.detail.to_owned(),
+            user_message: refused.code.user_message,
+            param: refused.param.clone(),
+            retry_after: refused.retry_after,
+            attempts_left: refused.attempts_left,
+            request_id: request_id.to_owned(),
+        }
+    }
+}
+
 /// A code with its status and words.
 #[derive(Clone, Copy, Debug)]
 pub struct Code {
@@ -78,6 +96,7 @@ codes! {
     LAST_FACTOR = CONFLICT "last_factor" "It is the only factor" "You can't remove your only method. Add another first.";
     FACTOR_DUPLICATE = CONFLICT "factor_duplicate" "The user has this factor already" "You already added this.";
     NAME_TAKEN = CONFLICT "name_taken" "The name is taken" "You already use that name.";
+    IDEMPOTENCY_IN_PROGRESS = CONFLICT "idempotency_in_progress" "The first copy of this request is not answered yet" "One moment, this is on its way.";
     CHALLENGE_EXPIRED = GONE "challenge_expired" "The challenge has expired" "This request timed out. Nothing was changed. Start again.";
     ENROLMENT_EXPIRED = GONE "enrolment_expired" "The pending factor has expired" "This took too long. Start again.";
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE "body_too_large" "The body is too large" SOMETHING;
@@ -93,6 +112,7 @@ codes! {
     METHOD_NOT_ALLOWED = UNPROCESSABLE_ENTITY "method_not_allowed" "This method may not be used here" "This can't be used here. Try another way.";
     PHONE_INVALID = UNPROCESSABLE_ENTITY "phone_invalid" "Not a phone number in E.164" "Enter all digits of the number, with the country code.";
     PHONE_NOT_ALLOWED = UNPROCESSABLE_ENTITY "phone_not_allowed" "The number may not be texted" "We can't text this number.";
+    IDEMPOTENCY_MISMATCH = UNPROCESSABLE_ENTITY "idempotency_mismatch" "The Idempotency-Key was used with another body" SOMETHING;
     METHOD_PAUSED = TOO_MANY_REQUESTS "method_paused" "Guessing of this method pauses" "Take a short break. Too many codes didn't match.";
     SEND_LIMITED = TOO_MANY_REQUESTS "send_limited" "No more texts for now" "We've sent several codes already. Wait a little before the next one.";
     RATE_LIMITED = TOO_MANY_REQUESTS "rate_limited" "Too much at once" "Wait a moment, then try again.";
@@ -139,7 +159,13 @@ impl Refused {
 
 impl From<Error> for Refused {
     fn from(error: Error) -> Refused {
-        match error {
+        Refused::from(&error)
+    }
+}
+
+impl From<&Error> for Refused {
+    fn from(error: &Error) -> Refused {
+        match *error {
             Error::NotFound => NOT_FOUND.into(),
             Error::Invalid { param, why } => Refused::invalid(param, why),
             Error::Clash(Clash::FactorNotPending) => FACTOR_NOT_PENDING.into(),
@@ -147,6 +173,8 @@ impl From<Error> for Refused {
             Error::Clash(Clash::LastFactor) => LAST_FACTOR.into(),
             Error::Clash(Clash::FactorDuplicate) => FACTOR_DUPLICATE.into(),
             Error::Clash(Clash::NameTaken) => NAME_TAKEN.into(),
+            Error::Clash(Clash::InProgress) => IDEMPOTENCY_IN_PROGRESS.into(),
+            Error::KeyMismatch => IDEMPOTENCY_MISMATCH.into(),
             Error::Gone(Gone::Challenge) => CHALLENGE_EXPIRED.into(),
             Error::Gone(Gone::Enrolment) => ENROLMENT_EXPIRED.into(),
             Error::Refused(Refusal::Malformed) => CODE_MALFORMED.into(),
@@ -171,7 +199,7 @@ impl From<Error> for Refused {
             Error::Undelivered => DELIVERY_UNAVAILABLE.into(),
             Error::StepUpRequired => STEP_UP_REQUIRED.into(),
             Error::ReturnUrlNotAllowed => RETURN_URL_NOT_ALLOWED.into(),
-            Error::Store(error) => {
+            Error::Store(ref error) => {
                 tracing::error!(%error, "the store failed");
                 STORE_UNAVAILABLE.into()
             }
@@ -181,7 +209,13 @@ impl From<Error> for Refused {
 
 impl From<Answered> for Refused {
     fn from(answered: Answered) -> Refused {
-        Refused { attempts_left: answered.attempts_left, ..answered.error.into() }
+        Refused::from(&answered)
+    }
+}
+
+impl From<&Answered> for Refused {
+    fn from(answered: &Answered) -> Refused {
+        Refused { attempts_left: answered.attempts_left, ..Refused::from(&answered.error) }
     }
 }
 
@@ -197,18 +231,7 @@ impl IntoResponse for Refused {
 /// Writes the body of a refusal, now that the request is known.
 pub fn complete(response: Response, base: &str, request_id: &str) -> Response {
     let Some(refused) = response.extensions().get::<Refused>().cloned() else { return response };
-    let problem = Problem {
-        kind: format!("{base}/errors/{}", refused.code.code),
-        title: refused.code.title,
-        status: refused.code.status.as_u16(),
-        code: refused.code.code,
-        detail: refused.detail.to_owned(),
-        user_message: refused.code.user_message,
-        param: refused.param,
-        retry_after: refused.retry_after,
-        attempts_left: refused.attempts_left,
-        request_id: request_id.to_owned(),
-    };
+    let problem = Problem::new(&refused, base, request_id);
     let mut written = (refused.code.status, Json(problem)).into_response();
     let headers = written.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -243,6 +266,8 @@ mod tests {
             (Error::Clash(Clash::LastFactor), 409, "last_factor"),
             (Error::Clash(Clash::FactorDuplicate), 409, "factor_duplicate"),
             (Error::Clash(Clash::NameTaken), 409, "name_taken"),
+            (Error::Clash(Clash::InProgress), 409, "idempotency_in_progress"),
+            (Error::KeyMismatch, 422, "idempotency_mismatch"),
             (Error::Gone(Gone::Challenge), 410, "challenge_expired"),
             (Error::Gone(Gone::Enrolment), 410, "enrolment_expired"),
             (Error::Refused(Refusal::Malformed), 422, "code_malformed"),

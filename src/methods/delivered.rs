@@ -40,7 +40,7 @@ mod tests {
     fn codes_are_uniform_over_six_digits() {
         let at = Moment::new(Timestamp(0), &SystemRng);
         let master = MasterKey::generate(&at);
-        let vault = master.open_ring(&master.new_ring(&at)).expect("its own ring");
+        let vault = crate::vault::Vault::new(&master, &master.new_ring(&at)).expect("its own ring");
         let owner = Id::new(Kind::Challenge, &at);
         let mut first = [0u32; 10];
         for _ in 0..10_000 {
@@ -57,7 +57,7 @@ mod tests {
     fn a_code_counts_for_the_one_it_was_sent_for() {
         let at = Moment::new(Timestamp(0), &SystemRng);
         let master = MasterKey::generate(&at);
-        let vault = master.open_ring(&master.new_ring(&at)).expect("its own ring");
+        let vault = crate::vault::Vault::new(&master, &master.new_ring(&at)).expect("its own ring");
         let (mine, other) = (Id::new(Kind::Challenge, &at), Id::new(Kind::Challenge, &at));
         let (code, state) = issue(&at, &vault, &mine);
         assert_eq!(judge(&vault, &mine, Some(&state), &code), Ok(()));

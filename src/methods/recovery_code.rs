@@ -67,9 +67,9 @@ pub fn new_codes(at: &Moment<'_>) -> Vec<Zeroizing<String>> {
 }
 
 /// The hash under which a code is kept. Costly: some ten milliseconds.
-pub fn hash(keyed: &dyn Keyed, salt: &[u8], code: &str) -> Option<[u8; 32]> {
+pub fn hash(keyed: &dyn Keyed, pepper: i64, salt: &[u8], code: &str) -> Option<[u8; 32]> {
     let code = normalised(code).ok()?;
-    keyed.slow_hash(keyed.current_pepper(), salt, code.as_bytes())
+    keyed.slow_hash(pepper, salt, code.as_bytes())
 }
 
 /// Upper case without spaces and dashes, look-alikes read as what was meant (requirement R-11).

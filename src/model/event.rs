@@ -1,6 +1,6 @@
 //! What is written down of everything that matters to security.
 
-use super::{Client, Id, MethodKind, Timestamp};
+use super::{Client, Id, Kind, MethodKind, Moment, Timestamp};
 
 /// On whose word something was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +71,95 @@ pub struct Event {
     pub session_id: Option<Id>,
     /// How it ended.
     pub outcome: Outcome,
-    /// Why it was refused: a stable code.
+    /// Why it was refused, or what was noticed: a stable code.
     pub reason: Option<&'static str>,
     /// The person's browser.
     pub client: Option<Client>,
     /// Which request.
     pub request_id: Option<String>,
+}
+
+impl Event {
+    /// An event of a success that names nothing yet but when, in whose realm, what and on whose word.
+    pub fn new(at: &Moment<'_>, rp_id: &Id, kind: &'static str, actor: Actor) -> Event {
+        Event {
+            id: Id::in_order(Kind::Event, at),
+            rp_id: rp_id.clone(),
+            at: at.now,
+            kind,
+            actor,
+            user_id: None,
+            method: None,
+            factor_id: None,
+            challenge_id: None,
+            session_id: None,
+            outcome: Outcome::Success,
+            reason: None,
+            client: None,
+            request_id: None,
+        }
+    }
+}
+
+/// An event as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// In whose realm.
+    pub rp_id: Id,
+    /// `evt_…`.
+    pub id: Id,
+    /// When.
+    pub at: Timestamp,
+    /// What, as `thing.happened`.
+    pub kind: String,
+    /// On whose word.
+    pub actor: String,
+    /// Whose factors; a pseudonym once the user is erased.
+    pub user_id: Option<String>,
+    /// By which method.
+    pub method: Option<String>,
+    /// Which factor.
+    pub factor_id: Option<String>,
+    /// Which challenge.
+    pub challenge_id: Option<String>,
+    /// Which session.
+    pub session_id: Option<String>,
+    /// How it ended.
+    pub outcome: String,
+    /// Why it was refused.
+    pub reason: Option<String>,
+    /// The person's browser, as JSON; gone once the user is erased.
+    pub client: Option<String>,
+    /// Which request.
+    pub request_id: Option<String>,
+    /// Its place in the chain, once it has one.
+    pub link: Option<Link>,
+}
+
+/// An event's place in its relying party's chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// From 1, without gaps.
+    pub sequence: i64,
+    /// What the digest of the person was salted with; gone once the user is erased.
+    pub salt: Option<Vec<u8>>,
+    /// Digest of user and client.
+    pub person: Vec<u8>,
+    /// Digest of this event and the hash before it.
+    pub hash: Vec<u8>,
+}
+
+/// Where a chain ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainHead {
+    /// Whose chain.
+    pub rp_id: Id,
+    /// The last number.
+    pub sequence: i64,
+    /// The last hash.
+    pub hash: Vec<u8>,
+    /// When it was written.
+    pub sealed_at: Timestamp,
+    /// Proof that an engine with this key ring wrote it.
+    pub mac: Vec<u8>,
 }

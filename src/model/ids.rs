@@ -1,10 +1,11 @@
 //! Ids: a prefix that says what is named, and a part that sorts by the time of its making.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
+use super::{Moment, Timestamp};
 
 /// What an id names; the prefix of its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,21 @@ impl Id {
         Id(format!("{}{}", kind.prefix(), at.uuid_v7().simple()))
     }
 
+    /// A new id that sorts behind those that this process made before it in the same millisecond (RFC 9562, 6.2): a counter of 26
+    /// bits stands where others have random ones.
+    pub fn in_order(kind: Kind, at: &Moment<'_>) -> Id {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mut bytes = at.uuid_v7().into_bytes();
+        bytes[6..10].copy_from_slice(&[
+            0x70 | (count >> 22 & 0x0f) as u8,
+            (count >> 14) as u8,
+            0x80 | (count >> 8 & 0x3f) as u8,
+            count as u8,
+        ]);
+        Id::from_bytes(kind, bytes)
+    }
+
     /// Reads an id of this kind; `None` for anything else.
     pub fn parse(kind: Kind, text: &str) -> Option<Id> {
         let digits = text.strip_prefix(kind.prefix())?;
@@ -92,6 +108,11 @@ impl Id {
     /// The id of this kind with these 128 bits.
     pub fn from_bytes(kind: Kind, bytes: [u8; 16]) -> Id {
         Id(format!("{}{}", kind.prefix(), uuid::Uuid::from_bytes(bytes).simple()))
+    }
+
+    /// The smallest id of this kind that could have been made at this time.
+    pub fn bound(kind: Kind, at: Timestamp) -> Id {
+        Id(format!("{}{:012x}{}", kind.prefix(), at.0.max(0), "0".repeat(20)))
     }
 
     /// The 128 bits behind the prefix.
@@ -139,8 +160,20 @@ mod tests {
         let early = Id::new(Kind::Challenge, &Moment::new(Timestamp::from_seconds(1_000), &Zero));
         let late = Id::new(Kind::Challenge, &Moment::new(Timestamp::from_seconds(1_001), &Zero));
         assert!(early < late);
+        let bound = Id::bound(Kind::Challenge, Timestamp::from_seconds(1_001));
+        assert!(early < bound && bound < late);
         assert_eq!(Id::parse(Kind::Challenge, early.as_str()), Some(early.clone()));
         assert_eq!(Id::from_bytes(Kind::Challenge, early.bytes()), early);
+    }
+
+    #[test]
+    fn ids_in_order_sort_by_their_making_within_a_millisecond() {
+        let at = Moment::new(Timestamp::from_seconds(1_000), &Zero);
+        let ids: Vec<_> = (0..70_000).map(|_| Id::in_order(Kind::Event, &at)).collect();
+        assert!(ids.is_sorted() && ids.windows(2).all(|two| two[0] != two[1]));
+        let versions: Vec<_> = ids.iter().map(|id| uuid::Uuid::from_bytes(id.bytes()).get_version_num()).collect();
+        assert!(versions.iter().all(|version| *version == 7));
+        assert!(Id::parse(Kind::Event, ids[0].as_str()).is_some());
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod session;
 mod user;
 
 pub use challenge::{Challenge, ChallengeStatus, Client, Detail, Display, Portal, Prompt, Proof, Requirement, Terms};
-pub use event::{Actor, Event, Outcome};
+pub use event::{Actor, ChainHead, Event, Link, Outcome, Recorded};
 pub use evidence::{Acr, Channel, Evidence};
 pub use factor::{Details, Factor, MethodKind, SmsDetails, WebauthnDetails};
 pub use ids::{Id, Kind};

@@ -33,6 +33,12 @@ impl Timestamp {
         ((self.0 - now.0 + 999) / 1000).max(1)
     }
 
+    /// Reads RFC 3339, in any time zone.
+    pub fn parse(text: &str) -> Option<Timestamp> {
+        let time = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+        i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok().map(Timestamp)
+    }
+
     /// RFC 3339 in UTC with milliseconds.
     pub fn rfc3339(self) -> String {
         const FORM: &[time::format_description::FormatItem<'_>] =
@@ -108,8 +114,8 @@ pub trait Keyed: Send + Sync {
     /// Argon2id of a recovery code with the set's salt and the pepper of that id; `None` where that pepper is gone.
     fn slow_hash(&self, pepper: i64, salt: &[u8], code: &[u8]) -> Option<[u8; 32]>;
 
-    /// The pepper that new sets use.
-    fn current_pepper(&self) -> i64;
+    /// The pepper that sets use which are made now.
+    fn current_pepper(&self, now: Timestamp) -> i64;
 }
 
 #[cfg(test)]
@@ -120,6 +126,8 @@ mod tests {
     fn times_are_written_in_utc_with_milliseconds() {
         assert_eq!(Timestamp(1_767_323_045_006).rfc3339(), "2026-01-02T03:04:05.006Z");
         assert_eq!(Timestamp(-1).rfc3339(), "1969-12-31T23:59:59.999Z");
+        assert_eq!(Timestamp::parse("2026-01-02T04:04:05.006+01:00"), Some(Timestamp(1_767_323_045_006)));
+        assert_eq!(Timestamp::parse("2026-01-02"), None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! Rules as pure tables and state machines: what a proof is worth, when guessing pauses and what it comes to, what satisfies a demand, when a text may go out.
+//! Rules as pure tables and state machines: what a proof is worth, when guessing pauses and what it comes to, what satisfies a demand,
+//! when a text may go out, how audit events are chained.
 
 pub mod assurance;
+pub mod chain;
 pub mod odds;
 pub mod requirement;
 pub mod sending;

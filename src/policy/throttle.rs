@@ -93,8 +93,20 @@ impl Throttle {
             return Some(Stop::Hold);
         }
         let pause = self.pauses.get(&kind).and_then(|pause| pause.until);
-        let token = self.full_at.map(|full| Timestamp(full.0 - (DAILY - cost) * TOKEN));
-        pause.max(token).filter(|until| now < *until).map(Stop::Until)
+        pause.max(self.token_at(cost)).filter(|until| now < *until).map(Stop::Until)
+    }
+
+    /// Until when some method gets no verdict; of a hold, for ever.
+    pub fn stopped_until(&self, cost: i64) -> Option<Timestamp> {
+        if self.held_at.is_some() {
+            return Some(Timestamp(i64::MAX));
+        }
+        self.pauses.values().filter_map(|pause| pause.until).max().max(self.token_at(cost))
+    }
+
+    /// When the bucket holds what a wrong verdict costs.
+    fn token_at(&self, cost: i64) -> Option<Timestamp> {
+        self.full_at.map(|full| Timestamp(full.0 - (DAILY - cost) * TOKEN))
     }
 
     /// Methods of which wrong proofs are counted.

@@ -83,6 +83,24 @@ macro_rules! insert_challenge {
 }
 pub(super) use insert_challenge;
 
+/// Puts a prompt in the place of any before it, on the connection of a writing body.
+macro_rules! put_prompt {
+    ($conn:expr, $rp:expr, $user:expr, $prompt:expr) => {{
+        let prompt: &crate::model::Prompt = $prompt;
+        sql! { $conn,
+            "insert into prompts (rp_id, user_id, owner_id, method, id, factor_id, sealed, sends, sent_at, expires_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+             on conflict (rp_id, user_id, owner_id, method) do update set
+             id = excluded.id, factor_id = excluded.factor_id, sealed = excluded.sealed, sends = excluded.sends,
+             sent_at = excluded.sent_at, expires_at = excluded.expires_at",
+            $rp.as_str(), $user, prompt.owner_id.as_str(), prompt.method.as_str(), prompt.id.as_str(),
+            prompt.factor_id.as_ref().map(|f| f.as_str()), &prompt.sealed, prompt.sends, prompt.sent_at.0,
+            prompt.expires_at.0
+        };
+    }};
+}
+pub(super) use put_prompt;
+
 impl Store {
     /// Opens a challenge.
     pub async fn create_challenge(&self, new: &NewChallenge) -> Result<()> {
@@ -173,17 +191,7 @@ impl Store {
     /// Puts a ceremony in the place of any before it.
     pub async fn replace_prompt(&self, rp: &Id, user_id: &str, prompt: &Prompt) -> Result<()> {
         write!(self, (rp, user_id, prompt) conn => {
-            sql! { conn,
-                "insert into prompts (rp_id, user_id, owner_id, method, id, factor_id, sealed, sends, sent_at,
-                 expires_at)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-                 on conflict (rp_id, user_id, owner_id, method) do update set
-                 id = excluded.id, factor_id = excluded.factor_id, sealed = excluded.sealed, sends = excluded.sends,
-                 sent_at = excluded.sent_at, expires_at = excluded.expires_at",
-                rp.as_str(), &user_id, prompt.owner_id.as_str(), prompt.method.as_str(), prompt.id.as_str(),
-                prompt.factor_id.as_ref().map(|f| f.as_str()), &prompt.sealed, prompt.sends, prompt.sent_at.0,
-                prompt.expires_at.0
-            };
+            put_prompt!(conn, rp, &user_id, &prompt);
             Ok(())
         })
     }

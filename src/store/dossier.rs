@@ -54,7 +54,7 @@ macro_rules! parts_of {
                sealed as x, sealed as y, sealed as z
              from factors where rp_id = ", $rp, " and user_id = ", $user, " and (activated_at is not null or expires_at > $3)
              union all
-             select 2, lane, state, null, null, null, version, seen_at, null, null, null, null, null, null, null
+             select 2, lane, state, null, null, null, version, seen_at, paused_until, null, null, null, null, null, null
              from throttle_lanes where rp_id = ", $rp, " and user_id = ", $user, "
              union all
              select 3, user_id, display_name, login_hint, locale, null, created_at, null, null, null, null, null, handle, null, null
@@ -105,9 +105,9 @@ static OF_KEY_AND_CHALLENGE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The statements of this file, for the test that prepares every statement.
-pub fn statements() -> [&'static str; 4] {
-    [OF_USER, OF_CHALLENGE, &OF_KEY_AND_USER, &OF_KEY_AND_CHALLENGE]
+/// The statements that are put together, here and for kept answers, for the test that prepares every statement.
+pub fn statements() -> [&'static str; 5] {
+    [OF_USER, OF_CHALLENGE, &OF_KEY_AND_USER, &OF_KEY_AND_CHALLENGE, super::kept::KEEP]
 }
 
 /// What one read found.
@@ -252,6 +252,7 @@ impl PartRow {
             version: there(self.k, TABLE)?,
             state: there(self.b, TABLE)?,
             seen_at: self.l.map(Timestamp),
+            paused_until: self.m.map(Timestamp),
         })
     }
 

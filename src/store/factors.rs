@@ -2,9 +2,12 @@
 
 use sqlx::FromRow;
 
+use super::challenges::put_prompt;
 use super::events::append;
+use super::journal::{Note, Noting};
+use super::recovery::dying_sets;
 use super::{Contest, Error, Result, Store, json, text, won};
-use crate::model::{Details, Event, Factor, Id, MethodKind, Timestamp};
+use crate::model::{Details, Event, Factor, Id, MethodKind, Prompt, Timestamp};
 
 #[derive(FromRow)]
 struct FactorRow {
@@ -46,10 +49,10 @@ impl FactorRow {
 /// A factor to be made.
 #[derive(Clone)]
 pub struct NewFactor {
-    /// The factor; its name is a wish where `free_name` is set.
+    /// The factor.
     pub factor: Factor,
-    /// Takes the next free "name 2", "name 3" … instead of refusing a name that is taken.
-    pub free_name: bool,
+    /// What is awaited of it.
+    pub prompt: Option<Prompt>,
     /// How many pending factors the user may have beside it, of any kind and of its own.
     pub beside: (usize, usize),
     /// What is written down of it.
@@ -95,9 +98,9 @@ impl Store {
         row.map(FactorRow::model).transpose()
     }
 
-    /// Makes a pending factor and tells its name; `Conflict(Name)` where it is taken, `Conflict(Row)` where a parallel one took
-    /// it first, `Conflict(Limit)` where as many are pending as may be.
-    pub async fn create_factor(&self, rp: &Id, new: &NewFactor) -> Result<String> {
+    /// Makes a pending factor; `Conflict(Name)` where its name is taken, `Conflict(Row)` where a parallel one took it first,
+    /// `Conflict(Limit)` where as many are pending as may be.
+    pub async fn create_factor(&self, rp: &Id, new: &NewFactor) -> Result<()> {
         write!(self, (rp, new) conn => {
             let factor = &new.factor;
             // Every new factor of a user takes this row first, so two of them cannot each be the last that may be.
@@ -117,21 +120,21 @@ impl Store {
             if pending.count() > new.beside.0 || of_kind.count() > new.beside.1 {
                 return Err(Error::Conflict(Contest::Limit));
             }
-            let taken: Vec<String> = held.into_iter().map(|(name, _, _)| name).collect();
-            let name = match (taken.contains(&factor.name), new.free_name) {
-                (false, _) => factor.name.clone(),
-                (true, false) => return Err(Error::Conflict(Contest::Name)),
-                (true, true) => (2..).map(|n| format!("{} {n}", factor.name)).find(|n| !taken.contains(n)).expect("numbers do not end"),
-            };
+            if held.iter().any(|(name, _, _)| *name == factor.name) {
+                return Err(Error::Conflict(Contest::Name));
+            }
             sql! { conn,
                 "insert into factors (rp_id, user_id, id, kind, name, details, created_at, expires_at, last_step,
                  version, sealed)
                  values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-                rp.as_str(), &factor.user_id, factor.id.as_str(), factor.kind.as_str(), &name, text(&factor.details),
+                rp.as_str(), &factor.user_id, factor.id.as_str(), factor.kind.as_str(), &factor.name, text(&factor.details),
                 factor.created_at.0, factor.expires_at.0, factor.last_step, factor.version, &factor.sealed
             };
+            if let Some(prompt) = &new.prompt {
+                put_prompt!(conn, rp, &factor.user_id, prompt);
+            }
             append!(conn, &new.event);
-            Ok(name)
+            Ok(())
         })
     }
 
@@ -231,7 +234,9 @@ impl Store {
                  is null",
                 now, rp.as_str(), &user_id, id.as_str()
             };
+            let mut notes = vec![Note::Factor(id.as_str().to_owned())];
             if left == 0 {
+                notes.extend(dying_sets!(conn, rp.as_str(), &user_id));
                 for statement in [
                     "delete from recovery_codes where rp_id = $1 and user_id = $2",
                     "delete from recovery_sets where rp_id = $1 and user_id = $2",
@@ -240,7 +245,7 @@ impl Store {
                 }
             }
             append!(conn, &event);
-            Ok(())
+            conn.note(notes).await
         })
     }
 }

@@ -1,36 +1,80 @@
-//! What has run out is removed in small steps.
+//! What has run out is removed in small steps, by one node at a time.
 
 use super::{Error, Result, Store};
-use crate::model::Timestamp;
+use crate::model::{Id, Kind, Timestamp};
 
-/// How many rows one step removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Purged {
-    /// Of all tables together.
-    pub rows: u64,
+/// Who removes, and what.
+#[derive(Clone, Copy, Debug)]
+pub struct Purge<'a> {
+    /// The node.
+    pub node: &'a str,
+    /// Now.
+    pub now: Timestamp,
+    /// Until when no other node does the same.
+    pub lease: Timestamp,
+    /// Rows that ran out before this time go, and budgets that were not drawn on since: a budget forgets within a day.
+    pub before: Timestamp,
+    /// Answers that were kept until then lose their secrets.
+    pub secrets: Timestamp,
 }
 
-/// Each takes a time; rows that ran out before it go, at most 500 a statement.
-const STATEMENTS: [&str; 7] = [
-    "delete from challenges where id in (select id from challenges where expires_at < $1 order by expires_at limit 500)",
-    "delete from sessions where id in (select id from sessions where expires_at < $1 order by expires_at limit 500)",
-    "delete from portal_sessions where id in (select id from portal_sessions where expires_at < $1 order by expires_at limit 500)",
+/// Rows that ran out before the time `$1` go, at most 500 a statement.
+const BY_TIME: [&str; 6] = [
     "delete from prompts where id in (select id from prompts where expires_at < $1 order by expires_at limit 500)",
-    "delete from factors where activated_at is null and id in (select id from factors where activated_at is null and expires_at < $1 order by expires_at limit 500)",
+    "delete from factors where activated_at is null and id in
+       (select id from factors where activated_at is null and expires_at < $1 order by expires_at limit 500)",
     "delete from messages where id in (select id from messages where created_at < $1 order by created_at limit 500)",
+    "delete from send_budgets where used_at < $1 and (rp_id, budget) in (select rp_id, budget from send_budgets where used_at < $1 order by used_at limit 500)",
     // A device that was unused for 180 days is not known any more (policy::throttle::DEVICE_LIFE).
     "delete from throttle_lanes where (rp_id, user_id, lane) in (select rp_id, user_id, lane from throttle_lanes where seen_at < $1 - 15552000000 order by seen_at limit 500)",
+    "delete from kept_answers where (rp_id, id) in
+       (select rp_id, id from kept_answers where created_at <= $1 order by created_at limit 500)",
 ];
 
+/// The same by id, which sorts by time: `$2` is the id of the time before which everything has run out. So the tables that grow
+/// with every verification need no index over their ends.
+const BY_ID: [(Kind, &str); 3] = [
+    (
+        Kind::Challenge,
+        "delete from challenges where id in (select id from challenges where id < $2 and expires_at < $1 order by id limit 500)",
+    ),
+    (
+        Kind::Session,
+        "delete from sessions where id in (select id from sessions where id < $2 and expires_at < $1 order by id limit 500)",
+    ),
+    (
+        Kind::Portal,
+        "delete from portal_sessions where id in
+           (select id from portal_sessions where id < $2 and expires_at < $1 order by id limit 500)",
+    ),
+];
+
+/// None of these lives longer, in seconds.
+const LONGEST_LIFE: i64 = 1800;
+
 impl Store {
-    /// Removes a bounded number of rows that ran out before this time.
-    pub async fn purge(&self, before: Timestamp) -> Result<Purged> {
-        write!(self, () conn => {
-            let mut rows = 0;
-            for statement in STATEMENTS {
-                rows += sql! { conn, statement, before.0 };
+    /// Removes a bounded number of rows that ran out, some half an hour later; tells how many, and `None` where another node does it.
+    pub async fn purge(&self, purge: Purge<'_>) -> Result<Option<u64>> {
+        let node = purge.node;
+        write!(self, (node) conn => {
+            if !lease!(conn, "housekeeping", &node, purge.now, purge.lease) {
+                return Ok(None);
             }
-            Ok::<Purged, Error>(Purged { rows })
+            let mut rows = 0;
+            for statement in BY_TIME {
+                rows += sql! { conn, statement, purge.before.0 };
+            }
+            for (kind, statement) in BY_ID {
+                let bound = Id::bound(kind, purge.before.plus_seconds(-LONGEST_LIFE));
+                rows += sql! { conn, statement, purge.before.0, bound.as_str() };
+            }
+            rows += sql! { conn,
+                "update kept_answers set whole = null where (rp_id, id) in
+                   (select rp_id, id from kept_answers where whole is not null and created_at <= $1
+                    order by created_at limit 500)",
+                purge.secrets.0
+            };
+            Ok::<Option<u64>, Error>(Some(rows))
         })
     }
 }

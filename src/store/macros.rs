@@ -8,10 +8,13 @@ macro_rules! read {
                 let $db = &lite.readers;
                 $body
             }
-            crate::store::Db::Postgres(pool) => {
-                let $db = pool;
-                $body
-            }
+            crate::store::Db::Postgres(postgres) => match postgres.acquire().await {
+                Ok(mut conn) => {
+                    let $db = &mut *conn;
+                    postgres.answer(async { $body }).await
+                }
+                Err(error) => Err(error),
+            },
         }
     };
 }
@@ -19,23 +22,29 @@ macro_rules! read {
 /// Runs a writing body in one transaction of either database: `write!(self, (arguments) conn => { … Ok(value) })`.
 ///
 /// The arguments are cloned into the body, because the transaction may be run again. An `Err` rolls back; `Ok` is only
-/// seen by the caller once the commit stands.
+/// seen by the caller once the commit stands. The answer that the store keeps with this write, if any, is written first.
 macro_rules! write {
-    ($store:expr, ($($argument:ident),*) $conn:ident => $body:block) => {
-        match &$store.db {
+    ($store:expr, ($($argument:ident),*) $conn:ident => $body:block) => {{
+        let kept = $store.keep.clone();
+        let settled = match &$store.db {
             crate::store::Db::Sqlite(lite) => {
+                let keep = kept.clone();
                 $(let $argument = $argument.to_owned();)*
-                lite.write(move |$conn| Box::pin(async move $body)).await
+                lite.write(move |$conn| Box::pin(async move { keep!($conn, keep); $body })).await
             }
-            crate::store::Db::Postgres(pool) => {
-                crate::store::postgres::write(pool, move |$conn| {
-                    $(let $argument = $argument.to_owned();)*
-                    Box::pin(async move $body)
-                })
-                .await
+            crate::store::Db::Postgres(postgres) => {
+                let kept = kept.clone();
+                postgres
+                    .write(move |$conn| {
+                        let keep = kept.clone();
+                        $(let $argument = $argument.to_owned();)*
+                        Box::pin(async move { keep!($conn, keep); $body })
+                    })
+                    .await
             }
-        }
-    };
+        };
+        crate::store::kept::mark(kept.as_deref(), settled)
+    }};
 }
 
 /// Runs a statement on the connection of a writing body and tells how many rows it touched: `sql! { conn, "…", bind, … }`.

@@ -5,17 +5,27 @@
 
 #[macro_use]
 mod macros;
+#[macro_use]
+mod leases;
+#[macro_use]
+mod kept;
 
+mod backup;
+mod chain;
 mod challenges;
 mod dossier;
 mod events;
 mod factors;
 mod housekeeping;
+mod journal;
 mod keys;
+mod moving;
 mod parties;
+mod parts;
 mod portal;
 mod postgres;
 mod recovery;
+mod sealed;
 mod sending;
 mod sessions;
 mod settlement;
@@ -23,22 +33,27 @@ mod sqlite;
 mod throttles;
 mod users;
 
+pub use backup::{Restoration, Restored};
+pub use chain::EventQuery;
 pub use challenges::NewChallenge;
 pub use dossier::{Dossier, statements};
 pub use factors::{Activation, NewFactor};
-pub use housekeeping::Purged;
-pub use keys::SigningKey;
+pub use housekeeping::Purge;
+pub use kept::{Keep, Kept};
+pub use keys::{RingChange, RingKey, SigningKey};
+pub use moving::{MoveError, Place};
+pub use parts::PARTS;
+pub use sealed::{SEALED, SealedRow, SealedTable};
 pub use sending::{BudgetChange, PromptChange, Reservation};
 pub use sessions::NewSession;
-pub use settlement::{ChallengeChange, FactorChange, PARTS, Settlement};
+pub use settlement::{ChallengeChange, FactorChange, Settlement};
 pub use sqlite::Lock;
 pub use throttles::{DeviceChange, ThrottleLane};
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 
 /// A schema may be newer than this binary: releases run side by side while they are rolled out.
@@ -48,19 +63,36 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     migrations
 });
 
-/// How long a request waits for a connection.
-const ACQUIRE: Duration = Duration::from_secs(5);
+/// How much of a database one node takes, and how long it waits for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections.
+    pub pool: u32,
+    /// The longest wait for a connection, a new one included.
+    pub acquire: Duration,
+    /// The longest that a statement of PostgreSQL may take.
+    pub statement: Duration,
+}
+
+impl From<u32> for Limits {
+    /// So many connections, and the usual waits.
+    fn from(pool: u32) -> Limits {
+        Limits { pool, acquire: Duration::from_secs(5), statement: Duration::from_secs(5) }
+    }
+}
 
 /// The rows.
 #[derive(Clone)]
 pub struct Store {
     db: Db,
+    /// What the next write keeps beside its effect.
+    keep: Option<Arc<Keep>>,
 }
 
 #[derive(Clone)]
 enum Db {
     Sqlite(sqlite::Sqlite),
-    Postgres(PgPool),
+    Postgres(postgres::Postgres),
 }
 
 /// What a verb lost to somebody faster, or to time.
@@ -88,6 +120,8 @@ pub enum Contest {
     Limit,
     /// Somebody else wrote the same row first.
     Row,
+    /// Another copy of the request was first.
+    Kept,
 }
 
 /// Why a verb did not do what it was told.
@@ -108,6 +142,19 @@ pub enum Error {
     /// A row does not read.
     #[error("a row of {0} does not read")]
     Corrupt(&'static str),
+    /// Another copy of the request was first, and its answer is kept or on its way; nothing was written. No conflict: the
+    /// effect is not to be tried again.
+    #[error("another copy of the request was first")]
+    Kept,
+}
+
+impl From<Contest> for Error {
+    fn from(contest: Contest) -> Error {
+        match contest {
+            Contest::Kept => Error::Kept,
+            other => Error::Conflict(other),
+        }
+    }
 }
 
 impl From<sqlx::Error> for Error {
@@ -137,8 +184,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Store {
     /// Opens a SQLite file, made if absent, and brings its schema up to date.
-    pub async fn sqlite(path: &std::path::Path, pool: u32) -> Result<Store> {
-        Ok(Store { db: Db::Sqlite(sqlite::Sqlite::open(path, pool).await?) })
+    pub async fn sqlite(path: &std::path::Path, limits: impl Into<Limits>) -> Result<Store> {
+        Ok(Store { db: Db::Sqlite(sqlite::Sqlite::open(path, limits.into()).await?), keep: None })
     }
 
     /// Takes the sole right to serve a SQLite file.
@@ -147,16 +194,18 @@ impl Store {
     }
 
     /// Opens a PostgreSQL database; its schema stays as it is.
-    pub async fn postgres(url: &str, pool: u32) -> Result<Store> {
-        Ok(Store { db: Db::Postgres(postgres::open(url, pool).await?) })
+    pub async fn postgres(url: &str, limits: impl Into<Limits>) -> Result<Store> {
+        Ok(Store { db: Db::Postgres(postgres::Postgres::open(url, limits.into()).await?), keep: None })
     }
 
-    /// Brings the schema up to date; waits for another node that does the same.
+    /// Brings the schema up to date; waits for another node that does the same. Where there is nothing to do, no right to change
+    /// the schema is needed.
     pub async fn migrate(&self) -> Result<()> {
         match &self.db {
+            Db::Postgres(_) if self.is_migrated().await? => Ok(()),
             // Opening it did so.
             Db::Sqlite(_) => Ok(()),
-            Db::Postgres(pool) => MIGRATIONS.run(pool).await.map_err(|e| Error::Unavailable(e.to_string())),
+            Db::Postgres(postgres) => postgres.migrate().await,
         }
     }
 
@@ -189,11 +238,20 @@ impl Store {
         one.is_some_and(|n| n > 0).then_some(()).ok_or(Error::Corrupt("meta"))
     }
 
+    /// Connections of this node that are used and idle; on SQLite those of readers.
+    pub fn pool(&self) -> (usize, usize) {
+        let (all, idle) = match &self.db {
+            Db::Sqlite(lite) => (lite.readers.size(), lite.readers.num_idle()),
+            Db::Postgres(postgres) => (postgres.pool.size(), postgres.pool.num_idle()),
+        };
+        ((all as usize).saturating_sub(idle), idle)
+    }
+
     /// Ends all connections, after what is under way.
     pub async fn close(&self) {
         match &self.db {
-            Db::Sqlite(lite) => lite.readers.close().await,
-            Db::Postgres(pool) => pool.close().await,
+            Db::Sqlite(lite) => lite.close().await,
+            Db::Postgres(postgres) => postgres.pool.close().await,
         }
     }
 }
@@ -208,5 +266,5 @@ fn text(value: &impl serde::Serialize) -> String {
 
 /// A consumption's verdict: exactly one row, or the contest was lost.
 fn won(rows: u64, contest: Contest) -> Result<()> {
-    if rows == 1 { Ok(()) } else { Err(Error::Conflict(contest)) }
+    if rows == 1 { Ok(()) } else { Err(contest.into()) }
 }

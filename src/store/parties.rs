@@ -2,8 +2,10 @@
 
 use sqlx::FromRow;
 
+use super::events::append;
+use super::journal::{Note, Noting};
 use super::{Contest, Error, Result, Store, json, text, won};
-use crate::model::{ApiKey, Id, Mode, RelyingParty, Scope, Timestamp};
+use crate::model::{ApiKey, Event, Id, Mode, RelyingParty, Scope, Timestamp};
 
 const PARTY: &str = "relying_parties";
 
@@ -59,27 +61,37 @@ impl KeyRow {
 
 impl Store {
     /// Makes a relying party; `Conflict(Name)` where the name is taken.
-    pub async fn create_relying_party(&self, rp: &RelyingParty) -> Result<()> {
-        write!(self, (rp) conn => {
+    pub async fn create_relying_party(&self, rp: &RelyingParty, event: &Event) -> Result<()> {
+        write!(self, (rp, event) conn => {
             let done = sql! { conn,
                 "insert into relying_parties (id, name, host, mode, origins, return_urls, created_at)
                  values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
                 rp.id.as_str(), &rp.name, &rp.host, rp.mode.as_str(), text(&rp.origins), text(&rp.return_urls),
                 rp.created_at.0
             };
-            won(done, Contest::Name)
+            won(done, Contest::Name)?;
+            append!(conn, &event);
+            Ok(())
         })
     }
 
     /// Replaces the addresses of a relying party.
-    pub async fn set_addresses(&self, id: &Id, origins: &[String], return_urls: &[String]) -> Result<()> {
+    pub async fn set_addresses(
+        &self,
+        id: &Id,
+        origins: &[String],
+        return_urls: &[String],
+        event: &Event,
+    ) -> Result<()> {
         let (origins, return_urls) = (text(&origins), text(&return_urls));
-        write!(self, (id, origins, return_urls) conn => {
+        write!(self, (id, origins, return_urls, event) conn => {
             let done = sql! { conn,
                 "update relying_parties set origins = $1, return_urls = $2 where id = $3",
                 origins, return_urls, id.as_str()
             };
-            won(done, Contest::Row)
+            won(done, Contest::Row)?;
+            append!(conn, &event);
+            Ok(())
         })
     }
 
@@ -102,14 +114,15 @@ impl Store {
     }
 
     /// Keeps a new API key by the hash of its secret.
-    pub async fn create_api_key(&self, key: &ApiKey, hash: &[u8]) -> Result<()> {
-        write!(self, (key, hash) conn => {
+    pub async fn create_api_key(&self, key: &ApiKey, hash: &[u8], event: &Event) -> Result<()> {
+        write!(self, (key, hash, event) conn => {
             sql! { conn,
                 "insert into api_keys (rp_id, id, hash, hint, scopes, created_at, expires_at)
                  values ($1, $2, $3, $4, $5, $6, $7)",
                 key.rp_id.as_str(), key.id.as_str(), hash, &key.hint, text(&key.scopes), key.created_at.0,
                 key.expires_at.map(|t| t.0)
             };
+            append!(conn, &event);
             Ok(())
         })
     }
@@ -157,23 +170,31 @@ impl Store {
     }
 
     /// Ends a key; `Conflict(Row)` where there is none, or it ended before.
-    pub async fn revoke_api_key(&self, id: &Id, now: Timestamp) -> Result<()> {
-        write!(self, (id) conn => {
+    pub async fn revoke_api_key(&self, id: &Id, event: &Event) -> Result<()> {
+        write!(self, (id, event) conn => {
             let done = sql! { conn,
                 "update api_keys set revoked_at = $1 where id = $2 and revoked_at is null",
-                now.0, id.as_str()
+                event.at.0, id.as_str()
             };
-            won(done, Contest::Row)
+            won(done, Contest::Row)?;
+            append!(conn, &event);
+            conn.note(vec![Note::Key(id.as_str().to_owned())]).await
         })
     }
 
     /// Ends every key of a relying party.
-    pub async fn revoke_api_keys_of(&self, rp: &Id, now: Timestamp) -> Result<u64> {
-        write!(self, (rp) conn => {
+    pub async fn revoke_api_keys_of(&self, rp: &Id, event: &Event) -> Result<u64> {
+        write!(self, (rp, event) conn => {
+            let live: Vec<(String,)> = rows! { conn,
+                "select id from api_keys where rp_id = $1 and revoked_at is null",
+                rp.as_str()
+            };
             let done = sql! { conn,
                 "update api_keys set revoked_at = $1 where rp_id = $2 and revoked_at is null",
-                now.0, rp.as_str()
+                event.at.0, rp.as_str()
             };
+            append!(conn, &event);
+            conn.note(live.into_iter().map(|(id,)| Note::Key(id)).collect()).await?;
             Ok::<u64, Error>(done)
         })
     }

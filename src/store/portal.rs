@@ -2,8 +2,9 @@
 
 use sqlx::FromRow;
 
+use super::events::append;
 use super::{Contest, Error, Result, Store, won};
-use crate::model::{Flow, Id, PortalSession, Timestamp};
+use crate::model::{Event, Flow, Id, PortalSession, Timestamp};
 
 #[derive(FromRow)]
 struct PortalRow {
@@ -24,8 +25,8 @@ struct PortalRow {
 
 impl Store {
     /// Opens a portal session.
-    pub async fn create_portal_session(&self, portal: &PortalSession) -> Result<()> {
-        write!(self, (portal) conn => {
+    pub async fn create_portal_session(&self, portal: &PortalSession, event: &Event) -> Result<()> {
+        write!(self, (portal, event) conn => {
             sql! { conn,
                 "insert into portal_sessions (rp_id, user_id, id, flow, return_url, created_at, expires_at,
                  link_hash, client_token_hash, session_id)
@@ -34,6 +35,7 @@ impl Store {
                 portal.created_at.0, portal.expires_at.0, &portal.link_hash, &portal.client_token_hash,
                 portal.session_id.as_ref().map(|s| s.as_str())
             };
+            append!(conn, &event);
             Ok(())
         })
     }

@@ -3,6 +3,7 @@
 use sqlx::FromRow;
 
 use super::events::append;
+use super::journal::{Note, Noting};
 use super::{Contest, Error, Result, Store, won};
 use crate::model::{Event, Id, RecoverySet, RecoveryStatus, RecoverySummary, Timestamp};
 
@@ -15,7 +16,26 @@ struct SetRow {
     activated_at: Option<i64>,
 }
 
+/// The notes of a user's active set, which this writing body is about to delete.
+macro_rules! dying_sets {
+    ($conn:expr, $rp:expr, $user:expr) => {{
+        let sets: Vec<(String,)> = rows! { $conn,
+            "select id from recovery_sets where rp_id = $1 and user_id = $2 and activated_at is not null",
+            $rp, $user
+        };
+        sets.into_iter().map(|(id,)| crate::store::journal::Note::Set(id))
+    }};
+}
+pub(super) use dying_sets;
+
 impl Store {
+    /// How many sets need this pepper.
+    pub async fn count_recovery_sets(&self, pepper: i64) -> Result<i64> {
+        let count: Option<i64> =
+            read_scalar_if! { self, "select count(*) from recovery_sets where pepper = $1", pepper };
+        Ok(count.unwrap_or_default())
+    }
+
     /// The set that redeems, with the hashes of the codes that are left.
     pub async fn recovery_set(&self, rp: &Id, user_id: &str) -> Result<Option<RecoverySet>> {
         let Some(row) = self.sets(rp, user_id).await?.into_iter().find(|s| s.activated_at.is_some()) else {
@@ -28,10 +48,12 @@ impl Store {
         Ok(Some(RecoverySet { id: Id::stored(row.id), salt: row.salt, pepper: row.pepper, unused }))
     }
 
-    /// What may be shown: of the active set, else of the unconfirmed one.
-    pub async fn recovery_summary(&self, rp: &Id, user_id: &str) -> Result<RecoverySummary> {
+    /// What may be shown: of the set of this status, else of the other.
+    pub async fn recovery_summary(&self, rp: &Id, user_id: &str, first: RecoveryStatus) -> Result<RecoverySummary> {
         let sets = self.sets(rp, user_id).await?;
-        let Some(set) = sets.iter().max_by_key(|s| s.activated_at.is_some()) else { return Ok(RecoverySummary::NONE) };
+        let wanted = first == RecoveryStatus::Active;
+        let set = sets.iter().max_by_key(|s| s.activated_at.is_some() == wanted);
+        let Some(set) = set else { return Ok(RecoverySummary::NONE) };
         let (total, remaining): (i64, i64) = read_one! { self,
             "select count(*), count(*) - count(used_at) from recovery_codes where rp_id = $1 and user_id = $2 and
              set_id = $3",
@@ -71,6 +93,10 @@ impl Store {
                     "delete from recovery_sets where rp_id = $1 and user_id = $2 and activated_at is null",
                 ],
             };
+            let notes: Vec<Note> = match confirmed {
+                true => dying_sets!(conn, rp.as_str(), &user_id).collect(),
+                false => Vec::new(),
+            };
             for statement in replaced {
                 sql! { conn, statement, rp.as_str(), &user_id };
             }
@@ -87,7 +113,7 @@ impl Store {
                 };
             }
             append!(conn, &event);
-            Ok(())
+            conn.note(notes).await
         })
     }
 
@@ -99,6 +125,7 @@ impl Store {
                 rp.as_str(), &user_id
             };
             let Some(waiting) = waiting else { return Err(Error::Conflict(Contest::Row)) };
+            let notes: Vec<Note> = dying_sets!(conn, rp.as_str(), &user_id).collect();
             for statement in [
                 "delete from recovery_codes where rp_id = $1 and user_id = $2 and set_id in
                    (select id from recovery_sets where rp_id = $1 and user_id = $2 and activated_at is not null)",
@@ -113,7 +140,7 @@ impl Store {
             };
             won(done, Contest::Row)?;
             append!(conn, &event);
-            Ok(())
+            conn.note(notes).await
         })
     }
 }

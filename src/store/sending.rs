@@ -2,8 +2,9 @@
 
 use sqlx::FromRow;
 
+use super::events::append;
 use super::{Contest, Error, Result, Store, json, text, won};
-use crate::model::{Budget, BudgetKey, Id, Prompt, Timestamp};
+use crate::model::{Budget, BudgetKey, Event, Id, Prompt, Timestamp};
 
 /// A budget's next state; its `version` is that which was read.
 #[derive(Clone, Debug)]
@@ -55,16 +56,16 @@ struct BudgetRow {
 
 /// Writes a budget on the connection of a writing body; `Conflict(Budget)` where it moved on since it was read.
 macro_rules! draw {
-    ($conn:expr, $rp:expr, $change:expr) => {{
+    ($conn:expr, $rp:expr, $at:expr, $change:expr) => {{
         let change: &BudgetChange = $change;
         let statement = match change.budget.version {
-            0 => "insert into send_budgets (rp_id, budget, version, day, sent, recent) values ($1, $2, $3 + 1, $4, $5, $6) on conflict do nothing",
-            _ => "update send_budgets set version = $3 + 1, day = $4, sent = $5, recent = $6 where rp_id = $1 and budget = $2 and version = $3",
+            0 => "insert into send_budgets (rp_id, budget, version, day, sent, recent, used_at) values ($1, $2, $3 + 1, $4, $5, $6, $7) on conflict do nothing",
+            _ => "update send_budgets set version = $3 + 1, day = $4, sent = $5, recent = $6, used_at = $7 where rp_id = $1 and budget = $2 and version = $3",
         };
         let done = sql! { $conn,
             statement,
             $rp.as_str(), change.key.stored(), change.budget.version, change.budget.day, change.budget.sent,
-            text(&change.budget.recent)
+            text(&change.budget.recent), $at.0
         };
         won(done, Contest::Budget)?;
     }};
@@ -116,7 +117,7 @@ impl Store {
             };
             won(query.execute(&mut *conn).await?.rows_affected(), Contest::Prompt)?;
             for change in &r.budgets {
-                draw!(conn, r.rp_id, change);
+                draw!(conn, r.rp_id, r.at, change);
             }
             sql! { conn,
                 "insert into messages (rp_id, user_id, id, number_hash, country, created_at) values ($1, $2, $3, $4,
@@ -127,9 +128,15 @@ impl Store {
         })
     }
 
-    /// A gateway accepted: the new code takes the old one's place. `Conflict(Prompt)` where the prompt was answered meanwhile.
-    pub async fn accept_send(&self, reservation: &Reservation, provider: &str, at: Timestamp) -> Result<()> {
-        write!(self, (reservation, provider) conn => {
+    /// A gateway accepted: the new code takes the old one's place; false where the prompt was answered meanwhile.
+    pub async fn accept_send(
+        &self,
+        reservation: &Reservation,
+        provider: &str,
+        at: Timestamp,
+        event: &Event,
+    ) -> Result<bool> {
+        write!(self, (reservation, provider, event) conn => {
             let r = &reservation;
             sql! { conn,
                 "update messages set provider = $1, accepted_at = $2 where rp_id = $3 and user_id = $4 and id = $5",
@@ -143,16 +150,23 @@ impl Store {
                 before.as_ref().unwrap_or(next).id.as_str(), next.id.as_str(),
                 next.factor_id.as_ref().map(|f| f.as_str()), &next.sealed, next.expires_at.0, next.sends
             };
-            won(done, Contest::Prompt)
+            append!(conn, &event);
+            Ok::<bool, Error>(done == 1)
         })
     }
 
     /// No gateway accepted: the budgets get back what was drawn, and the gap is as it was.
-    pub async fn release_send(&self, reservation: &Reservation, budgets: &[BudgetChange], at: Timestamp) -> Result<()> {
-        write!(self, (reservation, budgets) conn => {
+    pub async fn release_send(
+        &self,
+        reservation: &Reservation,
+        budgets: &[BudgetChange],
+        at: Timestamp,
+        event: &Event,
+    ) -> Result<()> {
+        write!(self, (reservation, budgets, event) conn => {
             let r = &reservation;
             for change in &budgets {
-                draw!(conn, r.rp_id, change);
+                draw!(conn, r.rp_id, at, change);
             }
             let PromptChange { next, before } = &r.prompt;
             let query = match before {
@@ -183,6 +197,7 @@ impl Store {
                 "update messages set failed_at = $1 where rp_id = $2 and user_id = $3 and id = $4",
                 at.0, r.rp_id.as_str(), &r.user_id, r.message.as_str()
             };
+            append!(conn, &event);
             Ok::<(), Error>(())
         })
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqlitePool};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{ACQUIRE, Error, Result};
+use super::{Error, Limits, Result};
 
 /// A future that may borrow the connection.
 pub type Borrowing<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
@@ -19,11 +19,21 @@ const BATCH: usize = 64;
 /// Writes that may wait before callers do.
 const QUEUE: usize = 4096;
 
-type Job = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Done> + Send>;
+/// A write that waits for its turn.
+struct Job {
+    /// It writes all or nothing by itself, and needs no savepoint.
+    whole: bool,
+    run: Run,
+}
+
+type Run = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Done> + Send>;
 
 /// A write that has run but is not committed.
 struct Done {
+    /// There is something to commit.
     keep: bool,
+    /// It failed other than by a lost race: it may have left something behind.
+    broken: bool,
     tell: Box<dyn FnOnce(Result<()>) + Send>,
 }
 
@@ -32,6 +42,7 @@ struct Done {
 pub struct Sqlite {
     pub(super) readers: SqlitePool,
     jobs: mpsc::Sender<Job>,
+    end: watch::Sender<bool>,
 }
 
 /// Holds a SQLite file against a second `serve`; ends with the process, however that ends.
@@ -58,7 +69,7 @@ impl Lock {
 }
 
 impl Sqlite {
-    pub(super) async fn open(path: &Path, pool: u32) -> Result<Sqlite> {
+    pub(super) async fn open(path: &Path, limits: Limits) -> Result<Sqlite> {
         if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|e| Error::Unavailable(format!("{}: {e}", folder.display())))?;
         }
@@ -72,50 +83,92 @@ impl Sqlite {
             .statement_cache_capacity(512)
             .disable_statement_logging();
         let mut writer = SqliteConnection::connect_with(&options).await?;
-        migrate(&mut writer).await?;
+        migrate(&mut writer, path).await?;
         let readers = SqlitePoolOptions::new()
-            .max_connections(pool)
-            .acquire_timeout(ACQUIRE)
+            .max_connections(limits.pool)
+            .acquire_timeout(limits.acquire)
             .test_before_acquire(false)
             .connect_lazy_with(options);
         let (jobs, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(write_all(writer, waiting));
-        Ok(Sqlite { readers, jobs })
+        let (end, ended) = watch::channel(false);
+        tokio::spawn(write_all(writer, waiting, ended));
+        Ok(Sqlite { readers, jobs, end })
     }
 
-    /// Runs the body in a transaction, gathered with others; answers once the commit stands.
+    /// Lets go of the file, after what is under way.
+    pub(super) async fn close(&self) {
+        self.end.send_replace(true);
+        self.jobs.closed().await;
+        self.readers.close().await;
+    }
+
+    /// Runs the body in a transaction, gathered with others, and in a savepoint of its own; answers once the commit stands.
     pub(super) async fn write<T, F>(&self, body: F) -> Result<T>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Result<T>> + Send + 'static,
     {
+        self.queue(false, body).await
+    }
+
+    /// The same for a body that leaves nothing behind where it fails with a conflict.
+    pub(super) async fn write_whole<T, F>(&self, body: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Result<T>> + Send + 'static,
+    {
+        self.queue(true, body).await
+    }
+
+    async fn queue<T, F>(&self, whole: bool, body: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Result<T>> + Send + 'static,
+    {
         let (tell, told) = oneshot::channel();
-        let job: Job = Box::new(move |conn| {
+        let run: Run = Box::new(move |conn| {
             Box::pin(async move {
                 let outcome = body(conn).await;
                 Done {
                     keep: outcome.is_ok(),
+                    broken: matches!(&outcome, Err(error) if !matches!(error, Error::Conflict(_))),
                     tell: Box::new(move |commit| drop(tell.send(outcome.and_then(|value| commit.map(|()| value))))),
                 }
             })
         });
         let gone = || Error::Unavailable("the write could not begin".to_owned());
-        self.jobs.send(job).await.map_err(|_| gone())?;
+        self.jobs.send(Job { whole, run }).await.map_err(|_| gone())?;
         told.await.map_err(|_| gone())?
     }
 }
 
 /// Brings the schema up to date inside one write: another process that does the same at this moment waits, and finds it done.
-async fn migrate(conn: &mut SqliteConnection) -> Result<()> {
+async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<()> {
     let mut write = conn.begin_with("begin immediate").await?;
     super::MIGRATIONS.run(&mut *write).await.map_err(|e| Error::Unavailable(e.to_string()))?;
+    super::journal::begin(&mut write, path).await?;
     Ok(write.commit().await?)
 }
 
-async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>) {
+async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>, mut end: watch::Receiver<bool>) {
     let mut batch = Vec::with_capacity(BATCH);
-    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+    loop {
+        let found = tokio::select! {
+            found = waiting.recv_many(&mut batch, BATCH) => found,
+            Ok(_) = end.wait_for(|end| *end), if !waiting.is_closed() => {
+                // What waits is still written; nothing more is taken.
+                waiting.close();
+                continue;
+            }
+        };
+        if found == 0 {
+            break;
+        }
+        crate::measure::batch(batch.len());
         commit(&mut conn, std::mem::take(&mut batch)).await;
+    }
+    if let Err(error) = conn.close().await {
+        tracing::warn!(%error, "the database did not close in good order");
     }
 }
 
@@ -127,24 +180,25 @@ async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
         return;
     }
     let mut done: Vec<Done> = Vec::with_capacity(batch.len());
-    let mut broken = None;
+    let mut broken = Ok(());
     for job in batch {
-        let between = match done.last() {
-            None => "savepoint one",
-            Some(last) if last.keep => "release one; savepoint one",
-            Some(_) => "rollback to one",
-        };
-        if broken.is_none() {
-            broken = run(conn, between).await.err();
+        if broken.is_err() {
+            break;
         }
-        done.push(job(conn).await);
+        let ran = match job.whole {
+            true => (job.run)(conn).await,
+            false => in_savepoint(conn, job.run, &mut broken).await,
+        };
+        if job.whole && ran.broken {
+            broken = Err(sqlx::Error::Protocol("a write of the same commit broke off".to_owned()));
+        }
+        done.push(ran);
     }
     let keep = done.iter().any(|d| d.keep);
     let end = match broken {
-        Some(error) => Err(error),
-        None if keep && done.last().is_some_and(|d| d.keep) => run(conn, "commit").await,
-        None if keep => run(conn, "rollback to one; commit").await,
-        None => run(conn, "rollback").await,
+        Err(error) => Err(error),
+        Ok(()) if keep => run(conn, "commit").await,
+        Ok(()) => run(conn, "rollback").await,
     };
     if let Err(error) = &end {
         tracing::error!(%error, "a write did not commit");
@@ -154,6 +208,20 @@ async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
     for d in done {
         (d.tell)(failure.clone().map_or(Ok(()), |reason| Err(Error::Unavailable(reason))));
     }
+}
+
+/// Takes back what a write did that failed.
+async fn in_savepoint(
+    conn: &mut SqliteConnection,
+    job: Run,
+    broken: &mut std::result::Result<(), sqlx::Error>,
+) -> Done {
+    *broken = run(conn, "savepoint one").await;
+    let ran = job(conn).await;
+    if broken.is_ok() {
+        *broken = run(conn, if ran.keep { "release one" } else { "rollback to one; release one" }).await;
+    }
+    ran
 }
 
 async fn run(conn: &mut SqliteConnection, statements: &'static str) -> std::result::Result<(), sqlx::Error> {

@@ -17,6 +17,8 @@ pub struct ThrottleLane {
     pub state: String,
     /// Of a device's lane: its last success.
     pub seen_at: Option<Timestamp>,
+    /// Until when some method gets no verdict.
+    pub paused_until: Option<Timestamp>,
 }
 
 /// How a device becomes known.
@@ -34,13 +36,14 @@ struct LaneRow {
     version: i64,
     state: String,
     seen_at: Option<i64>,
+    paused_until: Option<i64>,
 }
 
 impl Store {
     /// The lanes of a user that were ever written.
     pub async fn throttles(&self, rp: &Id, user_id: &str) -> Result<Vec<ThrottleLane>> {
         let rows: Vec<LaneRow> = read_rows! { self,
-            "select lane, version, state, seen_at from throttle_lanes where rp_id = $1 and user_id = $2 order by lane",
+            "select lane, version, state, seen_at, paused_until from throttle_lanes where rp_id = $1 and user_id = $2 order by lane",
             rp.as_str(), user_id
         };
         let lane = |row: LaneRow| ThrottleLane {
@@ -48,15 +51,25 @@ impl Store {
             version: row.version,
             state: row.state,
             seen_at: row.seen_at.map(Timestamp),
+            paused_until: row.paused_until.map(Timestamp),
         };
         Ok(rows.into_iter().map(lane).collect())
+    }
+
+    /// How many users' guessing pauses.
+    pub async fn paused(&self, now: Timestamp) -> Result<i64> {
+        let (users,): (i64,) = read_one! { self,
+            "select count(*) from (select distinct rp_id, user_id from throttle_lanes where paused_until > $1) as paused",
+            now.0
+        };
+        Ok(users)
     }
 
     /// Empties every lane of a user: a support unlock. Devices stay known.
     pub async fn clear_throttles(&self, rp: &Id, user_id: &str, event: &Event) -> Result<()> {
         write!(self, (rp, user_id, event) conn => {
             sql! { conn,
-                "update throttle_lanes set version = version + 1, state = '{}' where rp_id = $1 and user_id = $2",
+                "update throttle_lanes set version = version + 1, state = '{}', paused_until = null where rp_id = $1 and user_id = $2",
                 rp.as_str(), &user_id
             };
             append!(conn, &event);
@@ -69,7 +82,7 @@ impl Store {
     pub async fn reset_user(&self, rp: &Id, user_id: &str, event: &Event) -> Result<()> {
         write!(self, (rp, user_id, event) conn => {
             for statement in [
-                "update throttle_lanes set version = version + 1, state = '{}' where rp_id = $1 and user_id = $2",
+                "update throttle_lanes set version = version + 1, state = '{}', paused_until = null where rp_id = $1 and user_id = $2",
                 "delete from throttle_lanes where rp_id = $1 and user_id = $2 and seen_at is not null",
                 "update challenges set status = 'cancelled'
                  where rp_id = $1 and user_id = $2 and (status = 'pending' or status = 'approved' and exchanged_at is null)",

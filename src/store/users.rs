@@ -3,6 +3,7 @@
 use sqlx::FromRow;
 
 use super::events::append;
+use super::journal::{Note, Noting};
 use super::{Error, Result, Store};
 use crate::model::{Event, Id, Timestamp, User};
 
@@ -28,6 +29,36 @@ impl UserRow {
         })
     }
 }
+
+/// Erases a user on the connection of a writing body.
+macro_rules! erase {
+    ($conn:expr, $rp:expr, $user:expr, $pseudonym:expr) => {{
+        for statement in [
+            "delete from factors where rp_id = $1 and user_id = $2",
+            "delete from recovery_codes where rp_id = $1 and user_id = $2",
+            "delete from recovery_sets where rp_id = $1 and user_id = $2",
+            "delete from challenges where rp_id = $1 and user_id = $2",
+            "delete from prompts where rp_id = $1 and user_id = $2",
+            "delete from sessions where rp_id = $1 and user_id = $2",
+            "delete from portal_sessions where rp_id = $1 and user_id = $2",
+            "delete from throttle_lanes where rp_id = $1 and user_id = $2",
+            "delete from messages where rp_id = $1 and user_id = $2",
+            "delete from kept_answers where rp_id = $1 and user_id = $2",
+            "delete from users where rp_id = $1 and user_id = $2",
+        ] {
+            sql! { $conn, statement, $rp, $user };
+        }
+        // What has no number yet comes first: an event that is numbered between the two is found by the second.
+        for statement in [
+            "update events set user_id = $3, client = null where sequence is null and rp_id = $1 and user_id = $2",
+            "update events set user_id = $3, client = null, salt = null
+             where sequence is not null and rp_id = $1 and user_id = $2",
+        ] {
+            sql! { $conn, statement, $rp, $user, $pseudonym };
+        }
+    }};
+}
+pub(super) use erase;
 
 impl Store {
     /// The user, if ever named.
@@ -72,26 +103,13 @@ impl Store {
     /// Erases everything that is kept of a user; audit rows keep the pseudonym in the name's place (requirement V-05).
     pub async fn erase_user(&self, rp: &Id, user_id: &str, pseudonym: &str, event: &Event) -> Result<()> {
         write!(self, (rp, user_id, pseudonym, event) conn => {
-            for statement in [
-                "delete from factors where rp_id = $1 and user_id = $2",
-                "delete from recovery_codes where rp_id = $1 and user_id = $2",
-                "delete from recovery_sets where rp_id = $1 and user_id = $2",
-                "delete from challenges where rp_id = $1 and user_id = $2",
-                "delete from prompts where rp_id = $1 and user_id = $2",
-                "delete from sessions where rp_id = $1 and user_id = $2",
-                "delete from portal_sessions where rp_id = $1 and user_id = $2",
-                "delete from throttle_lanes where rp_id = $1 and user_id = $2",
-                "delete from messages where rp_id = $1 and user_id = $2",
-                "delete from users where rp_id = $1 and user_id = $2",
-            ] {
-                sql! { conn, statement, rp.as_str(), &user_id };
-            }
-            sql! { conn,
-                "update events set user_id = $3, client = null where rp_id = $1 and user_id = $2",
-                rp.as_str(), &user_id, &pseudonym
+            let handle: Option<Vec<u8>> = scalar_if! { conn,
+                "select handle from users where rp_id = $1 and user_id = $2",
+                rp.as_str(), &user_id
             };
+            erase!(conn, rp.as_str(), &user_id, &pseudonym);
             append!(conn, &event);
-            Ok(())
+            conn.note(handle.map(|handle| Note::User(handle, pseudonym)).into_iter().collect()).await
         })
     }
 }

@@ -7,14 +7,15 @@ mod ring;
 pub use master::{MasterKey, MasterKeyError};
 pub use ring::{Purpose, RingError, WrappedKey};
 
-use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::model::{Keyed, Moment};
+use crate::model::{Keyed, Moment, Timestamp};
+use ring::{Ring, current};
 
 /// Which row a sealed value belongs to; a value copied to another row does not open (requirement E-03).
 #[derive(Clone, Copy, Debug)]
@@ -29,38 +30,80 @@ pub struct Row<'a> {
     pub id: &'a str,
 }
 
-/// A sealed value that does not open: altered, of another row, or of a key that is not in the ring.
+/// Why a sealed value does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the sealed value does not open for this row")]
-pub struct SealBroken;
-
-/// The unwrapped key ring.
-pub struct Vault {
-    data: BTreeMap<i64, LessSafeKey>,
-    peppers: BTreeMap<i64, Zeroizing<[u8; 32]>>,
-    hashing: hmac::Key,
+pub enum SealBroken {
+    /// It was altered, or belongs to another row.
+    #[error("the sealed value does not open for this row")]
+    Altered,
+    /// Its key is not in the ring.
+    #[error("the sealed value's key is not known")]
+    KeyUnknown,
 }
+
+/// The unwrapped key ring. It may learn keys while it is used.
+pub struct Vault(RwLock<Arc<Ring>>);
 
 const FORM: u8 = 1;
 const NONCE: usize = 12;
 const HEAD: usize = 1 + 8 + NONCE;
 
 impl Vault {
+    /// Unwraps the keys of a ring; fails where a purpose has none that opens.
+    pub fn new(master: &MasterKey, wrapped: &[WrappedKey]) -> Result<Vault, RingError> {
+        let mut ring = Ring::default();
+        ring.learn(master, wrapped);
+        ring.check()?;
+        Ok(Vault(RwLock::new(Arc::new(ring))))
+    }
+
+    /// Learns what was added to the ring; keys that it knows stay known.
+    pub fn learn(&self, master: &MasterKey, wrapped: &[WrappedKey]) {
+        let mut ring = Ring::clone(&self.ring());
+        ring.learn(master, wrapped);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+    }
+
+    /// Keys of the ring that the master key did not open when it was last read.
+    pub fn closed(&self) -> Vec<i64> {
+        self.ring().closed.clone()
+    }
+
+    /// Whether the pepper of a recovery set is known.
+    pub fn knows_pepper(&self, id: i64) -> bool {
+        self.ring().peppers.contains_key(&id)
+    }
+
+    fn ring(&self) -> Arc<Ring> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Seals for one row. The form: version byte, key id (8 bytes, big-endian), nonce (12), AES-256-GCM ciphertext and tag.
     pub fn seal(&self, at: &Moment<'_>, row: Row<'_>, plain: &[u8]) -> Vec<u8> {
-        let (id, key) = self.data.last_key_value().expect("the ring has a data key: Vault::open checks");
-        seal_with(key, *id, at, row, plain)
+        let ring = self.ring();
+        let (id, key) = current(&ring.data, at.now).expect("the ring has a data key: Vault::new checks");
+        seal_with(key, id, at, row, plain)
     }
 
     /// Opens what was sealed for this very row.
     pub fn open(&self, row: Row<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealBroken> {
-        open_with(|id| self.data.get(&id), row, sealed)
+        let ring = self.ring();
+        open_with(|id| ring.data.get(&id).map(|(_, key)| &**key), row, sealed)
     }
+}
+
+/// What every value begins with that this data key sealed.
+pub fn seal_head(key_id: i64) -> Vec<u8> {
+    let mut head = vec![FORM];
+    head.extend(key_id.to_be_bytes());
+    head
 }
 
 impl Keyed for Vault {
     fn keyed_hash(&self, label: &str, parts: &[&[u8]]) -> [u8; 32] {
-        let mut context = hmac::Context::with_key(&self.hashing);
+        let ring = self.ring();
+        let key = ring.hashing.as_ref().expect("the ring has a hashing key: Vault::new checks");
+        let mut context = hmac::Context::with_key(key);
         for part in std::iter::once(&label.as_bytes()).chain(parts) {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part);
@@ -70,7 +113,8 @@ impl Keyed for Vault {
 
     /// Argon2id with m = 4 MiB, t = 3, p = 1: small, because the codes are 80 random bits (ASVS 6.5.2, NIST SP 800-63B 3.1.2.2).
     fn slow_hash(&self, pepper: i64, salt: &[u8], code: &[u8]) -> Option<[u8; 32]> {
-        let secret = self.peppers.get(&pepper)?;
+        let ring = self.ring();
+        let (_, secret) = ring.peppers.get(&pepper)?;
         let parameters = argon2::Params::new(4096, 3, 1, Some(32)).expect("the parameters are within Argon2's bounds");
         let argon = argon2::Argon2::new_with_secret(
             secret.as_slice(),
@@ -84,8 +128,8 @@ impl Keyed for Vault {
         Some(out)
     }
 
-    fn current_pepper(&self) -> i64 {
-        self.peppers.last_key_value().map(|(id, _)| *id).unwrap_or_default()
+    fn current_pepper(&self, now: Timestamp) -> i64 {
+        current(&self.ring().peppers, now).map(|(id, _)| id).unwrap_or_default()
     }
 }
 
@@ -104,8 +148,7 @@ fn key_of(bytes: &[u8; 32]) -> LessSafeKey {
 }
 
 fn associated(key_id: i64, row: Row<'_>) -> Vec<u8> {
-    let mut bytes = vec![FORM];
-    bytes.extend(key_id.to_be_bytes());
+    let mut bytes = seal_head(key_id);
     for part in [row.table, row.rp, row.user, row.id] {
         bytes.extend((part.len() as u64).to_be_bytes());
         bytes.extend(part.as_bytes());
@@ -120,8 +163,7 @@ fn seal_with(key: &LessSafeKey, key_id: i64, at: &Moment<'_>, row: Row<'_>, plai
         .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(associated(key_id, row)), &mut text)
         .expect("a row is far below AES-GCM's limit of length");
     let mut sealed = Vec::with_capacity(HEAD + text.len() + tag.as_ref().len());
-    sealed.push(FORM);
-    sealed.extend(key_id.to_be_bytes());
+    sealed.extend(seal_head(key_id));
     sealed.extend(nonce);
     sealed.extend(text.iter());
     sealed.extend(tag.as_ref());
@@ -133,14 +175,14 @@ fn open_with<'k>(
     row: Row<'_>,
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, SealBroken> {
-    let (head, body) = sealed.split_at_checked(HEAD).ok_or(SealBroken)?;
-    let key_id = i64::from_be_bytes(head[1..9].try_into().map_err(|_| SealBroken)?);
-    let nonce: [u8; NONCE] = head[9..].try_into().map_err(|_| SealBroken)?;
-    let key = key(key_id).filter(|_| head[0] == FORM).ok_or(SealBroken)?;
+    let (head, body) = sealed.split_at_checked(HEAD).filter(|(head, _)| head[0] == FORM).ok_or(SealBroken::Altered)?;
+    let key_id = i64::from_be_bytes(head[1..9].try_into().map_err(|_| SealBroken::Altered)?);
+    let nonce: [u8; NONCE] = head[9..].try_into().map_err(|_| SealBroken::Altered)?;
+    let key = key(key_id).ok_or(SealBroken::KeyUnknown)?;
     let mut text = Zeroizing::new(body.to_vec());
     let length = key
         .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(associated(key_id, row)), &mut text)
-        .map_err(|_| SealBroken)?
+        .map_err(|_| SealBroken::Altered)?
         .len();
     text.truncate(length);
     Ok(text)
@@ -162,7 +204,7 @@ mod tests {
     fn vault() -> Vault {
         let master = MasterKey::generate(&at());
         let ring = master.new_ring(&at());
-        master.open_ring(&ring).expect("its own ring")
+        Vault::new(&master, &ring).expect("its own ring")
     }
 
     /// E-03: table, relying party, user and row are all part of the seal.
@@ -192,7 +234,10 @@ mod tests {
     #[test]
     fn a_value_of_another_ring_does_not_open() {
         let sealed = vault().seal(&at(), ROW, b"seed");
-        assert_eq!(vault().open(ROW, &sealed).unwrap_err(), SealBroken);
+        assert_eq!(vault().open(ROW, &sealed).unwrap_err(), SealBroken::Altered);
+        let mut unknown = sealed.clone();
+        unknown[8] = 9;
+        assert_eq!(vault().open(ROW, &unknown).unwrap_err(), SealBroken::KeyUnknown);
     }
 
     #[test]
@@ -203,11 +248,31 @@ mod tests {
         assert_eq!(vault.keyed_hash("l", &[b"a"]), vault.keyed_hash("l", &[b"a"]));
     }
 
+    /// E-04: a new key is known first and used later; what the old one sealed stays open.
+    #[test]
+    fn a_new_key_is_known_before_it_is_used() {
+        let master = MasterKey::generate(&at());
+        let mut ring = master.new_ring(&at());
+        let vault = Vault::new(&master, &ring).expect("its own ring");
+        let before = vault.seal(&at(), ROW, b"seed");
+        ring.push(master.new_key(&at(), 4, Purpose::Data, Timestamp(1000)));
+        ring.push(master.new_key(&at(), 5, Purpose::Pepper, Timestamp(1000)));
+        vault.learn(&master, &ring);
+        let sealed_at = |now| vault.seal(&Moment::new(Timestamp(now), &SystemRng), ROW, b"seed");
+        let (early, late) = (sealed_at(999), sealed_at(1000));
+        assert_eq!((&early[..9], &late[..9]), (seal_head(1).as_slice(), seal_head(4).as_slice()));
+        assert!([before, early, late].iter().all(|sealed| vault.open(ROW, sealed).is_ok()));
+        assert_eq!((vault.current_pepper(Timestamp(999)), vault.current_pepper(Timestamp(1000))), (2, 5));
+        // The ring may be under another master key by now: what is known stays so.
+        vault.learn(&MasterKey::generate(&at()), &ring);
+        assert!(vault.closed().is_empty() && vault.open(ROW, &sealed_at(1000)).is_ok());
+    }
+
     ///
     #[test]
     fn a_slow_hash_depends_on_code_salt_and_pepper() {
         let vault = vault();
-        let pepper = vault.current_pepper();
+        let pepper = vault.current_pepper(Timestamp(0));
         let base = vault.slow_hash(pepper, b"salt-salt-salt-1", b"code");
         assert!(base.is_some());
         assert_ne!(base, vault.slow_hash(pepper, b"salt-salt-salt-2", b"code"));

@@ -1,10 +1,14 @@
 //! The key ring: data keys, peppers and the hashing key, each wrapped by the master key and kept in the database.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aws_lc_rs::aead::LessSafeKey;
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
-use super::{MasterKey, Row, Vault, key_of, open_with, seal_with};
-use crate::model::Moment;
+use super::{MasterKey, Row, key_of, open_with, seal_with};
+use crate::model::{Moment, Timestamp};
 
 /// What a key of the ring is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,60 @@ pub struct WrappedKey {
     pub purpose: Purpose,
     /// The key, sealed by the master key.
     pub wrapped: Vec<u8>,
+    /// From when it is used; `None` for always.
+    pub active_from: Option<Timestamp>,
+}
+
+/// The keys in the clear, by number, each with the time from which it is used.
+#[derive(Clone, Default)]
+pub(super) struct Ring {
+    pub data: BTreeMap<i64, (Option<Timestamp>, Arc<LessSafeKey>)>,
+    pub peppers: BTreeMap<i64, (Option<Timestamp>, Zeroizing<[u8; 32]>)>,
+    pub hashing: Option<hmac::Key>,
+    /// Numbers of keys that the master key did not open.
+    pub closed: Vec<i64>,
+}
+
+impl Ring {
+    /// Adds the keys that are new to it. What it knows already is not unwrapped again: it may be wrapped by another master key by now.
+    pub fn learn(&mut self, master: &MasterKey, wrapped: &[WrappedKey]) {
+        self.closed.clear();
+        for key in wrapped {
+            let known = match key.purpose {
+                Purpose::Data => self.data.contains_key(&key.id),
+                Purpose::Pepper => self.peppers.contains_key(&key.id),
+                Purpose::Hashing => self.hashing.is_some(),
+            };
+            if known {
+                continue;
+            }
+            let Ok(plain) = master.unwrap(key) else {
+                self.closed.push(key.id);
+                continue;
+            };
+            match key.purpose {
+                Purpose::Data => drop(self.data.insert(key.id, (key.active_from, Arc::new(key_of(&plain))))),
+                Purpose::Pepper => drop(self.peppers.insert(key.id, (key.active_from, plain))),
+                Purpose::Hashing => self.hashing = Some(hmac::Key::new(hmac::HMAC_SHA256, plain.as_slice())),
+            }
+        }
+    }
+
+    /// Whether each purpose has a key.
+    pub fn check(&self) -> Result<(), RingError> {
+        let complete = !self.data.is_empty() && !self.peppers.is_empty() && self.hashing.is_some();
+        match (complete, self.closed.is_empty()) {
+            (true, _) => Ok(()),
+            (false, true) => Err(RingError::Incomplete),
+            (false, false) => Err(RingError::DoesNotOpen),
+        }
+    }
+}
+
+/// The newest key whose time has come; the oldest where none has.
+pub(super) fn current<K>(keys: &BTreeMap<i64, (Option<Timestamp>, K)>, now: Timestamp) -> Option<(i64, &K)> {
+    let active = |(_, (from, _)): &(&i64, &(Option<Timestamp>, K))| from.is_none_or(|from| from <= now);
+    keys.iter().rev().find(active).or(keys.first_key_value()).map(|(id, (_, key))| (*id, key))
 }
 
 /// Why a ring does not open.
@@ -68,9 +126,24 @@ impl MasterKey {
             .collect()
     }
 
+    /// A new key of a ring, to be used from this time on.
+    pub fn new_key(&self, at: &Moment<'_>, id: i64, purpose: Purpose, active_from: Timestamp) -> WrappedKey {
+        WrappedKey { active_from: Some(active_from), ..self.wrap(at, id, purpose, &Zeroizing::new(at.random())) }
+    }
+
+    /// The same keys under another master key.
+    pub fn rewrap(&self, at: &Moment<'_>, new: &MasterKey, ring: &[WrappedKey]) -> Result<Vec<WrappedKey>, RingError> {
+        let rewrapped = |key: &WrappedKey| {
+            let plain = self.unwrap(key)?;
+            Ok(WrappedKey { active_from: key.active_from, ..new.wrap(at, key.id, key.purpose, &plain) })
+        };
+        ring.iter().map(rewrapped).collect()
+    }
+
     fn wrap(&self, at: &Moment<'_>, id: i64, purpose: Purpose, key: &[u8; 32]) -> WrappedKey {
         let name = id.to_string();
-        WrappedKey { id, purpose, wrapped: seal_with(&key_of(&self.0), MASTER, at, row(purpose, &name), key) }
+        let wrapped = seal_with(&key_of(&self.0), MASTER, at, row(purpose, &name), key);
+        WrappedKey { id, purpose, wrapped, active_from: None }
     }
 
     fn unwrap(&self, key: &WrappedKey) -> Result<Zeroizing<[u8; 32]>, RingError> {
@@ -79,26 +152,6 @@ impl MasterKey {
         let plain = open_with(|id| (id == MASTER).then_some(&master), row(key.purpose, &name), &key.wrapped)
             .map_err(|_| RingError::DoesNotOpen)?;
         plain.as_slice().try_into().map(Zeroizing::new).map_err(|_| RingError::DoesNotOpen)
-    }
-
-    /// Unwraps every key; fails where one does not open or a purpose has none.
-    pub fn open_ring(&self, ring: &[WrappedKey]) -> Result<Vault, RingError> {
-        let mut data = std::collections::BTreeMap::new();
-        let mut peppers = std::collections::BTreeMap::new();
-        let mut hashing = None;
-        for key in ring {
-            let plain = self.unwrap(key)?;
-            match key.purpose {
-                Purpose::Data => drop(data.insert(key.id, key_of(&plain))),
-                Purpose::Pepper => drop(peppers.insert(key.id, plain)),
-                Purpose::Hashing => hashing = Some(hmac::Key::new(hmac::HMAC_SHA256, plain.as_slice())),
-            }
-        }
-        let hashing = hashing.ok_or(RingError::Incomplete)?;
-        if data.is_empty() || peppers.is_empty() {
-            return Err(RingError::Incomplete);
-        }
-        Ok(Vault { data, peppers, hashing })
     }
 }
 
@@ -110,7 +163,7 @@ fn row(purpose: Purpose, name: &str) -> Row<'_> {
 mod tests {
     use super::*;
     use crate::clock::SystemRng;
-    use crate::model::Timestamp;
+    use crate::vault::Vault;
 
     fn at() -> Moment<'static> {
         Moment::new(Timestamp(0), &SystemRng)
@@ -120,7 +173,7 @@ mod tests {
     #[test]
     fn another_master_key_opens_nothing() {
         let ring = MasterKey::generate(&at()).new_ring(&at());
-        assert_eq!(MasterKey::generate(&at()).open_ring(&ring).err(), Some(RingError::DoesNotOpen));
+        assert_eq!(Vault::new(&MasterKey::generate(&at()), &ring).err(), Some(RingError::DoesNotOpen));
     }
 
     #[test]
@@ -130,7 +183,7 @@ mod tests {
         for missing in 0..ring.len() {
             let mut part = ring.clone();
             part.remove(missing);
-            assert_eq!(master.open_ring(&part).err(), Some(RingError::Incomplete));
+            assert_eq!(Vault::new(&master, &part).err(), Some(RingError::Incomplete));
         }
     }
 
@@ -140,9 +193,32 @@ mod tests {
         let ring = master.new_ring(&at());
         let mut moved = ring.clone();
         moved[0].purpose = Purpose::Pepper;
-        assert_eq!(master.open_ring(&moved).err(), Some(RingError::DoesNotOpen));
+        assert_eq!(Vault::new(&master, &moved).err(), Some(RingError::DoesNotOpen));
         let mut renumbered = ring;
         renumbered[0].id = 9;
-        assert_eq!(master.open_ring(&renumbered).err(), Some(RingError::DoesNotOpen));
+        assert_eq!(Vault::new(&master, &renumbered).err(), Some(RingError::DoesNotOpen));
+    }
+
+    /// E-03: one damaged key closes what it sealed, and nothing else.
+    #[test]
+    fn a_ring_opens_without_the_key_that_is_damaged() {
+        let master = MasterKey::generate(&at());
+        let mut ring = master.new_ring(&at());
+        let mut damaged = master.new_key(&at(), 4, Purpose::Data, Timestamp(0));
+        damaged.wrapped[30] ^= 1;
+        ring.push(damaged);
+        let vault = Vault::new(&master, &ring).expect("the others open");
+        assert_eq!(vault.closed(), [4]);
+    }
+
+    /// E-04.
+    #[test]
+    fn a_ring_opens_under_the_new_master_key_alone() {
+        let (old, new) = (MasterKey::generate(&at()), MasterKey::generate(&at()));
+        let ring = old.new_ring(&at());
+        let rewrapped = old.rewrap(&at(), &new, &ring).expect("the old key opens it");
+        assert!(Vault::new(&new, &rewrapped).is_ok());
+        assert_eq!(Vault::new(&old, &rewrapped).err(), Some(RingError::DoesNotOpen));
+        assert_eq!(new.rewrap(&at(), &old, &ring).err(), Some(RingError::DoesNotOpen));
     }
 }

@@ -260,7 +260,7 @@ async fn a_call_without_a_good_key_is_unauthorised() {
 async fn every_call_but_the_public_ones_needs_a_key() {
     let world = World::start().await;
     world.bank().await;
-    let public = ["/livez", "/readyz", "/.well-known/jwks.json"];
+    let public = ["/livez", "/readyz", "/metrics", "/.well-known/jwks.json"];
     let mut tried = 0;
     for (method, template) in world.document().await.calls() {
         if public.contains(&template.as_str()) {
@@ -285,6 +285,7 @@ async fn a_key_does_only_what_its_scopes_say() {
     let needs = |method: &str, template: &str| match (method, template) {
         (_, t) if t.starts_with("/v1/challenges") => Scope::Challenges,
         (_, t) if t.starts_with("/v1/sessions") || t.ends_with("/sessions") => Scope::Sessions,
+        (_, "/v1/events") => Scope::EventsRead,
         ("GET", _) => Scope::UsersRead,
         _ => Scope::FactorsWrite,
     };

@@ -2,16 +2,28 @@
 //! is checked beneath, in `support::document`.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "in tests a panic is the report")]
+#![allow(clippy::print_stdout, reason = "long runs say what they counted, and a test says what it could not try")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
+mod bad_input;
 mod challenges;
 mod commands;
 mod conventions;
+mod data;
 mod factors;
+mod faults;
+mod gateways;
+mod housekeeping;
+mod idempotency;
+mod keys;
+mod kill;
 mod nodes;
+mod observed;
 mod portal;
+mod processes;
 mod races;
 mod secrets;
 mod sessions;

@@ -78,7 +78,10 @@ async fn no_secret_is_in_the_log_the_database_or_a_list() {
     let bank = place.bank();
     secrets.keep("an API key", &bank.token);
     tell(&bank, &gateway, &mut secrets).await;
-    let lists = lists(&bank, &place).await;
+    let mut lists = lists(&bank, &place).await;
+    let metrics = bank.client.get(serve.url("/metrics")).send().await.expect("an answer").text().await.expect("text");
+    assert!(metrics.contains("countersign_verifications_total{method=\"sms\",outcome=\"right\"} 1"), "{metrics}");
+    lists.push(metrics);
     let stderr = serve.stderr();
     assert!(stderr.len() > 10_000 && stderr.contains("TRACE"), "the log is at its most talkative");
     serve.terminate();

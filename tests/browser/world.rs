@@ -52,10 +52,12 @@ impl World {
         let config = Config {
             listen: address,
             public_url: public.unwrap_or(&base).parse().expect("an address"),
-            storage: Storage { database: Database::Sqlite(folder.join("pages.db")), pool: 4, clock_file: None },
+            storage: Storage { pool: 4, ..Storage::new(Database::Sqlite(folder.join("pages.db"))) },
             master_key: Secret(countersign::new_master_key()),
             sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
             trusted_proxies: Vec::new(),
+            factor_cool_off: 0,
+            metrics_listen: None,
             development: true,
         };
         let (back, returned) = application().await;

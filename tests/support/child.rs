@@ -39,6 +39,13 @@ pub struct Serve {
 impl Serve {
     /// Starts it and waits until it serves. The settings must name `COUNTERSIGN_LISTEN` with this port.
     pub async fn start(port: u16, environment: &[(&str, &str)]) -> Serve {
+        let serve = Serve::spawn(port, environment);
+        serve.ready().await;
+        serve
+    }
+
+    /// Starts it.
+    pub fn spawn(port: u16, environment: &[(&str, &str)]) -> Serve {
         let mut child = command(&["serve"], environment)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -52,16 +59,24 @@ impl Serve {
                 kept.lock().expect("no test panics with it").push_str(&String::from_utf8_lossy(&buffer[..read]));
             }
         });
-        let serve = Serve { child, stderr, port };
+        Serve { child, stderr, port }
+    }
+
+    /// Waits until it serves.
+    pub async fn ready(&self) {
         let client = client();
         for _ in 0..600 {
-            let ready = client.get(serve.url("/readyz")).send().await;
+            let ready = client.get(self.url("/readyz")).send().await;
             if ready.is_ok_and(|r| r.status().is_success()) {
-                return serve;
+                return;
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!("it does not serve: {}", serve.stderr());
+        panic!("it does not serve: {}", self.stderr());
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -71,6 +86,11 @@ impl Serve {
     /// What it has logged so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().expect("no test panics with it").clone()
+    }
+
+    /// Where its log gathers, past its end too.
+    pub fn log(&self) -> Arc<Mutex<String>> {
+        Arc::clone(&self.stderr)
     }
 
     /// kill -9.
@@ -117,7 +137,12 @@ pub struct Place {
 
 impl Place {
     pub async fn new() -> Place {
-        let (scratch, port) = (Scratch::new().await, free_port());
+        Place::on(Scratch::new().await)
+    }
+
+    /// On this database.
+    pub fn on(scratch: Scratch) -> Place {
+        let port = free_port();
         let mut place = Place { port, environment: Vec::new(), scratch };
         place.set("COUNTERSIGN_LISTEN", &format!("127.0.0.1:{port}"));
         place.set("COUNTERSIGN_PUBLIC_URL", &format!("http://localhost:{port}"));
@@ -147,6 +172,11 @@ impl Place {
     /// Runs a command to its end.
     pub fn run(&self, arguments: &[&str]) -> Ended {
         run(arguments, &self.pairs())
+    }
+
+    /// Starts a command that goes on by itself.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        command(arguments, &self.pairs()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs")
     }
 
     /// The JSON that a command answers.

@@ -31,7 +31,19 @@ impl Scratch {
     pub fn sqlite() -> Scratch {
         let folder = folder();
         let database = Database::Sqlite(folder.join("countersign.db"));
-        Scratch { storage: Storage { database, pool: 8, clock_file: None }, folder }
+        Scratch { storage: Storage { pool: 8, ..Storage::new(database) }, folder }
+    }
+
+    /// A SQLite file in this folder, for settings that name a place of the test's choice.
+    pub fn sqlite_in(place: &Path) -> Scratch {
+        let database = Database::Sqlite(place.join("countersign.db"));
+        Scratch { storage: Storage { pool: 8, ..Storage::new(database) }, folder: folder() }
+    }
+
+    /// A database that is there, empty.
+    pub fn on(url: &str) -> Scratch {
+        let storage = Storage { pool: 8, ..Storage::new(Database::Postgres(url.to_owned())) };
+        Scratch { storage, folder: folder() }
     }
 
     /// `None` where there is no server.
@@ -43,10 +55,8 @@ impl Scratch {
         sqlx::raw_sql(create).execute(&mut conn).await.expect("the user may create databases");
         let mut url = url::Url::parse(&server).expect("an address");
         url.set_path(&name);
-        Some(Scratch {
-            storage: Storage { database: Database::Postgres(url.into()), pool: 8, clock_file: None },
-            folder: folder(),
-        })
+        let storage = Storage { pool: 8, ..Storage::new(Database::Postgres(url.into())) };
+        Some(Scratch { storage, folder: folder() })
     }
 
     /// Both kinds, as far as they are there.
@@ -70,6 +80,37 @@ impl Scratch {
         let url = url::Url::parse(&self.url()).expect("an address");
         let server = std::env::var("COUNTERSIGN_TEST_POSTGRES").expect("a server");
         (server, url.path().trim_start_matches('/').to_owned())
+    }
+
+    /// Runs statements as somebody would who writes in the database past the engine; tells how many rows the last one touched.
+    pub async fn execute(&self, statements: &str) -> u64 {
+        let text = AssertSqlSafe(statements.to_owned());
+        match &self.storage.database {
+            Database::Sqlite(path) => {
+                let mut conn = sqlx::SqliteConnection::connect(&path.display().to_string()).await.expect("it opens");
+                sqlx::query("pragma busy_timeout = 10000").execute(&mut conn).await.expect("it waits");
+                sqlx::raw_sql(text).execute(&mut conn).await.expect("it runs").rows_affected()
+            }
+            Database::Postgres(url) => {
+                let mut conn = PgConnection::connect(url).await.expect("it opens");
+                sqlx::raw_sql(text).execute(&mut conn).await.expect("it runs").rows_affected()
+            }
+        }
+    }
+
+    /// The texts that a query gives, cast to text by it.
+    pub async fn texts(&self, query: &str) -> Vec<String> {
+        let text = AssertSqlSafe(query.to_owned());
+        match &self.storage.database {
+            Database::Sqlite(path) => {
+                let mut conn = sqlx::SqliteConnection::connect(&path.display().to_string()).await.expect("it opens");
+                sqlx::query_scalar(text).fetch_all(&mut conn).await.expect("it runs")
+            }
+            Database::Postgres(url) => {
+                let mut conn = PgConnection::connect(url).await.expect("it opens");
+                sqlx::query_scalar(text).fetch_all(&mut conn).await.expect("it runs")
+            }
+        }
     }
 
     pub fn is_sqlite(&self) -> bool {

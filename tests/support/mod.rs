@@ -6,9 +6,11 @@
 
 pub mod authenticator;
 pub mod child;
+pub mod cluster;
 pub mod database;
 pub mod document;
 pub mod gateway;
+pub mod load;
 pub mod speak;
 pub mod verbs;
 pub mod world;
@@ -31,6 +33,21 @@ where
         answers.push(task.await.expect("a copy that does not panic"));
     }
     answers
+}
+
+/// Real time that goes by.
+#[derive(Clone, Copy)]
+pub struct Stopwatch(countersign::model::Timestamp);
+
+impl Stopwatch {
+    pub fn start() -> Stopwatch {
+        Stopwatch(countersign::clock::Clock::now(&countersign::clock::SystemClock))
+    }
+
+    pub fn elapsed(self) -> std::time::Duration {
+        let milliseconds = Stopwatch::start().0.0 - self.0.0;
+        std::time::Duration::from_millis(milliseconds.try_into().unwrap_or_default())
+    }
 }
 
 /// Waits until this holds, in real time and not for long.

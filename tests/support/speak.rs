@@ -24,6 +24,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// `null` where there is none.
     pub body: Value,
+    /// The body to the byte.
+    pub bytes: Vec<u8>,
     call: String,
 }
 
@@ -78,6 +80,26 @@ impl Caller {
 
     /// Any bytes of any type.
     pub async fn raw(&self, method: Method, path: &str, content_type: Option<&str>, body: Vec<u8>) -> Answer {
+        self.sent(method, path, content_type, body).await.expect("the engine answers")
+    }
+
+    /// A POST, or a DELETE where there is no body; `None` where no whole answer comes, as from a process that is killed.
+    pub async fn attempt(&self, path: &str, body: Option<Value>) -> Option<Answer> {
+        match body {
+            Some(body) => {
+                self.sent(Method::POST, path, Some("application/json"), body.to_string().into_bytes()).await.ok()
+            }
+            None => self.sent(Method::DELETE, path, None, Vec::new()).await.ok(),
+        }
+    }
+
+    async fn sent(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<Answer, reqwest::Error> {
         let mut request = self.world.client.request(method.clone(), self.world.url(path));
         for (name, value) in &self.headers {
             request = request.header(name, value);
@@ -85,19 +107,20 @@ impl Caller {
         if let Some(content_type) = content_type {
             request = request.header("content-type", content_type);
         }
-        let response = request.body(body).send().await.expect("the engine answers");
+        let response = request.body(body).send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let bytes = response.bytes().await.expect("a whole answer");
+        let bytes = response.bytes().await?;
         let body = match bytes.is_empty() {
             true => Value::Null,
             false => serde_json::from_slice(&bytes)
                 .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())),
         };
-        let answer = Answer { status, headers, body, call: format!("{method} {path}") };
+        let bytes = bytes.to_vec();
+        let answer = Answer { status, headers, body, bytes, call: format!("{method} {path}") };
         let received = Received { method: method.as_str(), path, status, headers: &answer.headers, body: &answer.body };
         let faults = self.world.document().await.faults(&received);
         assert!(faults.is_empty(), "{}: {status} {}\n{}", answer.call, answer.body, faults.join("\n"));
-        answer
+        Ok(answer)
     }
 }
 

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use crate::engine::{Answer, DEFAULT_ACTION, Given, NewChallenge};
-use crate::http::body::{Text, Told};
+use crate::http::body::{Object, Text, Told};
 use crate::http::problem::Refused;
 use crate::model::{Acr, Client, Detail, Display, Id, Kind, MethodKind, Requirement, Terms, User};
 
@@ -25,9 +25,11 @@ pub struct CreateRequest {
     #[schema(value_type = Option<String>, max_length = 100, example = "payout.update")]
     action: Option<Text<100>>,
     /// Demands on the proof.
-    require: Option<RequireRequest>,
+    #[schema(value_type = Option<RequireRequest>)]
+    require: Option<Object<RequireRequest>>,
     /// What the page shows; the details are bound into the session.
-    display: Option<DisplayRequest>,
+    #[schema(value_type = Option<DisplayRequest>)]
+    display: Option<Object<DisplayRequest>>,
     /// The session ends with its first use.
     single_use: Option<bool>,
     /// Services for which the JWT is meant.
@@ -40,7 +42,8 @@ pub struct CreateRequest {
     #[schema(value_type = Option<String>, max_length = 255)]
     binding: Option<Text<255>>,
     /// The person's browser.
-    client: Option<ClientRequest>,
+    #[schema(value_type = Option<ClientRequest>)]
+    client: Option<Object<ClientRequest>>,
     /// Where the hosted page returns; registered, and with `state` and `code_challenge`.
     #[schema(value_type = Option<String>)]
     return_url: Option<Text<2048>>,
@@ -51,7 +54,8 @@ pub struct CreateRequest {
     #[schema(value_type = Option<String>, min_length = 43, max_length = 43)]
     code_challenge: Option<Text<43>>,
     /// Create and verify in one call.
-    answer: Option<AnswerRequest>,
+    #[schema(value_type = Option<AnswerRequest>)]
+    answer: Option<Object<AnswerRequest>>,
 }
 
 /// Demands on a proof.
@@ -90,7 +94,8 @@ struct DisplayRequest {
     #[schema(value_type = Option<String>, max_length = 100)]
     label: Option<Text<100>>,
     /// What the person confirms.
-    details: Option<Vec<DetailRequest>>,
+    #[schema(value_type = Option<Vec<DetailRequest>>)]
+    details: Option<Vec<Object<DetailRequest>>>,
 }
 
 /// One line of what the person confirms.
@@ -188,23 +193,23 @@ impl CreateRequest {
         }
         let display = match self.display {
             None => Display::default(),
-            Some(display) => {
+            Some(Object(display)) => {
                 let details = display.details.unwrap_or_default();
                 if details.len() > 20 {
                     return Err(Refused::invalid("display.details", "Expected at most 20 details."));
                 }
-                let detail = |d: DetailRequest| Detail { label: d.label.take(), value: d.value.take() };
+                let detail = |Object(d): Object<DetailRequest>| Detail { label: d.label.take(), value: d.value.take() };
                 Display { label: display.label.map(Text::take), details: details.into_iter().map(detail).collect() }
             }
         };
-        let client = self.client.map_or_else(Client::default, |c| Client {
+        let client = self.client.map_or_else(Client::default, |Object(c)| Client {
             ip: c.ip.and_then(Told::take),
             user_agent: c.user_agent.and_then(Told::take),
             device: c.device.and_then(Told::take),
         });
         let terms = Terms {
             action: self.action.map_or_else(|| DEFAULT_ACTION.to_owned(), Text::take),
-            require: self.require.unwrap_or_default().model("require")?,
+            require: self.require.unwrap_or_default().0.model("require")?,
             display,
             single_use: self.single_use.unwrap_or(false),
             audience: self.audience.unwrap_or_default().into_iter().map(Text::take).collect(),
@@ -215,7 +220,7 @@ impl CreateRequest {
             code_challenge: self.code_challenge.map(Text::take),
             portal: None,
         };
-        let answer = self.answer.map(|a| a.model("answer.")).transpose()?;
+        let answer = self.answer.map(|Object(a)| a.model("answer.")).transpose()?;
         Ok(NewChallenge { user_id, terms, session_token: self.session_token.map(Text::take), answer })
     }
 }

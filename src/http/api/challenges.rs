@@ -2,20 +2,20 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::answers;
 use super::challenge_request::{AnswerRequest, CreateRequest};
 use super::shapes::{MethodView, SentView, SessionView};
-use crate::engine::{Created, Delivery, Named, Offer, Shown};
+use crate::engine::{Created, Delivery, Ending, Issued, Named, Offer, Shown, Verdict};
 use crate::http::App;
 use crate::http::auth::{Bearer, Pass, Server};
 use crate::http::body::{Body, MaybeBody, Nothing, OfId, Text};
 use crate::http::problem::{Problem, Refused};
-use crate::model::{Challenge, ChallengeStatus, Id, Kind, MethodKind, Scope};
+use crate::model::{Challenge, ChallengeStatus, Id, Kind, MethodKind, Prompt, Scope};
 
 /// A challenge as it stands; never its session.
 #[derive(Serialize, ToSchema)]
@@ -58,6 +58,26 @@ impl ChallengeView {
             client_token: None,
         }
     }
+
+    /// As it is opened.
+    pub fn opened(
+        c: &Challenge,
+        offers: &[Offer],
+        issuer: &str,
+        link_token: &str,
+        client_token: &str,
+    ) -> ChallengeView {
+        ChallengeView {
+            url: Some(format!("{issuer}/challenge/{}?token={link_token}", c.id)),
+            client_token: Some(client_token.to_owned()),
+            ..ChallengeView::new(c, ChallengeStatus::Pending, offers)
+        }
+    }
+
+    /// Called off.
+    pub fn cancelled(challenge: &Challenge) -> ChallengeView {
+        ChallengeView::new(challenge, ChallengeStatus::Cancelled, &[])
+    }
 }
 
 /// What came of it at once: approved, or nothing enrolled that would do.
@@ -80,6 +100,25 @@ pub struct OutcomeView {
     missing: Option<Vec<&'static str>>,
 }
 
+impl OutcomeView {
+    /// Approved as it was made.
+    pub fn approved(challenge: &Challenge, issued: Option<&Issued>, reason: &'static str) -> OutcomeView {
+        OutcomeView {
+            status: "approved",
+            id: Some(challenge.id.to_string()),
+            reason: Some(reason),
+            session: issued.map(SessionView::from),
+            missing: None,
+        }
+    }
+
+    /// Nothing that would do.
+    pub fn enrolment_required(missing: &[MethodKind]) -> OutcomeView {
+        let missing = missing.iter().map(|kind| kind.as_str()).collect();
+        OutcomeView { status: "enrolment_required", id: None, reason: None, session: None, missing: Some(missing) }
+    }
+}
+
 /// Opens a challenge over all the methods that the user may use.
 #[utoipa::path(post, path = "/v1/challenges", tag = "challenges", security(("api_key" = [])),
     request_body = CreateRequest,
@@ -92,32 +131,14 @@ pub async fn create(
     let wanted = request.model()?;
     let caller = pass.server(&app, Named::User(&wanted.user_id), Scope::Challenges).await?;
     let created = app.engine.create_challenge(&caller, wanted).await?;
-    Ok(match created {
+    let ending = match &created {
         Created::Pending { challenge, offers, link_token, client_token } => {
-            let view = ChallengeView {
-                url: Some(format!("{}/challenge/{}?token={}", app.engine.issuer(), challenge.id, link_token.as_str())),
-                client_token: Some(client_token),
-                ..ChallengeView::new(&challenge, ChallengeStatus::Pending, &offers)
-            };
-            (StatusCode::CREATED, Json(view)).into_response()
+            Ending::Opened { challenge, offers, link_token, client_token }
         }
-        Created::Approved { challenge, issued, reason } => Json(OutcomeView {
-            status: "approved",
-            id: Some(challenge.id.to_string()),
-            reason: Some(reason),
-            session: Some((*issued).into()),
-            missing: None,
-        })
-        .into_response(),
-        Created::EnrolmentRequired { missing } => Json(OutcomeView {
-            status: "enrolment_required",
-            id: None,
-            reason: None,
-            session: None,
-            missing: Some(missing.into_iter().map(MethodKind::as_str).collect()),
-        })
-        .into_response(),
-    })
+        Created::Approved { challenge, issued, reason } => Ending::Approved { challenge, issued: Some(issued), reason },
+        Created::EnrolmentRequired { missing } => Ending::EnrolmentRequired(missing),
+    };
+    Ok(answers::of(ending, app.engine.issuer()))
 }
 
 /// Shows where a challenge stands. A status is no proof: the session leaves by `verify` or `exchange` only.
@@ -164,6 +185,22 @@ pub struct CeremonyView {
     request_options: Value,
 }
 
+impl PreparedView {
+    /// What is shown, and what is awaited.
+    pub fn new(shown: &Shown, prompt: Option<&Prompt>) -> PreparedView {
+        match (shown, prompt) {
+            (Shown::Sms { phone_masked }, Some(prompt)) => {
+                PreparedView { sms: Some(SentView::new(phone_masked.clone(), prompt)), webauthn: None }
+            }
+            (Shown::Webauthn(options), _) => {
+                let ceremony = CeremonyView { request_options: options.clone() };
+                PreparedView { webauthn: Some(ceremony), sms: None }
+            }
+            (Shown::Sms { .. } | Shown::Totp { .. }, _) => PreparedView::default(),
+        }
+    }
+}
+
 /// Begins a WebAuthn ceremony, or sends a code. Nothing is ever sent when a challenge is created.
 #[utoipa::path(post, path = "/v1/challenges/{id}/prepare", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
     params(("id" = String, Path)), request_body = PrepareRequest,
@@ -173,7 +210,7 @@ pub async fn prepare(
     pass: Pass,
     id: OfId,
     Body(request): Body<PrepareRequest>,
-) -> Result<Json<PreparedView>, Refused> {
+) -> Result<Response, Refused> {
     let id = id.of(Kind::Challenge)?;
     let (caller, _) = pass.enter(&app, Named::Challenge(&id)).await?.for_challenge(&id, Scope::Challenges)?;
     let factor = match &request.factor_id {
@@ -183,15 +220,7 @@ pub async fn prepare(
         }
     };
     let (shown, prompt) = app.engine.prepare(&caller, &id, request.kind, factor.as_ref()).await?;
-    Ok(Json(match (shown, prompt) {
-        (Shown::Sms { phone_masked }, Some(prompt)) => {
-            PreparedView { sms: Some(SentView::new(phone_masked, &prompt)), ..PreparedView::default() }
-        }
-        (Shown::Webauthn(request_options), _) => {
-            PreparedView { webauthn: Some(CeremonyView { request_options }), ..PreparedView::default() }
-        }
-        (Shown::Sms { .. } | Shown::Totp { .. }, _) => PreparedView::default(),
-    }))
+    Ok(answers::of(Ending::Prepared(&shown, prompt.as_ref()), app.engine.issuer()))
 }
 
 /// A right answer.
@@ -208,6 +237,13 @@ pub struct VerifiedView {
     code: Option<String>,
 }
 
+impl From<&Verdict> for VerifiedView {
+    fn from(verdict: &Verdict) -> VerifiedView {
+        let session = verdict.issued.as_ref().map(SessionView::from);
+        VerifiedView { status: "approved", session, code: verdict.code.clone() }
+    }
+}
+
 /// Judges one answer. A server gets the session, a browser a one-time code. A wrong answer is never 2xx.
 #[utoipa::path(post, path = "/v1/challenges/{id}/verify", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
     params(("id" = String, Path)), request_body = AnswerRequest,
@@ -217,12 +253,12 @@ pub async fn verify(
     pass: Pass,
     id: OfId,
     Body(request): Body<AnswerRequest>,
-) -> Result<Json<VerifiedView>, Refused> {
+) -> Result<Response, Refused> {
     let id = id.of(Kind::Challenge)?;
     let (caller, is_browser) = pass.enter(&app, Named::Challenge(&id)).await?.for_challenge(&id, Scope::Challenges)?;
     let delivery = if is_browser { Delivery::Code } else { Delivery::Session };
     let verdict = app.engine.verify(&caller, &id, &request.model("")?, delivery).await?;
-    Ok(Json(VerifiedView { status: "approved", session: verdict.issued.map(SessionView::from), code: verdict.code }))
+    Ok(answers::of(Ending::Verified(&verdict), app.engine.issuer()))
 }
 
 /// The code that the answering browser carried back.
@@ -244,6 +280,12 @@ pub struct ExchangedView {
     session: SessionView,
 }
 
+impl From<&Issued> for ExchangedView {
+    fn from(issued: &Issued) -> ExchangedView {
+        ExchangedView { session: issued.into() }
+    }
+}
+
 /// Exchanges a one-time code for the session, once.
 #[utoipa::path(post, path = "/v1/challenges/{id}/exchange", tag = "challenges", security(("api_key" = [])),
     params(("id" = String, Path)), request_body = ExchangeRequest,
@@ -253,12 +295,12 @@ pub async fn exchange(
     server: Server,
     id: OfId,
     Body(request): Body<ExchangeRequest>,
-) -> Result<Json<ExchangedView>, Refused> {
+) -> Result<Response, Refused> {
     let caller = server.with(Scope::Challenges)?;
     let id = id.of(Kind::Challenge)?;
     let verifier = request.code_verifier.as_ref().map(|v| v.0.as_str());
     let issued = app.engine.exchange(&caller, &id, &request.code.0, verifier).await?;
-    Ok(Json(ExchangedView { session: issued.into() }))
+    Ok(answers::of(Ending::Exchanged(&issued), app.engine.issuer()))
 }
 
 /// Calls a challenge off.
@@ -270,9 +312,9 @@ pub async fn cancel(
     bearer: Bearer,
     id: OfId,
     _: MaybeBody<Nothing>,
-) -> Result<Json<ChallengeView>, Refused> {
+) -> Result<Response, Refused> {
     let id = id.of(Kind::Challenge)?;
     let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
     let challenge = app.engine.cancel(&caller, &id).await?;
-    Ok(Json(ChallengeView::new(&challenge, ChallengeStatus::Cancelled, &[])))
+    Ok(answers::of(Ending::Cancelled(&challenge), app.engine.issuer()))
 }

@@ -3,13 +3,15 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
+use super::answers;
 use super::shapes::{FactorView, List};
-use crate::engine::{Answer, Attachment, Begin, LONGEST_FACTOR_NAME, Wish};
+use crate::engine::{Answer, Attachment, Begin, Ending, LONGEST_FACTOR_NAME, Started, Wish};
 use crate::http::App;
 use crate::http::auth::Bearer;
 use crate::http::body::{Body, MaybeBody, Nothing, OfFactor, OfUser, Page, Text};
@@ -91,10 +93,11 @@ pub async fn create(
     OfUser(user_id): OfUser,
     bearer: Bearer,
     Body(request): Body<CreateRequest>,
-) -> Result<(StatusCode, Json<FactorView>), Refused> {
+) -> Result<Response, Refused> {
     let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
-    let started = app.engine.begin_enrolment(&caller, request.model(user_id)?).await?;
-    Ok((StatusCode::CREATED, Json(started.into())))
+    let Started { factor, shown, prompt } = app.engine.begin_enrolment(&caller, request.model(user_id)?).await?;
+    let begun = Ending::Begun { factor: &factor, shown: &shown, prompt: prompt.as_ref() };
+    Ok(answers::of(begun, app.engine.issuer()))
 }
 
 /// The first proof of a pending factor: `code`, or `credential` for `webauthn`.
@@ -118,7 +121,7 @@ pub async fn activate(
     OfFactor(user_id, id): OfFactor,
     bearer: Bearer,
     Body(request): Body<ActivateRequest>,
-) -> Result<Json<FactorView>, Refused> {
+) -> Result<Response, Refused> {
     let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
     let answer = match (request.code, request.credential) {
         (Some(code), None) => Answer::Code(code),
@@ -127,7 +130,7 @@ pub async fn activate(
         (None, None) => return Err(Refused::invalid("code", "The member is missing.")),
     };
     let factor = app.engine.activate(&caller, &user_id, &id, &answer).await?;
-    Ok(Json(FactorView::from(&factor)))
+    Ok(answers::of(Ending::Activated(&factor), app.engine.issuer()))
 }
 
 /// Sends another code for a pending phone; the earlier one dies.
@@ -139,9 +142,11 @@ pub async fn resend(
     OfFactor(user_id, id): OfFactor,
     bearer: Bearer,
     _: MaybeBody<Nothing>,
-) -> Result<Json<FactorView>, Refused> {
+) -> Result<Response, Refused> {
     let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
-    Ok(Json(app.engine.resend(&caller, &user_id, &id).await?.into()))
+    let Started { factor, shown, prompt } = app.engine.resend(&caller, &user_id, &id).await?;
+    let resent = Ending::Resent { factor: &factor, shown: &shown, prompt: prompt.as_ref() };
+    Ok(answers::of(resent, app.engine.issuer()))
 }
 
 /// A user's factors, oldest first.

@@ -1,9 +1,11 @@
 //! The JSON API: one file per resource, the router as its table of contents.
 
+pub mod answers;
 mod around;
 mod challenge_request;
 mod challenges;
 mod docs;
+mod events;
 mod factors;
 mod portal_sessions;
 mod recovery_codes;
@@ -14,12 +16,14 @@ mod users;
 pub use around::router as around;
 
 use axum::Router;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Object, Required, Type};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::App;
+use super::{App, scrape};
 
 /// The document's head; paths and shapes come from the handlers.
 #[derive(OpenApi)]
@@ -35,6 +39,7 @@ use super::App;
         (name = "recovery codes", description = "Single-use codes that a person keeps"),
         (name = "sessions", description = "Step-up sessions: introspect, look up, revoke"),
         (name = "users", description = "What the engine knows of a user"),
+        (name = "events", description = "What happened, in order"),
         (name = "portal", description = "Hosted pages"),
         (name = "service", description = "Keys and health"),
     ),
@@ -60,9 +65,20 @@ impl Modify for Schemes {
     }
 }
 
+fn idempotency_key() -> Parameter {
+    let about = "1 to 255 visible ASCII characters. The first answer is kept for 24 hours and given again to the same caller, path, key and body, with `Idempotent-Replayed: true`; after ten minutes its secrets are null.";
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(about))
+        .schema(Some(Object::with_type(Type::String)))
+        .build()
+}
+
 /// The API's routes, and the document that describes them.
 pub fn router() -> (Router<App>, utoipa::openapi::OpenApi) {
-    let (router, document) = OpenApiRouter::with_openapi(Head::openapi())
+    let (router, mut document) = OpenApiRouter::with_openapi(Head::openapi())
         .routes(routes!(challenges::create))
         .routes(routes!(challenges::show))
         .routes(routes!(challenges::prepare))
@@ -79,10 +95,15 @@ pub fn router() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(sessions::introspect))
         .routes(routes!(sessions::show, sessions::revoke))
         .routes(routes!(sessions::list_of_user, sessions::revoke_all_of_user))
+        .routes(routes!(events::list))
         .routes(routes!(portal_sessions::create))
         .routes(routes!(around::jwks))
         .routes(routes!(around::livez))
         .routes(routes!(around::readyz))
+        .routes(routes!(scrape::metrics))
         .split_for_parts();
+    for call in document.paths.paths.values_mut().filter_map(|path| path.post.as_mut()) {
+        call.parameters.get_or_insert_default().push(idempotency_key().into());
+    }
     (router, document)
 }

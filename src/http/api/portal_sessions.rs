@@ -1,12 +1,12 @@
 //! `/v1/portal-sessions`: a person's visit to the hosted pages.
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::engine::NewPortal;
+use super::answers;
+use crate::engine::{Ending, NewPortal, PortalView};
 use crate::http::App;
 use crate::http::auth::Server;
 use crate::http::body::{Body, Text};
@@ -36,12 +36,25 @@ pub struct CreateRequest {
 #[derive(Serialize, ToSchema)]
 pub struct CreatedView {
     /// The page to send the browser to; it opens once.
+    #[schema(nullable)]
     url: String,
     /// For calls from a browser: ten minutes.
+    #[schema(nullable)]
     client_token: String,
     /// When the visit ends.
     #[schema(format = "date-time")]
     expires_at: String,
+}
+
+impl CreatedView {
+    /// As it is opened.
+    pub fn new(visit: &PortalView, issuer: &str) -> CreatedView {
+        CreatedView {
+            url: format!("{issuer}/portal/{}?token={}", visit.portal.id, visit.link_token.as_str()),
+            client_token: visit.client_token.clone(),
+            expires_at: visit.portal.expires_at.rfc3339(),
+        }
+    }
 }
 
 /// Opens a portal session.
@@ -52,7 +65,7 @@ pub async fn create(
     State(app): State<App>,
     server: Server,
     Body(request): Body<CreateRequest>,
-) -> Result<(StatusCode, Json<CreatedView>), Refused> {
+) -> Result<Response, Refused> {
     let caller = server.with(Scope::FactorsWrite)?;
     let user_id = request.user_id.take();
     if !User::is_valid_id(&user_id) {
@@ -65,10 +78,5 @@ pub async fn create(
         session_token: request.session_token.map(Text::take),
     };
     let opened = app.engine.create_portal(&caller, new).await?;
-    let view = CreatedView {
-        url: format!("{}/portal/{}?token={}", app.engine.issuer(), opened.portal.id, opened.link_token.as_str()),
-        client_token: opened.client_token,
-        expires_at: opened.portal.expires_at.rfc3339(),
-    };
-    Ok((StatusCode::CREATED, Json(view)))
+    Ok(answers::of(Ending::Visit(&opened), app.engine.issuer()))
 }

@@ -2,16 +2,19 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use zeroize::Zeroizing;
 
+use super::answers;
 use super::shapes::RecoveryView;
+use crate::engine::Ending;
 use crate::http::App;
 use crate::http::auth::Bearer;
 use crate::http::body::{MaybeBody, Nothing, OfUser};
 use crate::http::problem::{Problem, Refused};
-use crate::model::Scope;
+use crate::model::{RecoveryStatus, Scope};
 
 /// A set to be made.
 #[derive(Default, Deserialize, ToSchema)]
@@ -26,11 +29,18 @@ pub struct CreateRequest {
 #[derive(Serialize, ToSchema)]
 pub struct CodesView {
     /// Ten codes, each good once, in any order.
-    #[schema(example = json!(["7K3M-Q9XD-0VTB-2HPN"]))]
+    #[schema(nullable, example = json!(["7K3M-Q9XD-0VTB-2HPN"]))]
     codes: Vec<String>,
     /// `active` or `unconfirmed`
     #[schema(example = "active")]
     status: &'static str,
+}
+
+impl CodesView {
+    /// Codes of a set in this state.
+    pub fn new(codes: &[Zeroizing<String>], status: RecoveryStatus) -> CodesView {
+        CodesView { codes: codes.iter().map(|c| c.to_string()).collect(), status: status.as_str() }
+    }
 }
 
 /// Makes a new set. The old one dies when the new one is active.
@@ -42,12 +52,11 @@ pub async fn create(
     OfUser(user_id): OfUser,
     bearer: Bearer,
     MaybeBody(request): MaybeBody<CreateRequest>,
-) -> Result<(StatusCode, Json<CodesView>), Refused> {
+) -> Result<Response, Refused> {
     let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
     let confirm = request.require_confirmation.unwrap_or(false);
     let (codes, status) = app.engine.create_recovery_codes(&caller, &user_id, confirm).await?;
-    let codes = codes.iter().map(|c| c.to_string()).collect();
-    Ok((StatusCode::CREATED, Json(CodesView { codes, status: status.as_str() })))
+    Ok(answers::of(Ending::Codes(&codes, status), app.engine.issuer()))
 }
 
 /// The person has saved the codes: the new set redeems, the old one no longer.
@@ -59,9 +68,10 @@ pub async fn confirm(
     OfUser(user_id): OfUser,
     bearer: Bearer,
     _: MaybeBody<Nothing>,
-) -> Result<Json<RecoveryView>, Refused> {
+) -> Result<Response, Refused> {
     let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
-    Ok(Json(app.engine.confirm_recovery_codes(&caller, &user_id).await?.into()))
+    let summary = app.engine.confirm_recovery_codes(&caller, &user_id).await?;
+    Ok(answers::of(Ending::Confirmed(&summary), app.engine.issuer()))
 }
 
 /// How many codes there are and are left; never the codes.

@@ -3,15 +3,17 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::answers;
 use super::challenge_request::RequireRequest;
 use super::shapes::{List, SessionState};
-use crate::engine::{Introspection, Question};
+use crate::engine::{Ending, Introspection, Question};
 use crate::http::App;
 use crate::http::auth::Server;
-use crate::http::body::{Body, OfId, OfUser, Page, Text};
+use crate::http::body::{Body, Object, OfId, OfUser, Page, Text};
 use crate::http::problem::{Problem, Refused};
 use crate::model::{Id, Kind, Scope};
 
@@ -26,7 +28,8 @@ pub struct IntrospectRequest {
     #[schema(value_type = Option<String>)]
     action: Option<Text<100>>,
     /// What the action demands.
-    require: Option<RequireRequest>,
+    #[schema(value_type = Option<RequireRequest>)]
+    require: Option<Object<RequireRequest>>,
     /// Use the session up, if it satisfies.
     consume: Option<bool>,
 }
@@ -89,6 +92,29 @@ impl IntrospectionView {
     };
 }
 
+impl From<&Introspection> for IntrospectionView {
+    fn from(introspection: &Introspection) -> IntrospectionView {
+        let Introspection::Active { session, missing, www_authenticate } = introspection else {
+            return IntrospectionView::INACTIVE;
+        };
+        let grant = &session.grant;
+        IntrospectionView {
+            active: true,
+            satisfied: missing.is_empty(),
+            missing: Some(missing.clone()),
+            user_id: Some(session.user_id.clone()),
+            action: Some(grant.action.clone()),
+            acr: Some(grant.acr.as_str()),
+            amr: Some(grant.amr.clone()),
+            auth_time: Some(grant.auth_time.rfc3339()),
+            expires_at: Some(session.expires_at.rfc3339()),
+            ctx: grant.context.clone(),
+            binding: grant.binding.clone(),
+            www_authenticate: www_authenticate.clone(),
+        }
+    }
+}
+
 /// Judges a token for an action, and uses it up where that was asked and it satisfies.
 #[utoipa::path(post, path = "/v1/sessions/introspect", tag = "sessions", security(("api_key" = [])),
     request_body = IntrospectRequest,
@@ -97,31 +123,16 @@ pub async fn introspect(
     State(app): State<App>,
     server: Server,
     Body(request): Body<IntrospectRequest>,
-) -> Result<Json<IntrospectionView>, Refused> {
+) -> Result<Response, Refused> {
     let caller = server.with(Scope::Sessions)?;
     let question = Question {
         token: request.token.take(),
         action: request.action.map(Text::take),
-        require: request.require.unwrap_or_default().model("require")?,
+        require: request.require.unwrap_or_default().0.model("require")?,
         consume: request.consume.unwrap_or(false),
     };
-    Ok(Json(match app.engine.introspect(&caller, &question).await? {
-        Introspection::Inactive => IntrospectionView::INACTIVE,
-        Introspection::Active { session, missing, www_authenticate } => IntrospectionView {
-            active: true,
-            satisfied: missing.is_empty(),
-            missing: Some(missing),
-            user_id: Some(session.user_id),
-            action: Some(session.grant.action),
-            acr: Some(session.grant.acr.as_str()),
-            amr: Some(session.grant.amr),
-            auth_time: Some(session.grant.auth_time.rfc3339()),
-            expires_at: Some(session.expires_at.rfc3339()),
-            ctx: session.grant.context,
-            binding: session.grant.binding,
-            www_authenticate,
-        },
-    }))
+    let introspection = app.engine.introspect(&caller, &question).await?;
+    Ok(answers::of(Ending::Introspected(&introspection), app.engine.issuer()))
 }
 
 /// Shows a session, ended or not.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
-use crate::engine::{Issued, Offer, Shown, Started, TOTP_DIGITS, TOTP_PERIOD, resend_after};
+use crate::engine::{Issued, Offer, Shown, TOTP_DIGITS, TOTP_PERIOD, resend_after};
 use crate::model::{Details, Factor, Prompt, RecoverySummary, Session};
 
 /// A factor; never with a secret.
@@ -49,10 +49,13 @@ pub struct FactorView {
 #[derive(Serialize, ToSchema)]
 pub struct TotpView {
     /// Base32 without padding.
+    #[schema(nullable)]
     secret: String,
     /// Key URI.
+    #[schema(nullable)]
     otpauth_uri: String,
     /// The URI as a QR symbol.
+    #[schema(nullable)]
     qr_svg: String,
     /// Always `SHA1`: what every app understands.
     algorithm: &'static str,
@@ -148,10 +151,11 @@ impl From<&Factor> for FactorView {
     }
 }
 
-impl From<Started> for FactorView {
-    fn from(started: Started) -> FactorView {
-        let mut view = FactorView::from(&started.factor);
-        match started.shown {
+impl FactorView {
+    /// While it is pending, with what is shown once.
+    pub fn begun(factor: &Factor, shown: &Shown, prompt: Option<&Prompt>) -> FactorView {
+        let mut view = FactorView::from(factor);
+        match shown {
             Shown::Totp { secret, otpauth_uri, qr_svg } => {
                 view.totp = Some(TotpView {
                     secret: secret.to_string(),
@@ -163,11 +167,12 @@ impl From<Started> for FactorView {
                 });
             }
             Shown::Webauthn(options) => {
-                view.webauthn = Some(WebauthnView { creation_options: Some(options), ..WebauthnView::default() });
+                let creation_options = Some(options.clone());
+                view.webauthn = Some(WebauthnView { creation_options, ..WebauthnView::default() });
             }
             Shown::Sms { .. } => {}
         }
-        if let (Some(sms), Some(prompt)) = (&mut view.sms, &started.prompt) {
+        if let (Some(sms), Some(prompt)) = (&mut view.sms, prompt) {
             sms.resend_after = Some(resend_after(prompt).rfc3339());
             sms.expires_at = Some(prompt.expires_at.rfc3339());
         }
@@ -258,6 +263,7 @@ pub struct SessionView {
     /// `ses_…`
     id: String,
     /// Opaque: keep it in the application's own server-side session.
+    #[schema(nullable)]
     token: String,
     /// For services that verify without asking; `null` for single-use sessions.
     jwt: Option<String>,
@@ -285,22 +291,23 @@ pub struct SessionView {
     binding: Option<String>,
 }
 
-impl From<Issued> for SessionView {
-    fn from(issued: Issued) -> SessionView {
-        let session = issued.new.session;
+impl From<&Issued> for SessionView {
+    fn from(issued: &Issued) -> SessionView {
+        let session = &issued.new.session;
+        let grant = &session.grant;
         SessionView {
             id: session.id.to_string(),
             token: issued.token.to_string(),
-            jwt: issued.jwt,
-            audience: audience(&session),
-            user_id: session.user_id,
-            action: session.grant.action,
-            acr: session.grant.acr.as_str(),
-            amr: session.grant.amr,
-            auth_time: session.grant.auth_time.rfc3339(),
+            jwt: issued.jwt.clone(),
+            audience: audience(session),
+            user_id: session.user_id.clone(),
+            action: grant.action.clone(),
+            acr: grant.acr.as_str(),
+            amr: grant.amr.clone(),
+            auth_time: grant.auth_time.rfc3339(),
             expires_at: session.expires_at.rfc3339(),
-            single_use: session.grant.single_use,
-            binding: session.grant.binding,
+            single_use: grant.single_use,
+            binding: grant.binding.clone(),
         }
     }
 }

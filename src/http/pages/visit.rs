@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::screen::Message;
 use crate::engine::{self, Caller, Opened};
-use crate::http::body::{Body, LARGEST};
+use crate::http::body::{self, Body};
 use crate::http::problem::{self, Refused};
 use crate::http::{App, auth};
 use crate::model::{Challenge, Id, Kind, MethodKind, PortalSession, Timestamp};
@@ -206,8 +206,8 @@ impl FromRequest<App> for Posted {
         {
             return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response());
         }
-        let bytes = axum::body::to_bytes(request.into_body(), LARGEST).await;
-        bytes.map(|b| Posted(Fields::read(&b))).map_err(|_| StatusCode::PAYLOAD_TOO_LARGE.into_response())
+        let bytes = body::bytes(request.into_body()).await;
+        bytes.map(|b| Posted(Fields::read(&b))).map_err(|refused| refused.code.status.into_response())
     }
 }
 

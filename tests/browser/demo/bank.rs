@@ -46,7 +46,7 @@ impl Bank {
         let [first, second] = free_addresses();
         let options = DemoOptions { listen: first, data: folder.clone(), second: Some(second) };
         let running = run_demo(options).await.expect("the demo starts");
-        let storage = Storage { database: Database::Sqlite(folder.join("countersign.db")), pool: 2, clock_file: None };
+        let storage = Storage { pool: 2, ..Storage::new(Database::Sqlite(folder.join("countersign.db"))) };
         let operator = countersign::operator(&storage).await.expect("the demo's database");
         let rp = operator.relying_party("Harbour Bank").await.expect("the demo's relying party");
         let key = operator.create_key(&rp, Vec::new(), None).await.expect("a key").secret;

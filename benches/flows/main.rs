@@ -1,0 +1,134 @@
+//! End to end: what a verification costs, beside what the database and the HTTP stack could do at best in the same minute.
+//!
+//!   cargo bench --bench flows -- [--users 20000] [--seconds 6] [--connections 16] [--postgres postgres://…] [--json FILE]
+//!
+//! Starts the release binary on a fresh database, seeds users by the store's own verbs, and drives it over loopback. Prints
+//! flows per second, latency, CPU and memory, and the ratios to limits taken in the same run: SQLite's one-row and 64-row
+//! commits, pgbench with one guarded update a transaction, and an empty route under the same load.
+
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the time, prints, and stops where it cannot go on"
+)]
+
+#[path = "../../tests/support/authenticator.rs"]
+mod authenticator;
+mod engine;
+mod limits;
+mod load;
+mod population;
+mod watch;
+
+use std::time::Duration;
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+/// What is measured, and for how long.
+#[derive(Clone, Parser)]
+struct Options {
+    /// Users with an authenticator app
+    #[arg(long, default_value_t = 20_000)]
+    users: usize,
+    /// Users with a passkey
+    #[arg(long, default_value_t = 500)]
+    passkeys: usize,
+    /// Seconds a row
+    #[arg(long, default_value_t = 6)]
+    seconds: u64,
+    /// Connections of the closed loop
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+    /// A PostgreSQL server whose user may create databases; SQLite alone where it is left out
+    #[arg(long)]
+    postgres: Option<String>,
+    /// Write the figures there too
+    #[arg(long)]
+    json: Option<std::path::PathBuf>,
+    /// What cargo passes
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Serve an empty route, as the same program in another process
+    #[arg(long, hide = true)]
+    empty_route: bool,
+}
+
+#[tokio::main]
+async fn main() {
+    let options = Options::parse();
+    if options.empty_route {
+        return limits::serve_empty_route().await;
+    }
+    let mut figures = Vec::new();
+    println!("load averages before: {}", watch::load_averages());
+    println!(
+        "{:<34} {:>9} {:>8} {:>8} {:>10} {:>10} {:>9}",
+        "what", "flows/s", "p50 ms", "p99 ms", "engine µs", "db µs", "PSS MiB"
+    );
+    let empty = limits::empty_route(&options).await;
+    say(&mut figures, "empty route", &empty);
+    let lite = limits::sqlite();
+    println!("{:<34} {:>9.0}", "SQLite FULL, 1 row a commit", lite.one_row);
+    println!("{:<34} {:>9.0}", "SQLite FULL, 64 rows a commit", lite.group);
+    let right = measure(&options, None, &mut figures).await;
+    ratio("a right code, of SQLite's one-row rate", right, lite.one_row);
+    ratio("a right code, of SQLite's 64-row rate", right, lite.group);
+    figures.push(json!({"what": "SQLite limits", "one_row": lite.one_row, "group": lite.group}));
+    if let Some(server) = &options.postgres {
+        let pgbench = limits::pgbench(server, options.connections, options.seconds);
+        println!("{:<34} {:>9.0}", "pgbench, 1 guarded row a commit", pgbench);
+        let right = measure(&options, Some(server), &mut figures).await;
+        ratio("a right code, of pgbench's rate", right, pgbench);
+        figures.push(json!({"what": "pgbench", "rate": pgbench}));
+    }
+    println!("load averages after: {}", watch::load_averages());
+    if let Some(path) = &options.json {
+        std::fs::write(path, serde_json::to_string_pretty(&figures).expect("JSON")).expect("the file can be written");
+    }
+}
+
+/// All rows on one database; gives the rate of right codes.
+async fn measure(options: &Options, postgres: Option<&str>, figures: &mut Vec<Value>) -> f64 {
+    let name = if postgres.is_some() { "PostgreSQL" } else { "SQLite" };
+    let engine = engine::Engine::start(postgres).await;
+    let apps = population::apps(&engine, options.users).await;
+    let idle = engine.memory();
+    let span = Duration::from_secs(options.seconds);
+    let mut rows = Vec::new();
+    for (what, kind) in [("right codes", load::Kind::Right), ("wrong codes", load::Kind::Wrong)] {
+        let row = load::closed(&engine, &apps, kind, options.connections, span).await;
+        say(figures, &format!("{name}: {what}"), &row);
+        rows.push(row);
+    }
+    let half = rows[0].rate / 2.0;
+    // Half of its own top rate, each flow due at its time: waiting counts.
+    let row = load::open(&engine, &apps, options.connections, half, span).await;
+    say(figures, &format!("{name}: right codes, open loop at half"), &row);
+    let passkeys = population::passkeys(&engine, options.passkeys).await;
+    let row = load::passkeys(&engine, passkeys, options.connections, span).await;
+    say(figures, &format!("{name}: passkeys, three requests"), &row);
+    println!("{:<34} idle {idle:.1} MiB, now {:.1} MiB", format!("{name}: memory"), engine.memory());
+    ratio("cost of a wrong code, of a right one", rows[1].cost(), rows[0].cost());
+    rows[0].rate
+}
+
+fn say(figures: &mut Vec<Value>, what: &str, row: &load::Row) {
+    println!(
+        "{what:<34} {:>9.0} {:>8.2} {:>8.2} {:>10.0} {:>10.0} {:>9.1}",
+        row.rate, row.p50, row.p99, row.engine_us, row.database_us, row.memory
+    );
+    if row.refused > 0 {
+        println!("{:<34} {} answers were not the expected ones", "", row.refused);
+    }
+    figures.push(json!({
+        "what": what, "rate": row.rate, "p50_ms": row.p50, "p99_ms": row.p99, "engine_us": row.engine_us,
+        "database_us": row.database_us, "memory_mib": row.memory, "refused": row.refused,
+    }));
+}
+
+fn ratio(what: &str, part: f64, whole: f64) {
+    println!("    {what}: {:.2}", part / whole);
+}

@@ -1,0 +1,155 @@
+//! Users to verify: authenticator apps by the store's own verbs, passkeys through the API as a browser would.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use countersign::clock::{Clock, SystemClock, SystemRng};
+use countersign::engine::open_store;
+use countersign::model::{Actor, Details, Event, Factor, Id, Kind, MethodKind, Moment, Outcome, Timestamp, User};
+use countersign::store::{Activation, ChallengeChange, FactorChange, NewFactor, RingKey, Settlement, Store};
+use countersign::vault::{MasterKey, Purpose, Row, Vault, WrappedKey};
+use serde_json::json;
+
+use crate::authenticator::Authenticator;
+use crate::engine::Engine;
+
+/// A user with an authenticator app.
+pub struct App {
+    pub user: String,
+    pub secret: Vec<u8>,
+    /// The step of the last code that was sent.
+    pub last: AtomicI64,
+}
+
+/// Users in turn, so that nobody is asked twice while others wait.
+pub struct Apps {
+    pub all: Vec<App>,
+    next: AtomicUsize,
+}
+
+impl Apps {
+    pub fn next(&self) -> &App {
+        &self.all[self.next.fetch_add(1, Ordering::Relaxed) % self.all.len()]
+    }
+}
+
+/// A user with a passkey.
+pub struct Passkey {
+    pub user: String,
+    pub device: Authenticator,
+}
+
+const AT_ONCE: usize = 128;
+
+pub async fn apps(engine: &Engine, users: usize) -> Apps {
+    let store = open_store(&engine.storage, false).await.expect("the database opens beside the engine");
+    let vault = Arc::new(vault(engine, &store).await);
+    let mut all = Vec::with_capacity(users);
+    for start in (0..users).step_by(AT_ONCE) {
+        let batch = (start..users.min(start + AT_ONCE)).map(|n| enrol(&store, &vault, &engine.rp.id, n));
+        let batch: Vec<_> = batch.map(tokio::spawn).collect();
+        for app in batch {
+            all.push(app.await.expect("the store takes it"));
+        }
+    }
+    Apps { all, next: AtomicUsize::new(0) }
+}
+
+fn enrol(store: &Store, vault: &Arc<Vault>, rp: &Id, n: usize) -> impl Future<Output = App> + use<> {
+    let (store, vault, rp) = (store.clone(), Arc::clone(vault), rp.clone());
+    async move {
+        let at = Moment::new(SystemClock.now(), &SystemRng);
+        let (user_id, secret, id) = (format!("user-{n:08}"), at.random::<20>().to_vec(), Id::new(Kind::Factor, &at));
+        let user = User {
+            user_id: user_id.clone(),
+            handle: at.random(),
+            display_name: None,
+            login_hint: None,
+            locale: None,
+            created_at: at.now,
+        };
+        store.ensure_user(&rp, &user).await.expect("a user");
+        let row = Row { table: "factors", rp: rp.as_str(), user: &user_id, id: id.as_str() };
+        let factor = Factor {
+            id: id.clone(),
+            user_id: user_id.clone(),
+            kind: MethodKind::Totp,
+            name: "App".to_owned(),
+            details: Details::Totp,
+            created_at: at.now,
+            activated_at: None,
+            expires_at: at.now.plus_seconds(900),
+            last_used_at: None,
+            last_step: 0,
+            version: 1,
+            sealed: vault.seal(&at, row, &secret),
+            credential_id: None,
+        };
+        let event = event(&at, &rp, &user_id);
+        let new = NewFactor { factor, prompt: None, beside: (9, 9), event: event.clone() };
+        store.create_factor(&rp, &new).await.expect("a factor");
+        let activation = Activation { id, details: Details::Totp, sealed: None, credential_id: None, last_step: 0 };
+        let settlement = Settlement {
+            rp_id: rp.clone(),
+            user_id: user_id.clone(),
+            at: at.now,
+            throttle: None,
+            device: None,
+            challenge: ChallengeChange::None,
+            prompt: None,
+            factor: Some(FactorChange::Activate(activation)),
+            right_of: None,
+            session: None,
+            event: Event { id: Id::new(Kind::Event, &at), ..event },
+        };
+        store.settle(settlement).await.expect("an active factor");
+        App { user: user_id, secret, last: AtomicI64::new(0) }
+    }
+}
+
+fn event(at: &Moment<'_>, rp: &Id, user_id: &str) -> Event {
+    Event {
+        id: Id::new(Kind::Event, at),
+        rp_id: rp.clone(),
+        at: at.now,
+        kind: "factor.added",
+        actor: Actor::Server,
+        user_id: Some(user_id.to_owned()),
+        method: Some(MethodKind::Totp),
+        factor_id: None,
+        challenge_id: None,
+        session_id: None,
+        outcome: Outcome::Success,
+        reason: None,
+        client: None,
+        request_id: None,
+    }
+}
+
+async fn vault(engine: &Engine, store: &Store) -> Vault {
+    let ring = store.key_ring().await.expect("the engine has made its key ring");
+    let wrapped = |key: RingKey| WrappedKey {
+        id: key.id,
+        purpose: Purpose::stored(&key.purpose).expect("a purpose"),
+        wrapped: key.wrapped,
+        active_from: key.active_from.map(Timestamp),
+    };
+    let ring: Vec<_> = ring.into_iter().map(wrapped).collect();
+    Vault::new(&MasterKey::parse(&engine.master_key).expect("the key"), &ring).expect("the ring opens")
+}
+
+pub async fn passkeys(engine: &Engine, users: usize) -> Vec<Passkey> {
+    let mut all = Vec::with_capacity(users);
+    for n in 0..users {
+        let user = format!("passkey-{n:06}");
+        let mut device = Authenticator::new("http://localhost:1");
+        let path = format!("/v1/users/{user}/factors");
+        let factor = engine.call(&path, &json!({"type": "webauthn"})).await;
+        let credential = device.create(&factor["webauthn"]["creation_options"]).expect("the browser has no objection");
+        let id = factor["id"].as_str().expect("an id");
+        let done = engine.call(&format!("{path}/{id}/activate"), &json!({"credential": credential})).await;
+        assert_eq!(done["status"], "active", "{done}");
+        all.push(Passkey { user, device });
+    }
+    all
+}

@@ -1,0 +1,196 @@
+//! The audit chain: sealed in the background by one engine at a time, read by relying parties, examined by operators.
+
+use std::sync::atomic::Ordering;
+
+use super::{Caller, Custodian, Engine, Error, OperatorError};
+use crate::model::{Id, Recorded, Timestamp};
+use crate::policy::chain::{self, ERASED, Examiner, Finding};
+use crate::store::{self, EventQuery};
+
+/// How old an event must be to be numbered, in seconds: what is committed late by a moment still gets its place in the order of times.
+const LAG: i64 = 1;
+/// Events that are chained in one write.
+const BATCH: usize = 200;
+/// How long a sealer may be silent before another takes its place, in seconds.
+const LEASE: i64 = 10;
+/// How far an event may stand behind younger ones, in seconds, and still be found by its time: far more than any commit takes.
+const DISORDER: i64 = 3600;
+/// Events that are examined at once.
+const PAGE: i64 = 1000;
+
+/// Which events a relying party wants.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// Only behind this number.
+    pub behind: i64,
+    /// Only of this type.
+    pub kind: Option<String>,
+    /// Only of this user.
+    pub user_id: Option<String>,
+    /// Only from this time on.
+    pub after: Option<Timestamp>,
+    /// Only before this time.
+    pub before: Option<Timestamp>,
+}
+
+/// What was found in one chain.
+pub struct ChainReport {
+    /// Whose.
+    pub rp_id: Id,
+    /// The relying party's name; `None` for the engine's own chain.
+    pub name: Option<String>,
+    /// How many events it holds.
+    pub events: i64,
+    /// Events that have no number yet.
+    pub unsealed: usize,
+    /// Its last number and hash: what to remember elsewhere as a checkpoint.
+    pub head: Option<(i64, String)>,
+    /// What is wrong with it; empty where nothing is.
+    pub findings: Vec<Finding>,
+}
+
+impl Engine {
+    /// Numbers and chains what has been committed; tells how many events. Nothing is done while another engine does it.
+    pub async fn seal_events(&self) -> Result<usize, store::Error> {
+        let before = self.clock.now().plus_seconds(-LAG);
+        let mut sealed = 0;
+        for rp in self.store.unsealed_realms(before).await? {
+            while self.is_sealer().await? {
+                let done = self.seal_batch(&rp, before).await?;
+                sealed += done;
+                if done < BATCH {
+                    break;
+                }
+            }
+        }
+        Ok(sealed)
+    }
+
+    /// One write. What two sealers do at once is still one chain: the end that was read must be the end that is replaced.
+    async fn seal_batch(&self, rp: &Id, before: Timestamp) -> Result<usize, store::Error> {
+        let head = self.store.chain_head(rp).await?;
+        if head.as_ref().is_some_and(|head| !chain::is_own(&*self.vault, head)) {
+            // To go on from here would hide what was done to it.
+            tracing::error!(%rp, "the audit chain's end is forged: nothing is added to it; run countersign audit verify");
+            return Ok(0);
+        }
+        let mut events = self.store.unsealed_events(rp, before, BATCH as i64).await?;
+        if events.is_empty() {
+            return Ok(0);
+        }
+        let new = chain::extend(&self.moment(), &*self.vault, head.as_ref(), rp, &mut events);
+        match self.store.seal_events(head.as_ref(), &new, &events).await {
+            Ok(()) => Ok(events.len()),
+            // Another sealer, or a user was erased meanwhile: the next turn reads anew.
+            Err(store::Error::Conflict(_)) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether this engine is the one that seals. A lease that is held is written anew only when half of it is over.
+    async fn is_sealer(&self) -> Result<bool, store::Error> {
+        let now = self.clock.now();
+        let until = Timestamp(self.sealer_until.load(Ordering::Relaxed));
+        if (now..now.plus_seconds(LEASE)).contains(&until.plus_seconds(-LEASE / 2)) {
+            return Ok(true);
+        }
+        let until = now.plus_seconds(LEASE);
+        let taken = self.store.take_lease("audit-sealer", &self.node, now, until).await?;
+        self.sealer_until.store(if taken { until.0 } else { 0 }, Ordering::Relaxed);
+        Ok(taken)
+    }
+
+    /// Events of the caller's relying party, in the order of their numbers.
+    pub async fn events(&self, caller: &Caller, filter: EventFilter, limit: i64) -> Result<Vec<Recorded>, Error> {
+        let rp = &caller.rp.id;
+        let behind = match filter.after {
+            Some(after) => filter.behind.max(self.last_before(rp, after.plus_seconds(-DISORDER)).await?),
+            None => filter.behind,
+        };
+        let query = EventQuery {
+            behind,
+            kind: filter.kind,
+            user_id: filter.user_id,
+            after: filter.after.unwrap_or(Timestamp(i64::MIN)),
+            before: filter.before.unwrap_or(Timestamp(i64::MAX)),
+            limit,
+        };
+        Ok(self.store.sealed_events(rp, &query).await?)
+    }
+
+    /// A number up to which every event is older, found by halving: numbers have no gaps and follow time but for a little disorder.
+    async fn last_before(&self, rp: &Id, time: Timestamp) -> Result<i64, Error> {
+        let (mut low, mut high) = (0, self.store.highest_event(rp).await?);
+        while low < high {
+            let middle = low + (high - low + 1) / 2;
+            match self.store.time_of_event(rp, middle).await? {
+                Some(at) if at < time => low = middle,
+                _ => high = middle - 1,
+            }
+        }
+        Ok(low)
+    }
+}
+
+impl Custodian {
+    /// Reads every chain, or one, from its start. A checkpoint is a number and hash that an earlier report gave.
+    pub async fn verify_audit(
+        &self,
+        rp: Option<&str>,
+        checkpoint: Option<(i64, Vec<u8>)>,
+    ) -> Result<Vec<ChainReport>, OperatorError> {
+        let parties = self.store.relying_parties().await?;
+        let named = |id: &Id| parties.iter().find(|p| p.id == *id).map(|p| p.name.clone());
+        let mut reports = Vec::new();
+        for id in self.store.chains().await? {
+            let name = named(&id);
+            if rp.is_none_or(|wanted| wanted == id.as_str() || Some(wanted) == name.as_deref()) {
+                reports.push(self.examine(id, name, checkpoint.clone()).await?);
+            }
+        }
+        if rp.is_some() && reports.is_empty() {
+            return Err(OperatorError::Unknown("relying party"));
+        }
+        Ok(reports)
+    }
+
+    async fn examine(
+        &self,
+        rp_id: Id,
+        name: Option<String>,
+        checkpoint: Option<(i64, Vec<u8>)>,
+    ) -> Result<ChainReport, OperatorError> {
+        let highest = self.store.highest_event(&rp_id).await?;
+        let head = self.store.chain_head(&rp_id).await?;
+        let mut examiner = Examiner::new(checkpoint);
+        let mut query = EventQuery {
+            behind: 0,
+            kind: None,
+            user_id: None,
+            after: Timestamp(i64::MIN),
+            before: Timestamp(i64::MAX),
+            limit: PAGE,
+        };
+        let (mut events, last) = (0, head.as_ref().map_or(highest, |head| head.sequence));
+        loop {
+            let page = self.store.sealed_events(&rp_id, &query).await?;
+            // What was sealed since the end was read is judged the next time.
+            for event in page.iter().filter(|e| e.link.as_ref().is_some_and(|l| l.sequence <= last)) {
+                examiner.see(event);
+                events += 1;
+            }
+            let Some(link) = page.last().and_then(|e| e.link.as_ref()).filter(|l| l.sequence < last) else { break };
+            query.behind = link.sequence;
+        }
+        // An erasure that happened while the chain was read is told by an event that may have no number, or a high one.
+        let young = self.store.young_events(&rp_id).await?;
+        query.behind = last;
+        query.kind = Some(ERASED.to_owned());
+        let newer = self.store.sealed_events(&rp_id, &query).await?;
+        let told = young.iter().filter(|(kind, _)| kind == ERASED).filter_map(|(_, user)| user.clone());
+        let erasures: Vec<_> = told.chain(newer.into_iter().filter_map(|e| e.user_id)).collect();
+        let findings = examiner.end(&self.vault, head.as_ref(), highest, &erasures);
+        let head = head.map(|head| (head.sequence, head.hash.iter().map(|b| format!("{b:02x}")).collect()));
+        Ok(ChainReport { rp_id, name, events, unsealed: young.len(), head, findings })
+    }
+}

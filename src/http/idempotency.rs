@@ -1,0 +1,102 @@
+//! `Idempotency-Key`: whoever asks the same again is given the first answer (api.md, 3). The engine keeps answers with their
+//! effects; what had none is kept here afterwards. Costs nothing where no key is sent.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::api::answers::{self, again, keepable, told};
+use super::auth::{Bearer, request_id, token};
+use super::problem::{self, Refused};
+use super::{App, REQUEST_ID, body};
+use crate::engine::{Asked, Clash, Ending, Error, Once, Turn};
+
+const KEY: &str = "idempotency-key";
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Lets the first copy of a request through, and gives every other its answer.
+pub async fn once(State(app): State<App>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST || !request.headers().contains_key(KEY) {
+        return next.run(request).await;
+    }
+    decide(&app, request, next).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn decide(app: &App, request: Request, next: Next) -> Result<Response, Refused> {
+    let (mut parts, body) = request.into_parts();
+    let bearer = Bearer::from_request_parts(&mut parts, app).await?;
+    let key = key(&parts.headers)
+        .ok_or_else(|| Refused::invalid(KEY, "Expected one of 1 to 255 visible ASCII characters."))?;
+    let body = body::bytes(body).await?;
+    let (issuer, id) = (app.engine.issuer().to_owned(), request_id(&parts));
+    let asked = Asked {
+        token: token(&parts.headers).unwrap_or_default(),
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        key,
+        body: &body,
+    };
+    let tell = {
+        let (issuer, id) = (issuer.clone(), id.clone());
+        Box::new(move |ending: Ending<'_>| told(ending, &issuer, &id))
+    };
+    let once = match app.engine.turn(bearer.relying_party(), &asked, tell).await? {
+        Turn::Again(kept) => return replay(&kept),
+        Turn::First(once) => once,
+    };
+    parts.extensions.insert(Arc::clone(&once));
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    settle(app, &once, problem::complete(response, &issuer, &id)).await
+}
+
+/// Keeps what is not kept yet, and gives way where the answer is none that is kept.
+async fn settle(app: &App, once: &Once, response: Response) -> Result<Response, Refused> {
+    let status = response.status();
+    let was_late =
+        response.extensions().get::<Refused>().is_some_and(|r| r.code.code == problem::IDEMPOTENCY_IN_PROGRESS.code);
+    if was_late {
+        return match app.engine.recall(once).await? {
+            Some(kept) => replay(&kept),
+            None => Err(problem::IDEMPOTENCY_IN_PROGRESS.into()),
+        };
+    }
+    if status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED) {
+        app.engine.free(once).await?;
+        return Ok(response);
+    }
+    if let Some(told) = once.told() {
+        return Ok(again(&told.whole).unwrap_or(response));
+    }
+    let (head, body) = response.into_parts();
+    let body = body::bytes(body).await?;
+    match app.engine.keep_afterwards(once, &keepable(status, &body)).await {
+        Err(Error::Clash(Clash::InProgress)) => match app.engine.recall(once).await? {
+            Some(kept) => replay(&kept),
+            None => Err(problem::IDEMPOTENCY_IN_PROGRESS.into()),
+        },
+        // What was done is done: better told and not kept than done twice.
+        Ok(()) | Err(_) => Ok(Response::from_parts(head, Body::from(body))),
+    }
+}
+
+fn replay(kept: &[u8]) -> Result<Response, Refused> {
+    let mut response = again(kept).ok_or(Refused::from(problem::STORE_UNAVAILABLE))?;
+    // A problem names the request that met it, in its body and so in its head.
+    if let Some(id) = answers::request_id(kept) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    Ok(response)
+}
+
+fn key(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(KEY).iter();
+    let (one, none) = (all.next()?, all.next());
+    let text = one.to_str().ok()?;
+    let is_key = none.is_none() && (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    is_key.then_some(text)
+}

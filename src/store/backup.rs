@@ -1,0 +1,195 @@
+//! A SQLite file copied while it is written, and a copy put in its place without bringing back what was used up since.
+
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Executor};
+
+use super::journal::{self, Note};
+use super::users::erase;
+use super::{Db, Error, Lock, Result, Store};
+use crate::model::Timestamp;
+
+/// What the rules of the methods say about the time of a restoration.
+#[derive(Clone, Copy, Debug)]
+pub struct Restoration<'a> {
+    /// When.
+    pub now: Timestamp,
+    /// The method whose codes follow from the time, and the last step that may have been used.
+    pub steps: (&'a str, i64),
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Where the former database was put; `None` where there was none.
+    pub aside: Option<PathBuf>,
+    /// Notes of the journal that were carried over; `None` where no journal reaches back to the backup.
+    pub notes: Option<usize>,
+    /// Sets of recovery codes that were retired, because nothing tells which of their codes were used.
+    pub retired: u64,
+}
+
+/// What was open ends: what was proven with it is not known any more.
+const END: [&str; 5] = [
+    "delete from prompts",
+    "delete from challenges",
+    "delete from sessions",
+    "delete from portal_sessions",
+    "delete from factors where activated_at is null",
+];
+
+/// Ends what was open and takes back what may have been used, on the connection of a transaction; tells how many sets of
+/// recovery codes were retired.
+macro_rules! make_safe {
+    ($conn:expr, $restoration:expr, $notes:expr) => {{
+        let Restoration { steps: (method, step), now } = $restoration;
+        for statement in END {
+            sql! { $conn, statement };
+        }
+        sql! { $conn, "update factors set last_step = $1 where kind = $2 and last_step < $1", step, method };
+        let notes: Option<&[Note]> = $notes;
+        for note in notes.unwrap_or_default() {
+            match note {
+                Note::Code(set, hash) => {
+                    sql! { $conn,
+                        "update recovery_codes set used_at = $1 where set_id = $2 and hash = $3 and used_at is null",
+                        now.0, set, hash
+                    };
+                }
+                Note::Set(id) => {
+                    sql! { $conn, "delete from recovery_codes where set_id = $1", id };
+                    sql! { $conn, "delete from recovery_sets where id = $1", id };
+                }
+                Note::Factor(id) => {
+                    sql! { $conn, "delete from factors where id = $1", id };
+                }
+                Note::Key(id) => {
+                    sql! { $conn, "update api_keys set revoked_at = $1 where id = $2 and revoked_at is null", now.0, id };
+                }
+                Note::User(handle, pseudonym) => {
+                    let erased: Vec<(String, String)> =
+                        rows! { $conn, "select rp_id, user_id from users where handle = $1", handle };
+                    for (rp, user_id) in erased {
+                        erase!($conn, &rp, &user_id, pseudonym);
+                    }
+                }
+            }
+        }
+        match notes {
+            Some(_) => 0,
+            None => {
+                sql! { $conn, "delete from recovery_codes" };
+                sql! { $conn, "delete from recovery_sets" }
+            }
+        }
+    }};
+}
+
+impl Store {
+    /// Writes a copy of a SQLite file as it stands, while others write; the new file is whole or is not there.
+    pub async fn backup(&self, file: &Path) -> Result<()> {
+        let Db::Sqlite(lite) = &self.db else {
+            return Err(Error::Unavailable("PostgreSQL is backed up by its own tools".to_owned()));
+        };
+        let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", file.display()));
+        let part = file.with_added_extension("part");
+        let _ = std::fs::remove_file(&part);
+        File::options().write(true).create_new(true).mode(0o600).open(&part).map_err(failed)?;
+        let mut conn = lite.readers.acquire().await?;
+        sqlx::query("vacuum into $1").bind(part.display().to_string()).execute(&mut *conn).await?;
+        File::open(&part).and_then(|copy| copy.sync_all()).map_err(failed)?;
+        // Unlike a renaming, a link never takes the place of a file that is there.
+        std::fs::hard_link(&part, file).map_err(failed)?;
+        std::fs::remove_file(&part).map_err(failed)?;
+        journal::sync_folder(file)
+    }
+
+    /// Makes safe what another tool has put in this database's place. Nothing tells which recovery codes were used since, so
+    /// all are retired.
+    pub async fn make_safe(&self, restoration: Restoration<'_>) -> Result<Restored> {
+        let (method, step, now) = (restoration.steps.0, restoration.steps.1, restoration.now);
+        let retired = write!(self, (method) conn => {
+            Ok::<u64, Error>(make_safe!(conn, Restoration { now, steps: (&method, step) }, None))
+        })?;
+        Ok(Restored { retired, ..Restored::default() })
+    }
+
+    /// Puts a backup in the place of a SQLite file that nobody serves. The former file stays beside it.
+    pub async fn restore(database: &Path, backup: &Path, restoration: Restoration<'_>) -> Result<Restored> {
+        let _lock = Lock::take(database)?;
+        let copy = database.with_added_extension("restoring");
+        let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", copy.display()));
+        std::fs::copy(backup, &copy).map_err(|e| Error::Unavailable(format!("{}: {e}", backup.display())))?;
+        let restored = prepare(&copy, &journal::place(database), restoration).await;
+        let done = match restored {
+            Ok(restored) => {
+                File::open(&copy).and_then(|copy| copy.sync_all()).map_err(failed)?;
+                put_in_place(database, &copy, restoration.now).await.map(|aside| Restored { aside, ..restored })
+            }
+            Err(error) => Err(error),
+        };
+        for left in [copy.clone(), beside(&copy, "-journal")] {
+            let _ = std::fs::remove_file(left);
+        }
+        done
+    }
+}
+
+/// Checks the copy, brings its schema up to date and makes it safe.
+async fn prepare(copy: &Path, journal: &Path, restoration: Restoration<'_>) -> Result<Restored> {
+    let mut conn = connect(copy).await?;
+    let whole: String = sqlx::query_scalar("pragma integrity_check").fetch_one(&mut conn).await?;
+    if whole != "ok" {
+        return Err(Error::Corrupt("the backup"));
+    }
+    let named = journal::name(&mut conn).await?;
+    super::MIGRATIONS.run(&mut conn).await.map_err(|e| Error::Unavailable(e.to_string()))?;
+    let notes = journal::read(journal)?.filter(|(name, _)| named.as_ref() == Some(name)).map(|(_, notes)| notes);
+    let mut write = conn.begin_with("begin immediate").await?;
+    let retired = make_safe!(write, restoration, notes.as_deref());
+    write.commit().await?;
+    conn.close().await?;
+    Ok(Restored { aside: None, notes: notes.map(|n| n.len()), retired })
+}
+
+async fn connect(file: &Path) -> Result<SqliteConnection> {
+    let options = SqliteConnectOptions::new().filename(file).create_if_missing(false).disable_statement_logging();
+    Ok(SqliteConnection::connect_with(&options).await?)
+}
+
+async fn put_in_place(database: &Path, copy: &Path, now: Timestamp) -> Result<Option<PathBuf>> {
+    let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", database.display()));
+    let mut aside = None;
+    if database.exists() {
+        // Leaving WAL mode takes what stands in the log into the file and works only for one who has it alone: whoever has it
+        // open still would delete the log of the new file on leaving. A file that does not read is put aside as it is.
+        let mut former = connect(database).await?;
+        match former.execute("pragma journal_mode = delete").await.map_err(|e| e.into_database_error()) {
+            Err(Some(error)) if error.code().as_deref() == Some("5") => {
+                return Err(Error::InUse(database.display().to_string()));
+            }
+            _ => former.close().await?,
+        }
+        let place = database.with_added_extension(format!("replaced-{}", now.0));
+        for log in ["-wal", "-shm"] {
+            if beside(database, log).exists() {
+                std::fs::rename(beside(database, log), beside(&place, log)).map_err(failed)?;
+            }
+        }
+        // At no time is there no file: an engine that starts would make an empty one.
+        std::fs::hard_link(database, &place).or_else(|_| std::fs::copy(database, &place).map(drop)).map_err(failed)?;
+        aside = Some(place);
+    }
+    std::fs::rename(copy, database).map_err(failed)?;
+    journal::sync_folder(database)?;
+    Ok(aside)
+}
+
+fn beside(file: &Path, ending: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}

@@ -1,0 +1,211 @@
+//! Audit events after they were written: numbered and chained by a sealer, read back by number. How they are chained is not known here.
+
+use sqlx::FromRow;
+
+use super::{Contest, Error, Result, Store, won};
+use crate::model::{ChainHead, Id, Link, Recorded, Timestamp};
+
+#[derive(FromRow)]
+struct EventRow {
+    rp_id: String,
+    id: String,
+    at: i64,
+    kind: String,
+    actor: String,
+    user_id: Option<String>,
+    method: Option<String>,
+    factor_id: Option<String>,
+    challenge_id: Option<String>,
+    session_id: Option<String>,
+    outcome: String,
+    reason: Option<String>,
+    client: Option<String>,
+    request_id: Option<String>,
+    sequence: Option<i64>,
+    salt: Option<Vec<u8>>,
+    person: Option<Vec<u8>>,
+    hash: Option<Vec<u8>>,
+}
+
+impl EventRow {
+    fn model(self) -> Recorded {
+        // A number without its hashes is a row that somebody else wrote: it is read as one that does not fit.
+        let link = self.sequence.map(|sequence| Link {
+            sequence,
+            salt: self.salt,
+            person: self.person.unwrap_or_default(),
+            hash: self.hash.unwrap_or_default(),
+        });
+        Recorded {
+            rp_id: Id::stored(self.rp_id),
+            id: Id::stored(self.id),
+            at: Timestamp(self.at),
+            kind: self.kind,
+            actor: self.actor,
+            user_id: self.user_id,
+            method: self.method,
+            factor_id: self.factor_id,
+            challenge_id: self.challenge_id,
+            session_id: self.session_id,
+            outcome: self.outcome,
+            reason: self.reason,
+            client: self.client,
+            request_id: self.request_id,
+            link,
+        }
+    }
+}
+
+#[derive(FromRow)]
+struct HeadRow {
+    rp_id: String,
+    sequence: i64,
+    hash: Vec<u8>,
+    sealed_at: i64,
+    mac: Vec<u8>,
+}
+
+/// Which events are wanted.
+#[derive(Clone, Debug)]
+pub struct EventQuery {
+    /// Only behind this number.
+    pub behind: i64,
+    /// Only of this kind.
+    pub kind: Option<String>,
+    /// Only of this user.
+    pub user_id: Option<String>,
+    /// Only from this time on.
+    pub after: Timestamp,
+    /// Only before this time.
+    pub before: Timestamp,
+    /// At most so many.
+    pub limit: i64,
+}
+
+impl Store {
+    /// Whose events have no number yet and are older than this.
+    pub async fn unsealed_realms(&self, before: Timestamp) -> Result<Vec<Id>> {
+        let ids: Vec<String> = read_scalars! { self,
+            "select distinct rp_id from events where sequence is null and at <= $1",
+            before.0
+        };
+        Ok(ids.into_iter().map(Id::stored).collect())
+    }
+
+    /// Events of a relying party that have no number yet and are older than this, in the order of their times.
+    pub async fn unsealed_events(&self, rp: &Id, before: Timestamp, limit: i64) -> Result<Vec<Recorded>> {
+        let rows: Vec<EventRow> = read_rows! { self,
+            "select rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client,
+             request_id, sequence, salt, person, hash
+             from events where sequence is null and rp_id = $1 and at <= $2 order by at, id limit $3",
+            rp.as_str(), before.0, limit
+        };
+        Ok(rows.into_iter().map(EventRow::model).collect())
+    }
+
+    /// Where a chain ends, if it has begun.
+    pub async fn chain_head(&self, rp: &Id) -> Result<Option<ChainHead>> {
+        let row: Option<HeadRow> = read_row! { self,
+            "select rp_id, sequence, hash, sealed_at, mac from chain_heads where rp_id = $1",
+            rp.as_str()
+        };
+        Ok(row.map(|row| ChainHead {
+            rp_id: Id::stored(row.rp_id),
+            sequence: row.sequence,
+            hash: row.hash,
+            sealed_at: Timestamp(row.sealed_at),
+            mac: row.mac,
+        }))
+    }
+
+    /// Writes the links of these events and the chain's new end. `Conflict(Row)` where another sealer was faster, or an event is
+    /// not what was read: then nothing stands, and all of it is read anew.
+    pub async fn seal_events(&self, old: Option<&ChainHead>, new: &ChainHead, events: &[Recorded]) -> Result<()> {
+        let old = old.map(|head| (head.sequence, head.hash.clone()));
+        write!(self, (old, new, events) conn => {
+            let done = match &old {
+                None => sql! { conn,
+                    "insert into chain_heads (rp_id, sequence, hash, sealed_at, mac) values ($1, $2, $3, $4, $5) on conflict do nothing",
+                    new.rp_id.as_str(), new.sequence, &new.hash, new.sealed_at.0, &new.mac
+                },
+                Some((sequence, hash)) => sql! { conn,
+                    "update chain_heads set sequence = $2, hash = $3, sealed_at = $4, mac = $5
+                     where rp_id = $1 and sequence = $6 and hash = $7",
+                    new.rp_id.as_str(), new.sequence, &new.hash, new.sealed_at.0, &new.mac, sequence, hash
+                },
+            };
+            won(done, Contest::Row)?;
+            for event in &events {
+                let Some(link) = &event.link else { continue };
+                let done = sql! { conn,
+                    "update events set sequence = $3, salt = $4, person = $5, hash = $6
+                     where rp_id = $1 and id = $2 and sequence is null and coalesce(user_id, '') = $7",
+                    event.rp_id.as_str(), event.id.as_str(), link.sequence, &link.salt, &link.person, &link.hash,
+                    event.user_id.clone().unwrap_or_default()
+                };
+                won(done, Contest::Row)?;
+            }
+            Ok::<(), Error>(())
+        })
+    }
+
+    /// Events of a relying party's chain, in the order of their numbers.
+    pub async fn sealed_events(&self, rp: &Id, query: &EventQuery) -> Result<Vec<Recorded>> {
+        let EventQuery { behind, kind, user_id, after, before, limit } = query;
+        let rows: Vec<EventRow> = match user_id {
+            None => read_rows! { self,
+                "select rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client,
+                 request_id, sequence, salt, person, hash
+                 from events where rp_id = $1 and sequence > $2 and kind = coalesce($3, kind) and at >= $4 and at < $5
+                 order by sequence limit $6",
+                rp.as_str(), behind, kind, after.0, before.0, limit
+            },
+            Some(user_id) => read_rows! { self,
+                "select rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client,
+                 request_id, sequence, salt, person, hash
+                 from events where rp_id = $1 and sequence > $2 and kind = coalesce($3, kind) and at >= $4 and at < $5
+                 and user_id = $7 order by sequence limit $6",
+                rp.as_str(), behind, kind, after.0, before.0, limit, user_id
+            },
+        };
+        Ok(rows.into_iter().map(EventRow::model).collect())
+    }
+
+    /// When the event of this number happened.
+    pub async fn time_of_event(&self, rp: &Id, sequence: i64) -> Result<Option<Timestamp>> {
+        let at: Option<i64> = read_scalar_if! { self,
+            "select at from events where rp_id = $1 and sequence = $2",
+            rp.as_str(), sequence
+        };
+        Ok(at.map(Timestamp))
+    }
+
+    /// The highest number that any event of a relying party has; 0 where none has one.
+    pub async fn highest_event(&self, rp: &Id) -> Result<i64> {
+        let highest: Option<i64> = read_scalar_if! { self,
+            "select coalesce(max(sequence), 0) from events where rp_id = $1 and sequence is not null",
+            rp.as_str()
+        };
+        Ok(highest.unwrap_or_default())
+    }
+
+    /// Events of a relying party that have no number yet: kind and user.
+    pub async fn young_events(&self, rp: &Id) -> Result<Vec<(String, Option<String>)>> {
+        Ok(read_rows! { self, "select kind, user_id from events where sequence is null and rp_id = $1", rp.as_str() })
+    }
+
+    /// Whose chains there are.
+    pub async fn chains(&self) -> Result<Vec<Id>> {
+        let ids: Vec<String> = read_scalars! { self,
+            "select rp_id from chain_heads union select id from relying_parties order by 1"
+        };
+        Ok(ids.into_iter().map(Id::stored).collect())
+    }
+
+    /// Takes or keeps a lease; tells whether this holder has it now.
+    pub async fn take_lease(&self, name: &str, holder: &str, now: Timestamp, until: Timestamp) -> Result<bool> {
+        write!(self, (name, holder) conn => {
+            Ok::<bool, Error>(lease!(conn, &name, &holder, now, until))
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! What was used up or taken back for ever, noted beside a SQLite file before the commit that does it: an old backup that is
+//! put in the file's place brings none of it back.
+//!
+//! A line a note. The first line names the journal; the database names the same, so that neither is taken for another's.
+//! PostgreSQL has a log of its own, by which it is brought to its last commit, and needs no second one.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use sqlx::postgres::PgConnection;
+use sqlx::sqlite::SqliteConnection;
+
+use super::{Error, Result};
+
+const HEADER: &str = "countersign journal 1 ";
+
+/// What is noted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    /// A recovery code of this set, by its hash, was used.
+    Code(String, Vec<u8>),
+    /// A set of recovery codes died.
+    Set(String),
+    /// A factor was removed.
+    Factor(String),
+    /// An API key was revoked.
+    Key(String),
+    /// A user was erased, whom the random handle tells; the pseudonym that audit rows keep.
+    User(Vec<u8>, String),
+}
+
+impl Note {
+    fn line(&self) -> String {
+        match self {
+            Note::Code(set, hash) => format!("code {set} {}", hex(hash)),
+            Note::Set(id) => format!("set {id}"),
+            Note::Factor(id) => format!("factor {id}"),
+            Note::Key(id) => format!("key {id}"),
+            Note::User(handle, pseudonym) => format!("user {} {pseudonym}", hex(handle)),
+        }
+    }
+
+    /// `None` for a line that broke off, which names nothing.
+    fn read(line: &str) -> Option<Note> {
+        let mut words = line.split(' ');
+        let (kind, id) = (words.next()?, words.next()?.to_owned());
+        match kind {
+            "code" => Some(Note::Code(id, unhex(words.next()?)?)),
+            "set" => Some(Note::Set(id)),
+            "factor" => Some(Note::Factor(id)),
+            "key" => Some(Note::Key(id)),
+            "user" => Some(Note::User(unhex(&id)?, words.next()?.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// A connection that can note.
+pub(super) trait Noting {
+    /// On disk when it returns; the transaction that does what is noted commits afterwards.
+    fn note(&mut self, notes: Vec<Note>) -> impl Future<Output = Result<()>> + Send;
+}
+
+impl Noting for PgConnection {
+    async fn note(&mut self, _: Vec<Note>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Noting for SqliteConnection {
+    async fn note(&mut self, notes: Vec<Note>) -> Result<()> {
+        if notes.is_empty() {
+            return Ok(());
+        }
+        let file: String = sqlx::query_scalar("select file from pragma_database_list where name = 'main'")
+            .fetch_one(&mut *self)
+            .await?;
+        // Each begins a line, so that one that broke off ends where the next begins.
+        let text: String = notes.iter().map(|note| format!("\n{}", note.line())).collect();
+        let place = place(Path::new(&file));
+        let append = move || {
+            let mut journal = File::options().append(true).create(true).open(&place)?;
+            journal.write_all(text.as_bytes())?;
+            journal.sync_data()
+        };
+        let written = tokio::task::spawn_blocking(append).await;
+        written
+            .map_err(|e| Error::Unavailable(e.to_string()))?
+            .map_err(|e| Error::Unavailable(format!("the journal: {e}")))
+    }
+}
+
+/// Where the journal of a SQLite file is.
+pub(super) fn place(database: &Path) -> PathBuf {
+    database.with_added_extension("used")
+}
+
+/// Sees to it that the file on this connection has its journal: begins one where there is none, or another's.
+pub(super) async fn begin(conn: &mut SqliteConnection, database: &Path) -> Result<()> {
+    let named = name(conn).await?;
+    let place = place(database);
+    let found = read(&place)?;
+    if named.is_some() && found.as_ref().map(|(name, _)| name) == named.as_ref() {
+        return Ok(());
+    }
+    let aside = place.with_added_extension("old");
+    let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", place.display()));
+    if place.exists() {
+        std::fs::rename(&place, aside).map_err(failed)?;
+    }
+    let name: String = sqlx::query_scalar("select lower(hex(randomblob(16)))").fetch_one(&mut *conn).await?;
+    let mut file = File::options().write(true).create_new(true).open(&place).map_err(failed)?;
+    file.write_all(format!("{HEADER}{name}").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    sync_folder(database)?;
+    sqlx::query(
+        "insert into meta (name, value) values ('journal', $1) on conflict (name) do update set value = excluded.value",
+    )
+    .bind(&name)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The journal that the database on this connection names.
+pub(super) async fn name(conn: &mut SqliteConnection) -> Result<Option<String>> {
+    Ok(sqlx::query_scalar("select value from meta where name = 'journal'").fetch_optional(conn).await?)
+}
+
+/// The journal's name and what it notes; `None` where there is none, or it has no name.
+pub(super) fn read(place: &Path) -> Result<Option<(String, Vec<Note>)>> {
+    let bytes = match std::fs::read(place) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::Unavailable(format!("{}: {error}", place.display()))),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines = text.lines();
+    let Some(name) = lines.next().and_then(|first| first.strip_prefix(HEADER)) else { return Ok(None) };
+    Ok(Some((name.to_owned(), lines.filter_map(Note::read).collect())))
+}
+
+/// A new name in a folder is there after a crash.
+pub(super) fn sync_folder(file: &Path) -> Result<()> {
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|e| Error::Unavailable(format!("{}: {e}", folder.display())))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    text.len().is_multiple_of(2).then(|| digits.collect())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_is_read_and_what_broke_off_names_nothing() {
+        let notes = [
+            Note::Code("rec_1".to_owned(), vec![0, 171, 255]),
+            Note::Set("rec_2".to_owned()),
+            Note::Factor("fac_3".to_owned()),
+            Note::Key("key_4".to_owned()),
+            Note::User(vec![7; 64], "erased_5".to_owned()),
+        ];
+        for note in &notes {
+            assert_eq!(Note::read(&note.line()).as_ref(), Some(note));
+        }
+        for broken in ["", "code", "code rec_1", "code rec_1 0", "user 7", "fact"] {
+            assert_eq!(Note::read(broken), None, "{broken}");
+        }
+    }
+}

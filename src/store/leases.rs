@@ -1,0 +1,14 @@
+//! Work that one node at a time does. A lease is taken in the transaction that does the work, so that one which ran out meanwhile
+//! harms nothing.
+
+/// Takes or keeps a lease on the connection of a writing body; tells whether it is held.
+macro_rules! lease {
+    ($conn:expr, $name:expr, $holder:expr, $now:expr, $until:expr) => {
+        sql! { $conn,
+            "insert into leases (name, holder, expires_at) values ($1, $2, $3)
+             on conflict (name) do update set holder = excluded.holder, expires_at = excluded.expires_at
+             where leases.holder = excluded.holder or leases.expires_at <= $4",
+            $name, $holder, $until.0, $now.0
+        } == 1
+    };
+}

@@ -1,0 +1,287 @@
+//! What a settlement is put together from: conditional writes of one row each, which draw on the same numbered values.
+
+use super::settlement::{ChallengeChange, FactorChange, Settlement};
+use super::{Contest, DeviceChange, Error};
+
+/// One conditional write of one row, and what is lost where it touches none.
+pub type Part = (Contest, &'static str);
+
+const THROTTLE_NEW: Part = (
+    Contest::Throttle,
+    "insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at, paused_until)
+     values ($1, $2, $4, $5 + 1, $6, $7, $43) on conflict do nothing",
+);
+const THROTTLE: Part = (
+    Contest::Throttle,
+    "update throttle_lanes set version = $5 + 1, state = $6, seen_at = $7, paused_until = $43
+     where rp_id = $1 and user_id = $2 and lane = $4 and version = $5",
+);
+const DEVICE_NEW: Part = (
+    Contest::Throttle,
+    "insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at) values ($1, $2, $8, 1, '{}', $3)
+     on conflict (rp_id, user_id, lane) do update set version = throttle_lanes.version + 1, seen_at = excluded.seen_at",
+);
+const DEVICE_INSTEAD: Part = (
+    Contest::Throttle,
+    "update throttle_lanes set lane = $8, version = version + 1, state = '{}', seen_at = $3, paused_until = null
+     where rp_id = $1 and user_id = $2 and lane = (
+       select lane from throttle_lanes where rp_id = $1 and user_id = $2 and seen_at is not null
+       order by seen_at, lane limit 1)",
+);
+const CHARGE: Part = (
+    Contest::Challenge,
+    "update challenges set attempts_left = $10 - 1, status = case when $10 <= 1 then 'denied' else status end
+     where rp_id = $1 and user_id = $2 and id = $9 and status = 'pending' and attempts_left = $10 and expires_at > $3",
+);
+const APPROVE: Part = (
+    Contest::Challenge,
+    "update challenges set status = 'approved', proof = $11, code_hash = $12, code_expires_at = $13, exchanged_at = $14
+     where rp_id = $1 and user_id = $2 and id = $9 and status = 'pending' and attempts_left > 0 and expires_at > $3",
+);
+const CREATE: Part = (
+    Contest::Challenge,
+    "insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, proof, exchanged_at)
+     values ($1, $2, $9, $15, 'approved', $10, $3, $16, $11, $3)",
+);
+const BURN: Part = (
+    Contest::Prompt,
+    "delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $17 and method = $18 and id = $19",
+);
+const STEP: Part = (
+    Contest::Factor,
+    "update factors set last_step = $21, last_used_at = $3
+     where rp_id = $1 and user_id = $2 and id = $20 and last_step < $21 and activated_at is not null",
+);
+const CREDENTIAL: Part = (
+    Contest::Factor,
+    "update factors set sealed = $23, details = $24, version = $22 + 1, last_used_at = $3
+     where rp_id = $1 and user_id = $2 and id = $20 and version = $22 and activated_at is not null",
+);
+const USED: Part = (
+    Contest::Factor,
+    "update factors set last_used_at = $3 where rp_id = $1 and user_id = $2 and id = $20 and activated_at is not null",
+);
+const RECOVERY_CODE: Part = (
+    Contest::RecoveryCode,
+    "update recovery_codes set used_at = $3
+     where rp_id = $1 and user_id = $2 and set_id = $20 and hash = $23 and used_at is null",
+);
+const ACTIVATE: Part = (
+    Contest::Factor,
+    "update factors set activated_at = $3, details = $24, sealed = coalesce($23, sealed), credential_id = $25,
+       last_step = $21, version = version + 1
+     where rp_id = $1 and user_id = $2 and id = $20 and activated_at is null and expires_at > $3
+       and not exists (select 1 from factors h where h.rp_id = $1 and h.credential_id = $25)",
+);
+const RIGHT: Part = (
+    Contest::Session,
+    "update sessions set added_at = $3
+     where rp_id = $1 and user_id = $2 and id = $26 and added_at is null and ended_at is null and expires_at > $3",
+);
+const SESSION: Part = (
+    Contest::Row,
+    "insert into sessions (rp_id, user_id, id, token_hash, granted, factor_id, created_at, expires_at)
+     values ($1, $2, $27, $28, $29, $30, $3, $31)",
+);
+const EVENT: Part = (
+    Contest::Row,
+    "insert into events (rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client, request_id)
+     values ($1, $32, $3, $33, $34, $2, $35, $36, $37, $38, $39, $40, $41, $42)",
+);
+
+/// Every part, for the test that prepares every statement.
+pub const PARTS: [Part; 16] = [
+    THROTTLE_NEW,
+    THROTTLE,
+    DEVICE_NEW,
+    DEVICE_INSTEAD,
+    CHARGE,
+    APPROVE,
+    CREATE,
+    BURN,
+    STEP,
+    CREDENTIAL,
+    USED,
+    RECOVERY_CODE,
+    ACTIVATE,
+    RIGHT,
+    SESSION,
+    EVENT,
+];
+
+impl Settlement {
+    /// What it writes, in order.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let mut parts = Vec::with_capacity(6);
+        parts.extend(self.throttle.as_ref().map(|t| if t.version == 0 { THROTTLE_NEW } else { THROTTLE }));
+        parts.extend(self.device.as_ref().map(|(_, change)| match change {
+            DeviceChange::New => DEVICE_NEW,
+            DeviceChange::Instead => DEVICE_INSTEAD,
+        }));
+        parts.extend(match self.challenge {
+            ChallengeChange::None => None,
+            ChallengeChange::Charge(..) => Some(CHARGE),
+            ChallengeChange::Approve(..) => Some(APPROVE),
+            ChallengeChange::Create(_) => Some(CREATE),
+        });
+        parts.extend(self.prompt.as_ref().map(|_| BURN));
+        parts.extend(self.factor.as_ref().map(|change| match change {
+            FactorChange::Step(..) => STEP,
+            FactorChange::Credential { .. } => CREDENTIAL,
+            FactorChange::Used(_) => USED,
+            FactorChange::RecoveryCode(..) => RECOVERY_CODE,
+            FactorChange::Activate(_) => ACTIVATE,
+        }));
+        parts.extend(self.right_of.as_ref().map(|_| RIGHT));
+        parts.extend(self.session.as_ref().map(|_| SESSION));
+        parts.push(EVENT);
+        parts
+    }
+}
+
+/// The numbered values of all parts, for either driver. A value that no part of this settlement uses is null.
+macro_rules! values {
+    ($arguments:expr, $settlement:expr) => {{
+        let (values, s): (_, &Settlement) = (&mut $arguments, $settlement);
+        let throttle = s.throttle.as_ref();
+        let (challenge, attempts, proof, code, terms, challenge_end) = match &s.challenge {
+            ChallengeChange::None => (None, None, None, None, None, None),
+            ChallengeChange::Charge(id, left) => (Some(id.as_str()), Some(*left), None, None, None, None),
+            ChallengeChange::Approve(id, proof, code) => {
+                (Some(id.as_str()), None, Some(text(proof)), code.as_ref(), None, None)
+            }
+            ChallengeChange::Create(c) => (
+                Some(c.id.as_str()),
+                Some(c.attempts_left),
+                c.proof.as_ref().map(text),
+                None,
+                Some(text(&c.terms)),
+                Some(c.expires_at.0),
+            ),
+        };
+        let (factor, step, version, bytes, details, credential) = match &s.factor {
+            None => (None, None, None, None, None, None),
+            Some(FactorChange::Step(id, step)) => (Some(id.as_str()), Some(*step), None, None, None, None),
+            Some(FactorChange::Credential { id, version, sealed, details }) => {
+                (Some(id.as_str()), None, Some(*version), Some(sealed.clone()), Some(text(details)), None)
+            }
+            Some(FactorChange::Used(id)) => (Some(id.as_str()), None, None, None, None, None),
+            Some(FactorChange::RecoveryCode(set, hash)) => {
+                (Some(set.as_str()), None, None, Some(hash.clone()), None, None)
+            }
+            Some(FactorChange::Activate(a)) => (
+                Some(a.id.as_str()),
+                Some(a.last_step),
+                None,
+                a.sealed.clone(),
+                Some(text(&a.details)),
+                a.credential_id.clone(),
+            ),
+        };
+        let session = s.session.as_ref();
+        let event = &s.event;
+        let id = |id: &Option<Id>| id.as_ref().map(|i| i.as_str().to_owned());
+        values.add(s.rp_id.as_str().to_owned()).map_err(unencodable)?; // $1
+        values.add(s.user_id.clone()).map_err(unencodable)?;
+        values.add(s.at.0).map_err(unencodable)?;
+        values.add(throttle.map(|t| t.lane.clone())).map_err(unencodable)?; // $4
+        values.add(throttle.map(|t| t.version)).map_err(unencodable)?;
+        values.add(throttle.map(|t| t.state.clone())).map_err(unencodable)?;
+        values.add(throttle.and_then(|t| t.seen_at).map(|t| t.0)).map_err(unencodable)?;
+        values.add(s.device.as_ref().map(|(lane, _)| lane.clone())).map_err(unencodable)?;
+        values.add(challenge.map(str::to_owned)).map_err(unencodable)?; // $9
+        values.add(attempts).map_err(unencodable)?;
+        values.add(proof).map_err(unencodable)?;
+        values.add(code.map(|(hash, _)| hash.clone())).map_err(unencodable)?;
+        values.add(code.map(|(_, end)| end.0)).map_err(unencodable)?;
+        values.add(session.map(|_| s.at.0)).map_err(unencodable)?;
+        values.add(terms).map_err(unencodable)?; // $15
+        values.add(challenge_end).map_err(unencodable)?;
+        values.add(s.prompt.as_ref().map(|(owner, _, _)| owner.as_str().to_owned())).map_err(unencodable)?; // $17
+        values.add(s.prompt.as_ref().map(|(_, method, _)| method.as_str().to_owned())).map_err(unencodable)?;
+        values.add(s.prompt.as_ref().map(|(_, _, id)| id.as_str().to_owned())).map_err(unencodable)?;
+        values.add(factor.map(str::to_owned)).map_err(unencodable)?; // $20
+        values.add(step).map_err(unencodable)?;
+        values.add(version).map_err(unencodable)?;
+        values.add(bytes).map_err(unencodable)?;
+        values.add(details).map_err(unencodable)?;
+        values.add(credential).map_err(unencodable)?; // $25
+        values.add(id(&s.right_of)).map_err(unencodable)?;
+        values.add(session.map(|n| n.session.id.as_str().to_owned())).map_err(unencodable)?; // $27
+        values.add(session.map(|n| n.token_hash.clone())).map_err(unencodable)?;
+        values.add(session.map(|n| text(&n.session.grant))).map_err(unencodable)?;
+        values.add(session.and_then(|n| id(&n.session.factor_id))).map_err(unencodable)?;
+        values.add(session.map(|n| n.session.expires_at.0)).map_err(unencodable)?; // $31
+        values.add(event.id.as_str().to_owned()).map_err(unencodable)?;
+        values.add(event.kind.to_owned()).map_err(unencodable)?;
+        values.add(event.actor.as_str().to_owned()).map_err(unencodable)?;
+        values.add(event.method.map(|m| m.as_str().to_owned())).map_err(unencodable)?; // $35
+        values.add(id(&event.factor_id)).map_err(unencodable)?;
+        values.add(id(&event.challenge_id)).map_err(unencodable)?;
+        values.add(id(&event.session_id)).map_err(unencodable)?;
+        values.add(event.outcome.as_str().to_owned()).map_err(unencodable)?;
+        values.add(event.reason.map(str::to_owned)).map_err(unencodable)?; // $40
+        values.add(event.client.as_ref().map(text)).map_err(unencodable)?;
+        values.add(event.request_id.clone()).map_err(unencodable)?;
+        values.add(throttle.and_then(|t| t.paused_until).map(|t| t.0)).map_err(unencodable)?; // $43
+    }};
+}
+pub(super) use values;
+
+pub(super) fn unencodable(error: sqlx::error::BoxDynError) -> Error {
+    Error::Unavailable(error.to_string())
+}
+
+/// The parts as one script of SQLite: the first writes only where every later one can, and each later one only where the one before did.
+pub(super) fn script(parts: &[Part]) -> String {
+    let guards: Vec<String> = parts.iter().skip(1).filter_map(|(_, sql)| guard(sql)).collect();
+    let first = match guards.is_empty() {
+        true => "1 = 1".to_owned(),
+        false => guards.join(" and "),
+    };
+    let conditions = std::iter::once(first.as_str()).chain(std::iter::repeat("changes() = 1"));
+    parts.iter().zip(conditions).map(|((_, sql), condition)| only_where(sql, condition)).collect::<Vec<_>>().join(";\n")
+}
+
+/// Whether the row is there that an update or a delete needs; an insert needs none.
+pub(super) fn guard(sql: &str) -> Option<String> {
+    let rest = sql.strip_prefix("update ").or_else(|| sql.strip_prefix("delete from "))?;
+    let (table, _) = rest.split_once(' ')?;
+    let (_, condition) = sql.split_once("where ")?;
+    Some(format!("exists (select 1 from {table} where {condition})"))
+}
+
+/// The statement on one more condition.
+fn only_where(sql: &str, condition: &str) -> String {
+    let Some((head, values)) = sql.split_once("values (") else { return format!("{sql} and {condition}") };
+    // The values hold no parenthesis.
+    let (values, tail) = values.split_once(')').unwrap_or((values, ""));
+    format!("{head}select {values} where {condition}{tail}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_writes_all_of_its_parts_or_none() {
+        let script = script(&[THROTTLE_NEW, CREATE, STEP, EVENT]);
+        let statements: Vec<&str> = script.split(";\n").collect();
+        assert!(
+            statements[0].contains(
+                "select $1, $2, $4, $5 + 1, $6, $7, $43 where exists (select 1 from factors where rp_id = $1"
+            )
+        );
+        assert!(statements[0].ends_with("activated_at is not null) on conflict do nothing"), "{}", statements[0]);
+        assert!(
+            statements[1].ends_with("select $1, $2, $9, $15, 'approved', $10, $3, $16, $11, $3 where changes() = 1")
+        );
+        assert!(statements[2].ends_with("activated_at is not null and changes() = 1"));
+        assert!(statements[3].ends_with("$42 where changes() = 1"));
+        assert!(script_of_one().ends_with("where 1 = 1"));
+    }
+
+    fn script_of_one() -> String {
+        script(&[EVENT])
+    }
+}

@@ -1,0 +1,317 @@
+//! The database as a whole: moved to another, backed up under load, and an old backup put in its place.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sqlx::{AssertSqlSafe, Connection};
+
+use crate::support::child::{Ended, run};
+use crate::support::database::Scratch;
+use crate::support::verbs::text;
+use crate::support::{App, Bank, Passkey, Phone, World, json};
+
+/// Somebody with a factor of each kind, and what was used of them.
+struct Ann {
+    bank: Bank,
+    app: App,
+    passkey: Passkey,
+    phone: Phone,
+    codes: Vec<String>,
+}
+
+impl Ann {
+    async fn enrol(bank: Bank) -> Ann {
+        let ann = bank.user("ann");
+        let (app, passkey, phone) =
+            (ann.enrol_totp().await, ann.enrol_passkey().await, ann.enrol_phone("+14155550123").await);
+        let codes = ann.recovery_codes().await;
+        Ann { bank, app, passkey, phone, codes }
+    }
+
+    /// Every factor verifies, and the next recovery code does.
+    async fn verifies(&mut self) {
+        let ann = self.bank.user("ann");
+        let challenge = ann.challenge(json!({})).await;
+        let answer = self.passkey.answer(&challenge).await;
+        assert_eq!(challenge.verify(answer).await.is(200)["session"]["acr"], "phr");
+        ann.session(&self.app, json!({})).await;
+        ann.bank.world.wait(120);
+        let challenge = ann.challenge(json!({})).await;
+        challenge.text().await.is(200);
+        challenge.verify(self.phone.answer()).await.is(200);
+        self.redeem(200).await;
+        ann.bank.world.wait(600);
+    }
+
+    /// The next recovery code.
+    async fn redeem(&mut self, status: u16) {
+        let code = self.codes.remove(0);
+        let answer = json!({"type": "recovery_code", "code": code});
+        self.bank.user("ann").challenge(json!({})).await.verify(answer).await.is(status);
+    }
+
+    fn at(self, world: &Arc<World>) -> Ann {
+        Ann { bank: Bank { server: self.bank.server.at(world), ..self.bank }, ..self }
+    }
+}
+
+fn move_rows(from: &str, to: &str) -> Ended {
+    run(&["move", "--from", from, "--to", to], &[])
+}
+
+/// What `move` says that it moved.
+#[track_caller]
+fn moved(ended: &Ended) -> Vec<(String, i64)> {
+    assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+    let line = |line: &str| {
+        let (rows, table) = line.trim().split_once("  ").expect("rows and a table");
+        (table.to_owned(), rows.parse().expect("a number"))
+    };
+    ended.stdout.lines().map(line).collect()
+}
+
+/// The rows of each table, as the database itself counts them.
+async fn counted(scratch: &Scratch, tables: &[(String, i64)]) -> Vec<(String, i64)> {
+    let mut counted = Vec::new();
+    for (table, _) in tables {
+        let except = if table == "meta" { " where name <> 'journal'" } else { "" };
+        let text = AssertSqlSafe(format!("select count(*) from {table}{except}"));
+        let rows = match scratch.is_sqlite() {
+            true => {
+                let mut conn = sqlx::SqliteConnection::connect(&scratch.url()).await.expect("it opens");
+                sqlx::query_scalar(text).fetch_one(&mut conn).await
+            }
+            false => {
+                let mut conn = sqlx::PgConnection::connect(&scratch.url()).await.expect("it opens");
+                sqlx::query_scalar(text).fetch_one(&mut conn).await
+            }
+        };
+        counted.push((table.clone(), rows.expect("a number")));
+    }
+    counted
+}
+
+/// Issue 3.7: there and back, with every factor good afterwards and nothing good twice.
+#[tokio::test]
+async fn every_factor_verifies_after_a_move_and_after_the_way_back() {
+    let Some(server) = Scratch::postgres().await else { return };
+    let world = World::start_on(Scratch::sqlite(), |_| {}).await;
+    let mut ann = Ann::enrol(world.bank().await).await;
+    // More rows than are moved at once.
+    for n in 0..250 {
+        ann.bank.put(&format!("/v1/users/u{n}"), json!({"display_name": format!("Nº {n}")})).await.is(200);
+    }
+    ann.verifies().await;
+    ann.redeem(200).await;
+    let spent = json!({"type": "recovery_code", "code": ann.codes[0]});
+    ann.redeem(200).await;
+    let session = ann.bank.user("ann").session(&ann.app, json!({})).await;
+    let open = ann.bank.user("ann").challenge(json!({})).await;
+
+    let refused = move_rows(&world.scratch.url(), &server.url());
+    assert!(refused.status == Some(1) && refused.stderr.contains("serves"), "{}", refused.stderr);
+    world.end().await;
+    let first = moved(&move_rows(&world.scratch.url(), &server.url()));
+    assert_eq!(first, counted(&world.scratch, &first).await);
+    assert_eq!(first, counted(&server, &first).await);
+    assert!(first.contains(&("users".to_owned(), 251)), "{first:?}");
+    // What is there already stays as it is.
+    let again = move_rows(&world.scratch.url(), &server.url());
+    assert!(again.status == Some(1) && again.stderr.contains("not empty"), "{}", again.stderr);
+
+    let there = world.moved_to(server).await;
+    let mut ann = ann.at(&there);
+    assert!(ann.bank.is_active(&session["token"]).await && ann.bank.is_active(&session["jwt"]).await);
+    let reused = ann.bank.post(&open.path("/verify"), ann.app.now()).await;
+    reused.refused(422, "code_reused");
+    ann.bank.post(&open.path("/verify"), ann.app.answer()).await.is(200);
+    ann.bank.user("ann").challenge(json!({})).await.verify(spent.clone()).await.refused(422, "code_incorrect");
+    ann.verifies().await;
+
+    let back = Scratch::sqlite();
+    let served = move_rows(&there.scratch.url(), &back.url());
+    assert!(served.status == Some(1) && served.stderr.contains("end every countersign"), "{}", served.stderr);
+    there.end().await;
+    let second = moved(&move_rows(&there.scratch.url(), &back.url()));
+    assert_eq!(second, counted(&there.scratch, &second).await);
+    assert_eq!(second, counted(&back, &second).await);
+    let home = there.moved_to(back).await;
+    let mut ann = ann.at(&home);
+    ann.bank.user("ann").challenge(json!({})).await.verify(spent).await.refused(422, "code_incorrect");
+    ann.verifies().await;
+}
+
+/// A move that breaks off leaves the target empty, and can be done again.
+#[tokio::test]
+async fn a_move_that_fails_moves_nothing() {
+    let Some(server) = Scratch::postgres().await else { return };
+    let world = World::start_on(Scratch::sqlite(), |_| {}).await;
+    Ann::enrol(world.bank().await).await;
+    world.end().await;
+    server.store().await.close().await;
+    let mut conn = sqlx::PgConnection::connect(&server.url()).await.expect("it opens");
+    let fault = |text: &'static str| sqlx::raw_sql(text);
+    fault("alter table sessions add constraint fault check (false)").execute(&mut conn).await.expect("it is made");
+    fault("alter table events add constraint fault check (kind <> 'factor.added')")
+        .execute(&mut conn)
+        .await
+        .expect("it is made");
+    let ended = move_rows(&world.scratch.url(), &server.url());
+    assert_eq!(ended.status, Some(1), "{}", ended.stdout);
+    let factors: i64 =
+        sqlx::query_scalar("select count(*) from factors").fetch_one(&mut conn).await.expect("it counts");
+    assert_eq!(factors, 0);
+    for table in ["sessions", "events"] {
+        let text = AssertSqlSafe(format!("alter table {table} drop constraint fault"));
+        sqlx::raw_sql(text).execute(&mut conn).await.expect("it is dropped");
+    }
+    moved(&move_rows(&world.scratch.url(), &server.url()));
+    let missing = move_rows("sqlite:/nowhere/at/all.db", &server.url());
+    assert!(missing.status == Some(1) && missing.stderr.contains("does not exist"), "{}", missing.stderr);
+}
+
+/// Issue 3.7: a backup is made under load; what was used, taken back or begun after it does not come back with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_was_used_comes_back_with_an_old_backup() {
+    let world = World::process(Scratch::sqlite(), &[]).await;
+    let mut ann = Ann::enrol(world.bank().await).await;
+    let (bob, eve) = (ann.bank.user("bob"), ann.bank.user("eve"));
+    let (stolen, kept) = (bob.enrol_totp().await, bob.enrol_totp().await);
+    let old_set = bob.recovery_codes().await;
+    eve.enrol_totp().await;
+    let leaked = text(&world_key(&world)["secret"]);
+    ann.redeem(200).await;
+
+    let file = world.scratch.folder().join("backup.db");
+    let name = file.to_str().expect("UTF-8").to_owned();
+    let ended = Arc::new(AtomicBool::new(false));
+    let load: Vec<_> = (0..4)
+        .map(|n| {
+            let (user, ended) = (ann.bank.user(&format!("load-{n}")), Arc::clone(&ended));
+            tokio::spawn(async move {
+                let mut made = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    user.begin_totp().await;
+                    user.bank.delete(&user.path("")).await.is(204);
+                    made += 1;
+                }
+                made
+            })
+        })
+        .collect();
+    let backup = {
+        let (world, name) = (Arc::clone(&world), name.clone());
+        tokio::task::spawn_blocking(move || world.command(&["backup", &name])).await.expect("no panic")
+    };
+    ended.store(true, Ordering::Relaxed);
+    assert_eq!(backup.status, Some(0), "{}", backup.stderr);
+    for load in load {
+        assert!(load.await.expect("nothing failed") > 0);
+    }
+    assert_eq!(world.command(&["backup", &name]).status, Some(1), "a file that is there is never written over");
+
+    // After the backup.
+    let (used, unused) = (ann.codes[0].clone(), ann.codes[1].clone());
+    ann.redeem(200).await;
+    ann.codes.insert(0, used);
+    let app = ann.app.clone();
+    let session = ann.bank.user("ann").session(&app, json!({})).await;
+    let open = ann.bank.user("ann").challenge(json!({})).await;
+    let ceremony = ann.passkey.answer(&open).await;
+    bob.remove(&stolen.id).await.is(204);
+    bob.recovery_codes().await;
+    eve.bank.delete(&eve.path("")).await.is(204);
+    let keys: Vec<serde_json::Value> =
+        serde_json::from_str(&world.command(&["key", "list", "--json"]).stdout).expect("JSON");
+    let leaked_id =
+        keys.iter().find(|k| text(&k["hint"]).ends_with(&leaked[leaked.len() - 4..])).expect("it is listed");
+    assert_eq!(world.command(&["key", "revoke", &text(&leaked_id["id"])]).status, Some(0));
+
+    let served = world.command(&["restore", &name]);
+    assert!(served.status == Some(1) && served.stderr.contains("serves"), "{}", served.stderr);
+    world.take_process().terminate();
+    world.close_store().await;
+    let restored = world.command(&["restore", &name]);
+    assert_eq!(restored.status, Some(0), "{}", restored.stderr);
+    assert!(restored.stderr.contains("Carried over"), "{}", restored.stderr);
+    world.start_again().await;
+
+    let stranger = world.caller(&leaked);
+    stranger.get("/v1/users/ann").await.refused(401, "api_key_invalid");
+    assert!(!ann.bank.is_active(&session["token"]).await && !ann.bank.is_active(&session["jwt"]).await);
+    ann.bank.post(&open.path("/verify"), ceremony).await.refused(404, "not_found");
+    let again = ann.bank.user("ann").challenge(json!({})).await;
+    again.verify(app.now()).await.refused(422, "code_reused");
+    ann.redeem(422).await;
+    assert_eq!(ann.codes[0], unused);
+    ann.verifies().await;
+    assert_eq!(bob.factors().await.len(), 1);
+    bob.session(&kept, json!({})).await;
+    let dead = json!({"type": "recovery_code", "code": old_set[0]});
+    bob.ask(json!({"answer": dead})).await.refused(422, "method_not_allowed");
+    assert!(eve.factors().await.is_empty(), "V-05: who was erased stays erased");
+}
+
+/// Where the journal is lost too, nothing tells which recovery codes were used: all are retired, and the other factors stay.
+#[tokio::test]
+async fn without_the_journal_recovery_codes_are_retired() {
+    let world = World::process(Scratch::sqlite(), &[]).await;
+    let ann = Ann::enrol(world.bank().await).await;
+    let file = world.scratch.folder().join("backup.db").display().to_string();
+    assert_eq!(world.command(&["backup", &file]).status, Some(0));
+    world.take_process().terminate();
+    world.close_store().await;
+    for lost in ["countersign.db", "countersign.db-wal", "countersign.db-shm", "countersign.db.used"] {
+        let _ = std::fs::remove_file(world.scratch.folder().join(lost));
+    }
+    let restored = world.command(&["restore", &file]);
+    assert_eq!(restored.status, Some(0), "{}", restored.stderr);
+    assert!(restored.stderr.contains("Retired sets of recovery codes: 1"), "{}", restored.stderr);
+    world.start_again().await;
+    let user = ann.bank.user("ann");
+    assert_eq!(user.shown().await["recovery_codes"]["total"], 0);
+    user.session(&ann.app, json!({})).await;
+    // From now on there is a journal again.
+    let codes = user.recovery_codes().await;
+    assert_eq!(world.command(&["backup", &format!("{file}.2")]).status, Some(0));
+    let used = json!({"type": "recovery_code", "code": codes[0]});
+    user.challenge(json!({})).await.verify(used.clone()).await.is(200);
+    world.take_process().terminate();
+    world.close_store().await;
+    let restored = world.command(&["restore", &format!("{file}.2")]);
+    assert!(restored.stderr.contains("Carried over"), "{}", restored.stderr);
+    world.start_again().await;
+    user.challenge(json!({})).await.verify(used).await.refused(422, "code_incorrect");
+    user.challenge(json!({})).await.verify(json!({"type": "recovery_code", "code": codes[1]})).await.is(200);
+}
+
+/// A file that is none of ours, or is broken, takes nobody's place.
+#[tokio::test]
+async fn a_backup_that_is_none_is_refused() {
+    let world = World::process(Scratch::sqlite(), &[]).await;
+    let bank = world.bank().await;
+    world.take_process().terminate();
+    world.close_store().await;
+    let (folder, text) = (world.scratch.folder(), |path: &std::path::Path| path.display().to_string());
+    let (other, noise) = (folder.join("other.db"), folder.join("noise.db"));
+    let mut conn =
+        sqlx::SqliteConnection::connect(&format!("sqlite:{}?mode=rwc", other.display())).await.expect("it opens");
+    sqlx::raw_sql("create table t (x text)").execute(&mut conn).await.expect("it is made");
+    conn.close().await.expect("it closes");
+    std::fs::write(&noise, [42; 100_000]).expect("a file");
+    for file in [&other, &noise, &folder.join("missing.db")] {
+        let ended = world.command(&["restore", &text(file)]);
+        assert_eq!(ended.status, Some(1), "{}", ended.stderr);
+    }
+    world.start_again().await;
+    bank.get("/v1/users/ann").await.is(200);
+    let left: Vec<_> = std::fs::read_dir(folder).expect("a folder").map(|e| e.expect("a file").file_name()).collect();
+    assert!(!left.iter().any(|n| n.to_string_lossy().contains("restoring")), "{left:?}");
+}
+
+/// A new key by the command, beside the running engine.
+fn world_key(world: &World) -> serde_json::Value {
+    let ended = world.command(&["key", "create", "--rp", "Bank", "--json"]);
+    assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+    serde_json::from_str(&ended.stdout).expect("JSON")
+}

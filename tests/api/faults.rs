@@ -1,0 +1,468 @@
+//! A database that is away, cut off, restarted, read-only, full or narrow, and an engine that is told to end: nothing wrong is
+//! accepted, callers are told plainly, and it serves again by itself (issue 3.3).
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::support::child::{Place, Serve, client};
+use crate::support::cluster::{Cluster, Road, State};
+use crate::support::database::Scratch;
+use crate::support::gateway::Mood;
+use crate::support::load::Load;
+use crate::support::{Stopwatch, World, at_once, json};
+
+async fn execute(url: &str, text: &str) {
+    let mut conn = PgConnection::connect(url).await.expect("it opens");
+    sqlx::raw_sql(AssertSqlSafe(text.to_owned())).execute(&mut conn).await.expect("it is done");
+}
+
+/// A process whose road to its database the test holds; `None` where there is no server.
+async fn on_a_road() -> Option<(Arc<World>, Road)> {
+    let scratch = Scratch::postgres().await?;
+    let mut url: url::Url = scratch.url().parse().expect("an address");
+    let road = Road::to(url.port().unwrap_or(5432)).await;
+    url.set_port(Some(road.port)).expect("a port");
+    Some((World::process(scratch, &[("COUNTERSIGN_DATABASE_URL", url.as_str())]).await, road))
+}
+
+// --- a database that is away ---
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_without_its_database_lives_says_so_and_serves_as_soon_as_it_is_there() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    scratch.store().await.close().await;
+    let mut url: url::Url = scratch.url().parse().expect("an address");
+    let road = Road::to(url.port().unwrap_or(5432)).await;
+    road.is(State::Cut);
+    url.set_port(Some(road.port)).expect("a port");
+    url.set_password(Some("a-word-for-nobody")).expect("a password");
+    let mut place = Place::new().await;
+    place.set("COUNTERSIGN_DATABASE_URL", url.as_str());
+    let start = || {
+        let pairs: Vec<_> = place.environment.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        Serve::spawn(place.port, &pairs)
+    };
+    let serve = start();
+    let get = |path: &'static str| client().get(serve.url(path)).send();
+    let started = Stopwatch::start();
+    while get("/livez").await.map_or(0, |a| a.status().as_u16()) != 200 {
+        assert!(started.elapsed().as_secs() < 10, "it does not live: {}", serve.stderr());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for path in ["/readyz", "/v1/users/ann", "/portal", "/nowhere"] {
+        let answer = get(path).await.expect("an answer");
+        assert_eq!(answer.status(), 503, "{path}");
+        assert!(answer.headers().contains_key("retry-after"), "{path}");
+        let problem: serde_json::Value = answer.json().await.expect("a problem");
+        assert_eq!(problem["code"], "store_unavailable", "{path}");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let log = serve.stderr();
+    assert!(log.contains("COUNTERSIGN_DATABASE_URL: the database does not answer; trying again"), "{log}");
+    let tries = log.matches("trying again").count();
+    assert!((2..5).contains(&tries), "it waits longer each time: {log}");
+    assert!(!log.contains("a-word-for-nobody"), "{log}");
+    road.is(State::Open);
+    let back = Stopwatch::start();
+    serve.ready().await;
+    assert!(back.elapsed().as_secs() < 5, "{:?}", back.elapsed());
+    assert_eq!(serve.terminate().0, Some(0));
+    // It ends when it is told to, though it still waits.
+    road.is(State::Cut);
+    let waiting = start();
+    while !waiting.stderr().contains("trying again") {
+        assert!(started.elapsed().as_secs() < 30, "{}", waiting.stderr());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(waiting.terminate().0, Some(0));
+}
+
+/// Cut off under load for so many seconds, and ready again within five of its return.
+async fn is_cut_off(how: State, seconds: u64) {
+    let Some((world, road)) = on_a_road().await else { return };
+    let bank = world.bank().await;
+    let load = Load::start(&bank, 6).await;
+    load.goes_on().await;
+    road.is(how);
+    load.suffers().await;
+    assert_ne!(bank.get("/readyz").await.status, 200);
+    assert_eq!(bank.get("/livez").await.status, 200);
+    let right = load.right();
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    assert_eq!(load.right(), right, "nobody is accepted meanwhile");
+    road.is(State::Open);
+    load.is_back_within(5).await;
+    load.goes_on().await;
+    let counts = load.end().await;
+    println!("{how:?} for {seconds} s: {counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_break_are_made_anew() {
+    is_cut_off(State::Cut, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_swallows_everything_is_no_trap() {
+    is_cut_off(State::Silent, 3).await;
+}
+
+/// The same at the length that issue 3.3 names; `cargo test --test api thirty_seconds -- --ignored`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a minute and more"]
+async fn thirty_seconds_without_the_database() {
+    is_cut_off(State::Cut, 30).await;
+    is_cut_off(State::Silent, 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_restarts_or_crashes_loses_nothing_that_was_answered() {
+    let Some(cluster) = Cluster::start("-c max_connections=50") else { return };
+    cluster.up();
+    let world = World::process(Scratch::on(&cluster.url(cluster.port)), &[]).await;
+    let bank = world.bank().await;
+    let load = Load::start(&bank, 6).await;
+    for how in ["fast", "immediate"] {
+        load.goes_on().await;
+        cluster.down(how);
+        load.suffers().await;
+        cluster.up();
+        load.is_back_within(5).await;
+    }
+    load.goes_on().await;
+    load.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_the_server_kills_are_a_short_trouble() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    let (server, name) = scratch.server();
+    let world = World::process(scratch, &[]).await;
+    let bank = world.bank().await;
+    let load = Load::start(&bank, 6).await;
+    for _ in 0..8 {
+        load.goes_on().await;
+        let kill = format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where datname = '{name}' and application_name = 'countersign'"
+        );
+        execute(&server, &kill).await;
+        load.is_back_within(5).await;
+    }
+    load.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_may_not_be_written_accepts_nothing() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    let (server, name) = scratch.server();
+    let world = World::process(scratch, &[]).await;
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    let codes = ann.recovery_codes().await;
+    let challenge = ann.challenge(json!({})).await;
+    let only_read = |on: &'static str| {
+        let text = format!(
+            "alter database {name} set default_transaction_read_only = {on};
+             select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and pid <> pg_backend_pid()"
+        );
+        let server = server.clone();
+        async move { execute(&server, &text).await }
+    };
+    only_read("on").await;
+    let answer = app.answer();
+    let redeem = json!({"answer": {"type": "recovery_code", "code": codes[0]}});
+    // The first may still meet a connection that was killed.
+    for _ in 0..3 {
+        challenge.verify(answer.clone()).await.refused(503, "store_unavailable");
+        ann.ask(redeem.clone()).await.refused(503, "store_unavailable");
+        ann.begin(json!({"type": "totp"})).await.refused(503, "store_unavailable");
+    }
+    assert_eq!(challenge.status().await, "pending");
+    assert_eq!(bank.get(&ann.path("/sessions")).await.is(200)["data"], json!([]));
+    only_read("off").await;
+    while bank.get("/readyz").await.status != 200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Nothing was used up by what was not answered.
+    challenge.verify(answer).await.is(200);
+    ann.ask(redeem.clone()).await.is(200);
+    ann.ask(redeem).await.refused(422, "code_incorrect");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_is_enough() {
+    for scratch in Scratch::all().await {
+        let world = World::process(scratch, &[("COUNTERSIGN_POOL", "1")]).await;
+        let bank = world.bank().await;
+        let mut people = Vec::new();
+        for n in 0..20 {
+            let user = bank.user(&format!("user-{n}"));
+            let app = user.begin_totp().await;
+            user.activate(&app.id, json!({"code": app.code()})).await.is(200);
+            people.push((user, app));
+        }
+        world.wait(30);
+        let answers = at_once(100, |n| {
+            let (user, app) = people[n % 20].clone();
+            async move { user.ask(json!({"answer": app.now()})).await }
+        })
+        .await;
+        assert_eq!(answers.iter().filter(|a| a.is_success()).count(), 20);
+        assert!(answers.iter().all(|a| a.status < 500), "{answers:?}");
+    }
+}
+
+/// Nobody waits behind a lock for longer than the settings say, and what is given up was not done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_is_held_costs_a_second_and_nothing_else() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    let url = scratch.url();
+    let world = World::process(scratch, &[("COUNTERSIGN_STATEMENT_TIMEOUT", "1s"), ("COUNTERSIGN_POOL", "2")]).await;
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    let mut holder = PgConnection::connect(&url).await.expect("it opens");
+    sqlx::raw_sql("begin; lock table sessions in access exclusive mode")
+        .execute(&mut holder)
+        .await
+        .expect("it is held");
+    let (answer, started) = (app.answer(), Stopwatch::start());
+    let answers = at_once(2, |_| {
+        let (ann, answer) = (ann.clone(), answer.clone());
+        async move { ann.ask(json!({"answer": answer})).await }
+    })
+    .await;
+    answers.into_iter().for_each(|a| drop(a.refused(503, "store_unavailable")));
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    sqlx::raw_sql("rollback").execute(&mut holder).await.expect("it is let go");
+    ann.ask(json!({"answer": answer})).await.is(200);
+}
+
+/// A transaction that does not serialise is run again three times, and what still fails is told as an outage: nothing of it
+/// stands.
+#[tokio::test]
+async fn a_serialisation_failure_is_retried_three_times_and_never_surfaces_as_a_verdict() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    let url = scratch.url();
+    let world = World::start_on(scratch, |_| {}).await;
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    // A sequence counts what is rolled back, too.
+    let fails = |times: i64, code: &str| {
+        let text = format!(
+            "drop sequence if exists tries; create sequence tries;
+             create or replace function fail() returns trigger language plpgsql as $$ begin
+               if nextval('tries') <= {times} then raise exception 'fault' using errcode = '{code}'; end if;
+               return new;
+             end $$;
+             create or replace trigger fault before insert on events for each row execute function fail()"
+        );
+        let url = url.clone();
+        async move { execute(&url, &text).await }
+    };
+    let tries = || async {
+        let mut conn = PgConnection::connect(&url).await.expect("it opens");
+        sqlx::query_scalar::<_, i64>("select last_value from tries").fetch_one(&mut conn).await.expect("a number")
+    };
+    for code in ["40001", "40P01"] {
+        fails(3, code).await;
+        assert_eq!(ann.ask(json!({"answer": app.answer()})).await.is(200)["status"], "approved");
+        assert_eq!(tries().await, 4);
+        fails(3, code).await;
+        ann.recovery_codes().await;
+        fails(4, code).await;
+        let answer = app.answer();
+        ann.ask(json!({"answer": answer})).await.refused(503, "store_unavailable");
+        assert_eq!(tries().await, 4, "three times again, and no more");
+        ann.ask(json!({"answer": answer})).await.is(200);
+        ann.ask(json!({"answer": answer})).await.refused(422, "code_reused");
+        // A wrong one is no less wrong, and is counted once.
+        fails(2, code).await;
+        let challenge = ann.challenge(json!({})).await;
+        fails(2, code).await;
+        assert_eq!(challenge.verify(app.miss()).await.refused(422, "code_incorrect")["attempts_left"], 4);
+        fails(0, code).await;
+    }
+}
+
+/// Issue 3.2: TLS to PostgreSQL as the URL's `sslmode` demands it.
+#[tokio::test]
+async fn postgresql_is_reached_by_tls_and_its_name_is_checked_where_the_url_says_so() {
+    let Some(cluster) = Cluster::start("-c ssl=on") else { return };
+    let Some(authority) = cluster.certify() else {
+        println!("not tried: there is no openssl");
+        return;
+    };
+    cluster.up();
+    let url = cluster.url(cluster.port);
+    let mut place = Place::new().await;
+    let mut migrates = |parameters: &str| {
+        place.set("COUNTERSIGN_DATABASE_URL", &format!("{url}?{parameters}"));
+        place.run(&["migrate"])
+    };
+    for good in ["sslmode=require".to_owned(), format!("sslmode=verify-full&sslrootcert={authority}")] {
+        let ended = migrates(&good);
+        assert_eq!(ended.status, Some(0), "{good}: {}", ended.stderr);
+    }
+    let stranger = Cluster::make("");
+    let other = stranger.certify().expect("as before");
+    for bad in ["sslmode=disable".to_owned(), format!("sslmode=verify-full&sslrootcert={other}")] {
+        let ended = migrates(&bad);
+        assert_eq!(ended.status, Some(1), "{bad}");
+        assert!(ended.stderr.contains("COUNTERSIGN_DATABASE_URL"), "{}", ended.stderr);
+    }
+    let named_else = url.replace("127.0.0.1", "localhost");
+    place.set("COUNTERSIGN_DATABASE_URL", &format!("{named_else}?sslmode=verify-full&sslrootcert={authority}"));
+    assert_eq!(place.run(&["migrate"]).status, Some(1), "the certificate is for another name");
+    place.set("COUNTERSIGN_DATABASE_URL", &format!("{url}?sslmode=verify-full&sslrootcert={authority}"));
+    let serve = place.serve().await;
+    assert_eq!(place.bank().get("/v1/users/ann").await.0, 200);
+    assert_eq!(serve.terminate().0, Some(0));
+}
+
+// --- SQLite ---
+
+/// Issue 3.4: two hundred people at once, twenty times each; never "database is locked".
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_people_verify_twenty_times_at_once_on_sqlite() {
+    let world = World::start_on(Scratch::sqlite(), |_| {}).await;
+    let bank = world.bank().await;
+    let mut people = Vec::new();
+    for n in 0..200 {
+        let user = bank.user(&format!("user-{n}"));
+        let app = user.begin_totp().await;
+        user.activate(&app.id, json!({"code": app.code()})).await.is(200);
+        people.push((user, app));
+    }
+    for _ in 0..20 {
+        world.wait(30);
+        let answers = at_once(200, |n| {
+            let (user, app) = people[n].clone();
+            async move { user.ask(json!({"answer": app.now()})).await }
+        })
+        .await;
+        for answer in answers {
+            assert_eq!(answer.is(200)["status"], "approved");
+        }
+    }
+}
+
+/// A small filesystem of its own, which only root may make.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn make() -> Option<Small> {
+        let place = std::env::temp_dir().join(format!("countersign-small-{}", std::process::id()));
+        std::fs::create_dir_all(&place).expect("a folder");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "none"]).arg(&place).output();
+        if mounted.is_ok_and(|m| m.status.success()) {
+            return Some(Small(place));
+        }
+        println!("not tried: only root may make a small filesystem");
+        let _ = std::fs::remove_dir(&place);
+        None
+    }
+
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("filler")).expect("a file");
+        while file.write_all(&[0; 4096]).is_ok() {}
+        while file.write_all(&[0; 1]).is_ok() {}
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.0.join("filler")).expect("it is there");
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_accepts_nothing_and_works_again_when_there_is_room() {
+    let Some(small) = Small::make() else { return };
+    let world = World::process(Scratch::sqlite_in(&small.0), &[]).await;
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    ann.enrol_totp().await;
+    let codes = ann.recovery_codes().await;
+    let load = Load::start(&bank, 4).await;
+    for code in codes.iter().take(3) {
+        load.goes_on().await;
+        small.fill();
+        load.suffers().await;
+        let redeem = json!({"answer": {"type": "recovery_code", "code": code}});
+        let redeemed = ann.ask(redeem.clone()).await;
+        let taken = match redeemed.status {
+            // A last page was free.
+            200 => true,
+            _ => {
+                redeemed.refused(503, "store_unavailable");
+                false
+            }
+        };
+        assert_eq!(bank.get("/livez").await.status, 200);
+        bank.get(&ann.path("/factors")).await.is(200);
+        small.make_room();
+        load.is_back_within(5).await;
+        if !taken {
+            ann.ask(redeem.clone()).await.is(200);
+        }
+        ann.ask(redeem).await.refused(422, "code_incorrect");
+    }
+    load.goes_on().await;
+    load.end().await;
+    // And what is on the disk reads.
+    world.kill();
+    world.start_again().await;
+    bank.get(&ann.path("/factors")).await.is(200);
+}
+
+// --- the end ---
+
+/// SIGTERM: readiness fails first, requests under way finish, and neither a silent connection nor one that dawdles holds it up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_fails_readiness_finishes_what_is_under_way_and_ends_whoever_holds_on() {
+    let world = World::process(Scratch::new().await, &[]).await;
+    let bank = world.bank().await;
+    world.gateway.is(Mood::Slow(2500));
+    let serve = world.take_process();
+    let connect = || TcpStream::connect(("127.0.0.1", serve.port)).expect("it listens");
+    let _silent = connect();
+    let mut slow = connect();
+    slow.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n").expect("it takes it");
+    let dawdles = std::thread::spawn(move || {
+        while slow.write_all(b"x: y\r\n").is_ok() {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    });
+    let ann = bank.user("ann");
+    let asked = world.gateway.asked();
+    let under_way = tokio::spawn(async move { ann.begin(json!({"type": "sms", "phone": "+14155550123"})).await });
+    crate::support::until(|| world.gateway.asked() > asked).await;
+    // Readiness is asked on a connection that is open already.
+    bank.get("/readyz").await.is(200);
+    let told = Stopwatch::start();
+    let ended = tokio::task::spawn_blocking(move || serve.terminate());
+    let mut unready = false;
+    while told.elapsed() < Duration::from_millis(450) && !unready {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        unready = bank.get("/readyz").await.status == 503;
+    }
+    assert!(unready, "a balancer learns it while connections are still taken");
+    assert_eq!(under_way.await.expect("it is answered").status, 201);
+    assert_eq!(ended.await.expect("it ends").0, Some(0));
+    assert!(told.elapsed() < Duration::from_secs(30), "{:?}", told.elapsed());
+    dawdles.join().expect("it is let go");
+}

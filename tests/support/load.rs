@@ -1,0 +1,138 @@
+//! People who verify as fast as they can while something breaks, and what may never come of it: a code that is taken twice, a
+//! wrong one that is taken, an answer that is neither a verdict nor a plain 503.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::verbs::totp;
+use super::{App, Bank, Stopwatch};
+
+/// Under way until it is ended.
+pub struct Load {
+    bank: Bank,
+    over: Arc<AtomicBool>,
+    counts: Arc<Counts>,
+    people: Vec<JoinHandle<()>>,
+    apps: Vec<(String, App)>,
+}
+
+/// What came back.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub right: AtomicUsize,
+    pub refused: AtomicUsize,
+    pub unavailable: AtomicUsize,
+}
+
+impl Load {
+    /// So many people, each with an app, on the clock that the load moves.
+    pub async fn start(bank: &Bank, people: usize) -> Load {
+        let mut apps = Vec::new();
+        for n in 0..people {
+            let id = format!("load-{n}");
+            apps.push((id.clone(), bank.user(&id).begin_totp().await));
+        }
+        for (id, app) in &apps {
+            bank.user(id).activate(&app.id, json!({"code": app.code()})).await.is(200);
+        }
+        let (over, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
+        let mut tasks: Vec<_> = apps
+            .iter()
+            .map(|(id, app)| tokio::spawn(verify(bank.clone(), id.clone(), app.clone(), over.clone(), counts.clone())))
+            .collect();
+        let (world, end) = (Arc::clone(&bank.world), Arc::clone(&over));
+        tasks.push(tokio::spawn(async move {
+            while !end.load(Ordering::Relaxed) {
+                world.wait(30);
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }));
+        Load { bank: bank.clone(), over, counts, people: tasks, apps }
+    }
+
+    pub fn right(&self) -> usize {
+        self.counts.right.load(Ordering::Relaxed)
+    }
+
+    pub fn unavailable(&self) -> usize {
+        self.counts.unavailable.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more were verified.
+    pub async fn goes_on(&self) {
+        let before = self.right();
+        let people = self.apps.len();
+        super::until(|| self.right() >= before + 2 * people).await;
+    }
+
+    /// Waits until somebody is told that the store does not answer.
+    pub async fn suffers(&self) {
+        let before = self.unavailable();
+        super::until(|| self.unavailable() > before).await;
+    }
+
+    /// The engine is ready and verifies again within this many seconds.
+    #[track_caller]
+    pub fn is_back_within(&self, seconds: u64) -> impl Future<Output = ()> {
+        let started = Stopwatch::start();
+        async move {
+            let limit = Duration::from_secs(seconds);
+            let before = self.right();
+            while self.bank.get("/readyz").await.status != 200 || self.right() == before {
+                assert!(started.elapsed() < limit, "not ready within {seconds} s: {:?}", self.counts);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    /// Ends it. Whoever broke a rule has panicked, and the panic comes out here.
+    pub async fn end(self) -> Arc<Counts> {
+        self.over.store(true, Ordering::Relaxed);
+        for person in self.people {
+            person.await.expect("nobody saw a rule broken");
+        }
+        // Everybody can still verify: nobody was paused or lost a factor.
+        self.bank.world.wait(3600);
+        for (id, app) in &self.apps {
+            let answer = json!({"answer": app.now()});
+            assert_eq!(self.bank.user(id).ask(answer.clone()).await.is(200)["status"], "approved");
+            self.bank.user(id).ask(answer).await.refused(422, "code_reused");
+        }
+        self.counts
+    }
+}
+
+async fn verify(bank: Bank, id: String, app: App, over: Arc<AtomicBool>, counts: Arc<Counts>) {
+    let (user, mut taken) = (bank.user(&id), HashSet::new());
+    for turn in 0.. {
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        let step = bank.world.now() / 30;
+        let wrong = turn % 9 == 8;
+        let code = if wrong { app.wrong() } else { totp(&app.secret, step) };
+        let answer = user.ask(json!({"answer": {"type": "totp", "code": code}})).await;
+        match (answer.status, answer.code()) {
+            (200, _) => {
+                assert!(!wrong, "a wrong code was taken");
+                assert!(taken.insert(step), "a code was taken twice");
+                counts.right.fetch_add(1, Ordering::Relaxed);
+            }
+            (503, "store_unavailable") => {
+                assert_eq!(answer.header("retry-after"), Some("5"));
+                counts.unavailable.fetch_add(1, Ordering::Relaxed);
+            }
+            // Late, because the clock goes fast, or used before an answer that never came.
+            (422, "code_reused" | "code_incorrect") | (429, "method_paused") => {
+                counts.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => panic!("{} {}", answer.status, answer.code()),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
