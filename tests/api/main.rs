@@ -9,6 +9,7 @@ mod support;
 
 mod audit;
 mod bad_input;
+mod budgets;
 mod challenges;
 mod commands;
 mod conventions;
