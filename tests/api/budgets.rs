@@ -291,8 +291,7 @@ impl Browser {
         let page = page.text().await.expect("a page");
         let guard = page.split("name=\"guard\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
         let code = code();
-        let form =
-            [("guard", guard.expect("a guard")), ("do", "answer"), ("method", "totp"), ("code", code.as_str())];
+        let form = [("guard", guard.expect("a guard")), ("do", "answer"), ("method", "totp"), ("code", code.as_str())];
         let shown = self.client.post(&here).form(&form).send().await.expect("an answer").status().as_u16();
         assert_eq!(challenge.status().await == "approved", shown == 200);
         shown

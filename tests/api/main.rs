@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attacks;
 mod audit;
 mod bad_input;
 mod budgets;
@@ -16,6 +17,7 @@ mod conventions;
 mod data;
 mod factors;
 mod faults;
+mod flood;
 mod gateways;
 mod housekeeping;
 mod idempotency;
