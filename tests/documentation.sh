@@ -78,10 +78,27 @@ check_guide() {
 number='[A-Z]{1,2}-[0-9]{2}'
 requirements=docs/requirements.md
 
-# A table row of the requirements begins with its number and names its tests: `tests/api/totp.rs`, or with the test's own
-# name, `src/policy/throttle.rs::a_pause_grows`. A row that can have none says "none: " and why.
+# Whether the tests that a table row names are there: `tests/api/totp.rs`, or with the test's own name,
+# `src/policy/throttle.rs::a_pause_grows`. A row that can have none says "none: " and why.
+check_tests() {
+    local place="$1" row="$2" named name path
+    named="$(grep -oE '\b(tests|src)/[A-Za-z0-9_./-]+(::[a-z0-9_]+)*' <<<"$row" || true)"
+    if [ -z "$named" ] && ! grep -qE 'none: [^ |]' <<<"$row"; then
+        fault "$place names no test"
+    fi
+    for name in $named; do
+        path="${name%%::*}"
+        if [ ! -e "$path" ]; then
+            fault "$place names $path, which is not there"
+        elif [ "$name" != "$path" ] && ! grep -rqE "fn ${name##*::}\b" "$path"; then
+            fault "$place names ${name##*::}, which is not in $path"
+        fi
+    done
+}
+
+# A table row of the requirements begins with its number, which stands there once, as does every number that a test cites.
 check_requirements() {
-    local row line named path name place cited
+    local row line place cited
     local -A known=()
     if [ ! -f "$requirements" ]; then
         fault "$requirements: missing"
@@ -94,18 +111,7 @@ check_requirements() {
         place="$requirements:$line: ${BASH_REMATCH[0]}"
         [ -z "${known[${BASH_REMATCH[0]}]-}" ] || fault "$place stands here twice"
         known[${BASH_REMATCH[0]}]=1
-        named="$(grep -oE '\b(tests|src)/[A-Za-z0-9_./-]+(::[a-z0-9_]+)*' <<<"$row" || true)"
-        if [ -z "$named" ] && ! grep -qE 'none: [^ |]' <<<"$row"; then
-            fault "$place names no test"
-        fi
-        for name in $named; do
-            path="${name%%::*}"
-            if [ ! -e "$path" ]; then
-                fault "$place names $path, which is not there"
-            elif [ "$name" != "$path" ] && ! grep -rqE "fn ${name##*::}\b" "$path"; then
-                fault "$place names ${name##*::}, which is not in $path"
-            fi
-        done
+        check_tests "$place" "$row"
     done < <(grep -nE "^\| *[\`*[]*$number\b" "$requirements" || true)
     [ "${#known[@]}" -gt 0 ] || fault "$requirements: no row begins with a number"
 
@@ -114,10 +120,22 @@ check_requirements() {
     done < <(grep -rnoE --include='*.rs' "\b$number\b" tests src || true)
 }
 
-for guide in README.md ARCHITECTURE.md CONTRIBUTING.md; do
+# Each class of attacks has a row in docs/attacks.md, and each row its tests.
+check_attacks() {
+    local attacks=docs/attacks.md row class
+    while IFS= read -r row; do
+        check_tests "$attacks:${row%%:*}" "${row#*:}"
+    done < <(grep -nE '^\| [^|-]' "$attacks" | grep -vE '^[0-9]+:\| (class|bound) \|')
+    for class in $(seq 1 38); do
+        [ "$(grep -cE "^\| 3\.$class \|" "$attacks")" -eq 1 ] || fault "$attacks: 3.$class has not one row"
+    done
+}
+
+for guide in README.md ARCHITECTURE.md CONTRIBUTING.md docs/attacks.md; do
     check_guide "$guide"
 done
 check_requirements
+check_attacks
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --quiet || fault "cargo doc: warnings, see above"
 
 [ "$faults" -eq 0 ] || { echo "documentation: $faults faults"; exit 1; }

@@ -167,7 +167,7 @@ async fn a_hold_begins_at_a_hundred_and_has_three_ways_out() {
     ann.session(&app, json!({})).await;
 }
 
-/// A hold is ended by another factor, the daily budget by the day alone.
+/// a hold is ended by another factor, the daily budget by the day alone.
 #[tokio::test]
 async fn the_success_of_another_factor_fills_no_bucket() {
     let (ann, app) = ann().await;

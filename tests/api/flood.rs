@@ -28,7 +28,7 @@ fn with_key(world: &Arc<World>, key: &str) -> Caller {
     world.caller(key)
 }
 
-/// K-05: whoever tries API keys is told to wait, whatever it says of its address, and a right key is never.
+/// whoever tries API keys is told to wait, whatever it says of its address, and a right key is never.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_keys_are_limited_and_a_right_key_never_is() {
     let world = World::start().await;
@@ -80,7 +80,7 @@ async fn pages_and_client_tokens_are_limited() {
     challenge.browser().get(&challenge.path("")).await.is(200);
 }
 
-/// 3.38: of a proxy that is listed the address counts that it saw itself; what stands left of it was written by anybody. A
+/// X-11, 3.38: of a proxy that is listed the address counts that it saw itself; what stands left of it was written by anybody. A
 /// subscriber of IPv6 is a /64.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_a_trusted_proxy_only_its_own_word_counts() {
