@@ -45,7 +45,7 @@ where
             all[all.len() / 2] as f64
         });
         println!("{} and {} ms for {BATCH} calls", one / 1e3, two / 1e3);
-        if (0.8..1.25).contains(&(one / two)) {
+        if (0.7..1.4).contains(&(one / two)) {
             return true;
         }
     }
