@@ -97,10 +97,17 @@ check_names() {
     done < <(named_in "$2")
 }
 
-# A table row of the requirements begins with its number and names its tests: `tests/api/totp.rs`, or with the test's own
-# name, `src/policy/throttle.rs::a_pause_grows`. A row that can have none says "none: " and why.
+# The same of a row that must name a test, or say "none: " and why.
+check_tests() {
+    if [ -z "$(named_in "$2")" ] && ! grep -qE 'none: [^ |]' <<<"$2"; then
+        fault "$1 names no test"
+    fi
+    check_names "$1" "$2"
+}
+
+# A table row of the requirements begins with its number, which stands there once, as does every number that a test cites.
 check_requirements() {
-    local row line named place cited
+    local row line place cited
     local -A known=()
     if [ ! -f "$requirements" ]; then
         fault "$requirements: missing"
@@ -113,11 +120,7 @@ check_requirements() {
         place="$requirements:$line: ${BASH_REMATCH[0]}"
         [ -z "${known[${BASH_REMATCH[0]}]-}" ] || fault "$place stands here twice"
         known[${BASH_REMATCH[0]}]=1
-        named="$(named_in "$row")"
-        if [ -z "$named" ] && ! grep -qE 'none: [^ |]' <<<"$row"; then
-            fault "$place names no test"
-        fi
-        check_names "$place" "$row"
+        check_tests "$place" "$row"
     done < <(grep -nE "^\| *[\`*[]*$number\b" "$requirements" || true)
     [ "${#known[@]}" -gt 0 ] || fault "$requirements: no row begins with a number"
 
@@ -150,7 +153,18 @@ check_items() {
     [ "${#known[@]}" -gt 0 ] || fault "$guide: no row begins with an item"
 }
 
-for guide in README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md; do
+# Each class of attacks has a row in docs/attacks.md, and each row its tests.
+check_attacks() {
+    local attacks=docs/attacks.md row class
+    while IFS= read -r row; do
+        check_tests "$attacks:${row%%:*}" "${row#*:}"
+    done < <(grep -nE '^\| [^|-]' "$attacks" | grep -vE '^[0-9]+:\| (class|bound) \|')
+    for class in $(seq 1 38); do
+        [ "$(grep -cE "^\| 3\.$class \|" "$attacks")" -eq 1 ] || fault "$attacks: 3.$class has not one row"
+    done
+}
+
+for guide in README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md docs/attacks.md; do
     check_guide "$guide"
 done
 for guide in docs/threat-model.md docs/asvs.md; do
@@ -159,6 +173,7 @@ for guide in docs/threat-model.md docs/asvs.md; do
 done
 check_items
 check_requirements
+check_attacks
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --quiet || fault "cargo doc: warnings, see above"
 
 [ "$faults" -eq 0 ] || { echo "documentation: $faults faults"; exit 1; }

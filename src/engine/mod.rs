@@ -63,9 +63,10 @@ use crate::clock::Clock;
 use crate::delivery::{Inbox, Outbox};
 use crate::methods::{Methods, Parties, webauthn};
 use crate::model::{
-    Actor, ApiKey, Challenge, Client, Event, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty, Rng, Timestamp,
-    User,
+    Actor, ApiKey, Challenge, Client, Event, Factor, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty,
+    Requirement, Rng, Timestamp, User,
 };
+use crate::policy::assurance;
 use crate::policy::sending::Caps;
 use crate::store::{self, Dossier, Store};
 use crate::token::Signer;
@@ -89,6 +90,8 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     caps: Caps,
+    /// How long a new factor does not count as phishing-resistant, in seconds.
+    cool_off: i64,
     /// The public URL without a trailing slash.
     issuer: String,
     origin: String,
@@ -241,6 +244,11 @@ impl Engine {
             origins.push(self.origin.clone());
         }
         origins
+    }
+
+    /// Whether this factor may answer a challenge of this demand, now: it is active, and strong enough.
+    fn suffices(&self, factor: &Factor, require: &Requirement, now: Timestamp) -> bool {
+        factor.is_active() && require.acr.is_none_or(|acr| assurance::best_of(factor, self.cool_off, now) >= acr)
     }
 
     fn parties(&self, rp: &Arc<RelyingParty>, user: User, purpose: String) -> Parties {
