@@ -73,6 +73,9 @@ use crate::token::Signer;
 use crate::vault::{MasterKey, Vault, token_hash};
 use opening::{factor_row, prompt_row};
 
+/// How often the use of an API key is noted, in seconds.
+const KEY_USE: i64 = 60;
+
 /// The engine of one node. It keeps no state of its own beyond keys: any node finishes what another began.
 pub struct Engine {
     /// This node among those of the database.
@@ -196,7 +199,25 @@ impl Engine {
                 found.map(|(key, rp, case)| (key, rp, Known::Case(Arc::new(case))))
             }
         };
-        Ok(found.filter(|(key, _, _)| key.is_live(now)))
+        let found = found.filter(|(key, _, _)| key.is_live(now));
+        if let Some((key, _, _)) = &found {
+            self.note_use(key, now);
+        }
+        Ok(found)
+    }
+
+    /// Notes the use of a key beside the call, once a minute. Nothing depends on it.
+    fn note_use(&self, key: &ApiKey, now: Timestamp) {
+        let noted = now.plus_seconds(-KEY_USE);
+        if key.last_used_at.is_some_and(|at| at >= noted) {
+            return;
+        }
+        let (store, id) = (self.store.clone(), key.id.clone());
+        tokio::spawn(async move {
+            if let Err(error) = store.note_key_use(&id, now, noted).await {
+                tracing::debug!(%error, key = %id, "the use of a key was not noted");
+            }
+        });
     }
 
     /// Whether any relying party registered this origin.

@@ -125,15 +125,15 @@ fn outer_id(credential: &Json) -> Result<Vec<u8>, Refusal> {
     (1..=LONGEST_ID).contains(&bytes.len()).then_some(bytes).ok_or(wrong("id"))
 }
 
-/// Frames of another origin are refused whatever they say; duplicate members too, because two readers might take different ones.
+/// Frames of another origin are refused whatever they say; duplicate members too, because two readers might take different ones,
+/// and a challenge that is written in another way than the one way there is (WebAuthn L3, 5.8.1).
 fn client_data(credential: &Json) -> Result<(), Refusal> {
     /// Reads the members that decide, each at most once.
     #[derive(serde::Deserialize)]
     struct ClientData {
         #[serde(rename = "type")]
         _kind: String,
-        #[serde(rename = "challenge")]
-        _challenge: String,
+        challenge: String,
         #[serde(rename = "origin")]
         _origin: String,
         #[serde(default, rename = "crossOrigin")]
@@ -143,6 +143,7 @@ fn client_data(credential: &Json) -> Result<(), Refusal> {
     }
     let text = bytes(credential, "clientDataJSON")?;
     let data: ClientData = serde_json::from_slice(&text).map_err(|_| wrong("client_data"))?;
+    decoded(&data.challenge)?;
     let framed = data.top_origin.is_some() || !matches!(data.cross_origin, None | Some(Json::Bool(false)));
     if framed { Err(wrong("cross_origin")) } else { Ok(()) }
 }
