@@ -5,6 +5,8 @@
 
 #[path = "support/database.rs"]
 mod database;
+#[path = "store/lifecycles.rs"]
+mod lifecycles;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

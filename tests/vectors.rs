@@ -4,6 +4,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "in tests a panic is the report")]
 
+#[path = "vectors/torture.rs"]
+mod torture;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -313,7 +316,7 @@ fn run_valid(title: &str, all: &[Value], keys_only: &[Value], of: Verification) 
     accepted
 }
 
-/// WR-11, WR-17, WA-05: what the standard's own examples come to. The reason of each refusal stands in docs/webauthn-vectors.md.
+/// WR-11, WR-13: what the standard's own examples come to. The reason of each refusal stands in docs/webauthn-vectors.md.
 #[test]
 fn the_examples_of_the_standard() {
     let Some(file) = vectors("webauthn-l3.json") else { return };
@@ -321,6 +324,7 @@ fn the_examples_of_the_standard() {
     assert_eq!([run(Verification::Required), run(Verification::Preferred)], [[2, 4], [7, 8]]);
 }
 
+/// WR-12.
 #[test]
 fn what_authenticators_and_libraries_recorded() {
     let Some(file) = vectors("webauthn-recorded.json") else { return };
@@ -343,7 +347,8 @@ fn what_does_not_hold_together_is_refused() {
     }
 }
 
-/// WR-06 to WR-19, WA-02 to WA-10: every single fault is refused, and every control passes.
+/// WR-04 to WR-13, WR-19, WA-02 to WA-09, WA-13: every single fault is refused, and every control passes. Among them WR-05,
+/// WR-07, WR-08, WR-09, WA-03, WA-05, WA-08.
 #[test]
 fn single_faults_are_refused_and_controls_pass() {
     let Some(file) = vectors("webauthn-negative.json") else { return };

@@ -184,3 +184,29 @@ pub fn token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = one.to_str().ok()?.split_once(' ')?;
     (none.is_none() && scheme.eq_ignore_ascii_case("bearer")).then(|| token.trim())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(crate::http::torture())]
+
+        #[test]
+        fn torture_of_the_bearer_header(
+            values in prop::collection::vec(prop_oneof![any::<Vec<u8>>(), "[Bb]earer[ \\t]{0,3}\\PC{0,20}".prop_map(String::into_bytes)], 0..3)
+        ) {
+            let mut headers = HeaderMap::new();
+            for value in values.iter().filter_map(|v| axum::http::HeaderValue::from_bytes(v).ok()) {
+                headers.append(AUTHORIZATION, value);
+            }
+            let all: Vec<_> = headers.get_all(AUTHORIZATION).iter().collect();
+            if let Some(token) = token(&headers) {
+                prop_assert_eq!(all.len(), 1);
+                let text = all[0].to_str().expect("it was read");
+                prop_assert!(text[..7].eq_ignore_ascii_case("bearer ") && text[7..].trim() == token);
+            }
+        }
+    }
+}

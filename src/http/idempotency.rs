@@ -100,3 +100,28 @@ fn key(headers: &HeaderMap) -> Option<&str> {
     let is_key = none.is_none() && (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     is_key.then_some(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(crate::http::torture())]
+
+        #[test]
+        fn torture_of_the_idempotency_key(
+            values in prop::collection::vec(prop_oneof![any::<Vec<u8>>(), "[!-~]{0,300}".prop_map(String::into_bytes)], 0..3)
+        ) {
+            let mut headers = HeaderMap::new();
+            for value in values.iter().filter_map(|v| HeaderValue::from_bytes(v).ok()) {
+                headers.append(KEY, value);
+            }
+            let all: Vec<_> = headers.get_all(KEY).iter().collect();
+            let good = all.len() == 1
+                && (1..=255).contains(&all[0].len())
+                && all[0].as_bytes().iter().all(u8::is_ascii_graphic);
+            prop_assert_eq!(key(&headers).map(str::as_bytes), good.then(|| all[0].as_bytes()));
+        }
+    }
+}

@@ -200,6 +200,13 @@ async fn cross_origin(State(app): State<App>, request: Request, next: Next) -> R
     response
 }
 
+/// How many cases `tests/torture.sh` asks for; few if it does not.
+#[cfg(test)]
+fn torture() -> proptest::prelude::ProptestConfig {
+    let cases = std::env::var("COUNTERSIGN_TORTURE").ok().and_then(|n| n.parse().ok()).unwrap_or(64);
+    proptest::prelude::ProptestConfig { cases, failure_persistence: None, ..Default::default() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::is_sane;

@@ -327,6 +327,7 @@ mod tests {
         moved.swap(1, 2);
         assert!(faults(&vault, &moved, Some(&head)).iter().all(|(n, f)| (2..5).contains(n) && *f == Fault::Changed));
         assert!(!faults(&vault, &moved, Some(&head)).is_empty());
+        assert_eq!(faults(&vault, &events[..4], Some(&head)), [(5, Fault::TailCut)]);
         assert_eq!(faults(&vault, &events[..3], Some(&head)), [(4, Fault::TailCut)]);
         assert_eq!(faults(&vault, &[], Some(&head)), [(1, Fault::TailCut)]);
         assert_eq!(faults(&vault, &events, None), [(0, Fault::HeadForged)]);
@@ -354,6 +355,30 @@ mod tests {
         young.iter().for_each(|event| examiner.see(event));
         let findings = examiner.end(&vault, Some(&old), 2, &[]);
         assert_eq!(findings.iter().map(|f| f.fault).collect::<Vec<_>>(), [Fault::CheckpointLost]);
+    }
+
+    #[test]
+    fn a_checkpoint_is_a_number_and_its_own_hash() {
+        let vault = vault();
+        let (mut events, head) = chain(&vault);
+        let hashes: Vec<_> = events.iter_mut().map(|event| link(event).hash.clone()).collect();
+        for (place, hash) in hashes.iter().enumerate() {
+            for sequence in 1..=6 {
+                let mut examiner = Examiner::new(Some((sequence, hash.clone())));
+                events.iter().for_each(|event| examiner.see(event));
+                let found: Vec<_> =
+                    examiner.end(&vault, Some(&head), 5, &[]).iter().map(|f| f.fault.as_str()).collect();
+                let there = sequence == place as i64 + 1;
+                assert_eq!(found, if there { vec![] } else { vec!["checkpoint_lost"] });
+            }
+        }
+    }
+
+    #[test]
+    fn faults_have_names_of_their_own() {
+        use Fault::{Changed, CheckpointLost, Disguised, HeadForged, Missing, TailCut};
+        let names = [Changed, Missing, TailCut, HeadForged, Disguised, CheckpointLost].map(Fault::as_str);
+        assert_eq!(names, ["changed", "missing", "tail_cut", "head_forged", "disguised", "checkpoint_lost"]);
     }
 
     /// V-05: a user's name goes, the chain stays; but only an erasure that was written down explains it.

@@ -49,5 +49,6 @@ mod tests {
         let one = odds(1, 2, 1_000_000);
         assert_eq!((one.day.0, one.year.0, one.hold.0), (50, 9150, 100));
         assert!((one.hold.1 - 2e-4).abs() < 1e-7 && (one.guess - 2e-6).abs() < 1e-12);
+        assert!((odds(3, 2, 1_000_000).guess - 6e-6).abs() < 1e-12, "each app makes one more code right");
     }
 }

@@ -139,6 +139,16 @@ mod tests {
     }
 
     #[test]
+    fn strength_suffices_where_it_is_what_was_asked_and_a_method_where_it_was_named() {
+        let session = grant("a", Acr::Phr, MethodKind::Webauthn);
+        let asked = [Acr::Aal2, Acr::Phr, Acr::Phrh].map(|acr| missing(&session, None, &demand(Some(acr), None), NOW));
+        assert_eq!(asked, [vec![], vec![], vec!["acr"]]);
+        let by = |methods: &[MethodKind]| Requirement { methods: Some(methods.to_vec()), ..Requirement::default() };
+        assert!(missing(&session, None, &by(&[MethodKind::Totp, MethodKind::Webauthn]), NOW).is_empty());
+        assert_eq!(missing(&session, None, &by(&[MethodKind::Totp]), NOW), ["methods"]);
+    }
+
+    #[test]
     fn freshness_needs_the_same_binding_and_action_and_no_recovery_code() {
         let any = Requirement::default();
         let login = grant("login", Acr::Aal2, MethodKind::Totp);

@@ -111,7 +111,8 @@ mod tests {
             budget = draw(&number(), &budget, &caps, NOW.plus_seconds(n * 601)).expect("one of the first ten");
         }
         assert_eq!(draw(&number(), &budget, &caps, NOW.plus_seconds(9_000)), Err(NOW.plus_seconds(DAY_SECONDS)));
-        assert!(draw(&number(), &budget, &caps, NOW.plus_seconds(DAY_SECONDS)).is_ok());
+        let next = draw(&number(), &budget, &caps, NOW.plus_seconds(DAY_SECONDS)).expect("the first has run out");
+        assert_eq!(next.recent.len(), 10, "what has run out is not kept");
     }
 
     #[test]

@@ -285,10 +285,37 @@ mod tests {
         assert!(!applies(RecoveryCode));
     }
 
+    /// What `paused_until` of a lane says: the last pause of any method, or the bucket's next token, or for ever.
+    #[test]
+    fn a_lane_is_stopped_until_its_last_pause_or_next_token() {
+        assert_eq!(Throttle::default().stopped_until(1), None);
+        assert!(after(9).stopped_until(1) <= Some(NOW), "nine are free");
+        let later = NOW.plus_seconds(7);
+        let both = (0..10).fold(after(10), |t, _| t.after_wrong(Sms, 1, later));
+        assert_eq!(both.stopped_until(1), Some(later.plus_seconds(FIRST_PAUSE)));
+        let spent = (0..15).fold(after(10), |t, _| t.after_wrong(Sms, 1, NOW));
+        assert_eq!(spent.stopped_until(1), Some(Timestamp(NOW.0 + TOKEN)));
+        assert_eq!(spent.stopped_until(5), Some(Timestamp(NOW.0 + 5 * TOKEN)));
+        let held = (0..HOLD).fold(Throttle::default(), |t, _| t.after_wrong(Totp, 1, NOW));
+        assert_eq!(held.stopped_until(1), Some(Timestamp(i64::MAX)));
+    }
+
+    #[test]
+    fn a_lane_counts_from_the_first_wrong_proof_to_the_next_right_one() {
+        let state = after(1).after_wrong(Sms, 1, NOW);
+        assert_eq!(state.counted().collect::<Vec<_>>(), [Totp, Sms]);
+        assert!(!Throttle::default().is_counting() && state.is_counting());
+        assert!(!state.after_right(Totp, NOW).is_counting());
+        // A hold counts too, also one that is read without what was counted.
+        let held = Throttle { held_at: Some(NOW), ..Throttle::default() };
+        assert!(held.is_counting());
+    }
+
     #[test]
     fn a_device_is_known_for_half_a_year() {
         assert!(is_known(NOW, NOW.plus_seconds(DEVICE_LIFE - 1)));
         assert!(!is_known(NOW, NOW.plus_seconds(DEVICE_LIFE)));
+        assert_eq!(DEVICE_LIFE, 15_552_000);
     }
 
     #[test]
