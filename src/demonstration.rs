@@ -74,6 +74,7 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
         master_key: master_key(&options.data)?,
         sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
         trusted_proxies: Vec::new(),
+        factor_cool_off: 0,
         metrics_listen: None,
         development: true,
     };

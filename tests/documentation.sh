@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Whether the documentation says what is there: files that it names exist, requirement numbers agree with the tests, and the
-# code's own documentation builds without a warning. Called by tests/run.sh; stands alone as well.
+# Whether the documentation says what is there: files and tests that it names exist, requirement numbers agree with the tests,
+# and the code's own documentation builds without a warning. Called by tests/run.sh; stands alone as well.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -38,11 +38,12 @@ mentions() {
 }
 
 check_link() {
-    local place="$1" target="${2%%#*}"
+    local place="$1" folder target="${2%%#*}"
+    folder="$(dirname "${place%%:*}")"
     case "$2" in
         \#* | *://* | mailto:*) return 0 ;;
     esac
-    [ -e "$target" ] || fault "$place: the link to $target leads nowhere"
+    [ -e "$folder/$target" ] || fault "$place: the link to $target leads nowhere"
 }
 
 # A word that looks like a path of ours must be one; a bare name of a source, script or page must be in some folder.
@@ -78,10 +79,35 @@ check_guide() {
 number='[A-Z]{1,2}-[0-9]{2}'
 requirements=docs/requirements.md
 
-# A table row of the requirements begins with its number and names its tests: `tests/api/totp.rs`, or with the test's own
-# name, `src/policy/throttle.rs::a_pause_grows`. A row that can have none says "none: " and why.
+# Files and tests that a text names.
+named_in() {
+    grep -oE '\b(tests|src)/[A-Za-z0-9_./-]+(::[a-z0-9_]+)*' <<<"$1" || true
+}
+
+# Each of them is there, and each test is in its file.
+check_names() {
+    local place="$1" name path
+    while IFS= read -r name; do
+        path="${name%%::*}"
+        if [ ! -e "$path" ]; then
+            fault "$place names $path, which is not there"
+        elif [ "$name" != "$path" ] && ! grep -rqE "fn ${name##*::}\b" "$path"; then
+            fault "$place names ${name##*::}, which is not in $path"
+        fi
+    done < <(named_in "$2")
+}
+
+# The same of a row that must name a test, or say "none: " and why.
+check_tests() {
+    if [ -z "$(named_in "$2")" ] && ! grep -qE 'none: [^ |]' <<<"$2"; then
+        fault "$1 names no test"
+    fi
+    check_names "$1" "$2"
+}
+
+# A table row of the requirements begins with its number, which stands there once, as does every number that a test cites.
 check_requirements() {
-    local row line named path name place cited
+    local row line place cited
     local -A known=()
     if [ ! -f "$requirements" ]; then
         fault "$requirements: missing"
@@ -94,18 +120,7 @@ check_requirements() {
         place="$requirements:$line: ${BASH_REMATCH[0]}"
         [ -z "${known[${BASH_REMATCH[0]}]-}" ] || fault "$place stands here twice"
         known[${BASH_REMATCH[0]}]=1
-        named="$(grep -oE '\b(tests|src)/[A-Za-z0-9_./-]+(::[a-z0-9_]+)*' <<<"$row" || true)"
-        if [ -z "$named" ] && ! grep -qE 'none: [^ |]' <<<"$row"; then
-            fault "$place names no test"
-        fi
-        for name in $named; do
-            path="${name%%::*}"
-            if [ ! -e "$path" ]; then
-                fault "$place names $path, which is not there"
-            elif [ "$name" != "$path" ] && ! grep -rqE "fn ${name##*::}\b" "$path"; then
-                fault "$place names ${name##*::}, which is not in $path"
-            fi
-        done
+        check_tests "$place" "$row"
     done < <(grep -nE "^\| *[\`*[]*$number\b" "$requirements" || true)
     [ "${#known[@]}" -gt 0 ] || fault "$requirements: no row begins with a number"
 
@@ -114,10 +129,51 @@ check_requirements() {
     done < <(grep -rnoE --include='*.rs' "\b$number\b" tests src || true)
 }
 
-for guide in README.md ARCHITECTURE.md CONTRIBUTING.md; do
+# --- tests that the threat model and the ASVS name ---
+
+check_shown() {
+    local guide="$1" row
+    while IFS= read -r row; do
+        check_names "$guide:${row%%:*}:" "${row#*:}"
+    done < <(grep -nE '\b(tests|src)/' "$guide" || true)
+}
+
+# An item of the ASVS stands once, with a level, one of four verdicts, and what shows it or why not.
+check_items() {
+    local guide=docs/asvs.md row place item verdict='(holds|holds in part|not ours|not yet)'
+    local -A known=()
+    while IFS= read -r row; do
+        place="$guide:${row%%:*}"
+        row="${row#*:}"
+        item="$(grep -oE '[0-9]+\.[0-9]+\.[0-9]+' <<<"$row" | head -n 1)"
+        [ -z "${known[$item]-}" ] || fault "$place: $item stands here twice"
+        known[$item]=1
+        grep -qE "^\| [0-9.]+ \| [123] \| .+ \| $verdict \| .+ \|$" <<<"$row" || fault "$place: $item has no level, verdict or reason"
+    done < <(grep -nE '^\| *[0-9]+\.[0-9]+\.[0-9]+' "$guide" || true)
+    [ "${#known[@]}" -gt 0 ] || fault "$guide: no row begins with an item"
+}
+
+# Each class of attacks has a row in docs/attacks.md, and each row its tests.
+check_attacks() {
+    local attacks=docs/attacks.md row class
+    while IFS= read -r row; do
+        check_tests "$attacks:${row%%:*}" "${row#*:}"
+    done < <(grep -nE '^\| [^|-]' "$attacks" | grep -vE '^[0-9]+:\| (class|bound) \|')
+    for class in $(seq 1 38); do
+        [ "$(grep -cE "^\| 3\.$class \|" "$attacks")" -eq 1 ] || fault "$attacks: 3.$class has not one row"
+    done
+}
+
+for guide in README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md docs/attacks.md; do
     check_guide "$guide"
 done
+for guide in docs/threat-model.md docs/asvs.md; do
+    check_guide "$guide"
+    [ ! -f "$guide" ] || check_shown "$guide"
+done
+check_items
 check_requirements
+check_attacks
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --quiet || fault "cargo doc: warnings, see above"
 
 [ "$faults" -eq 0 ] || { echo "documentation: $faults faults"; exit 1; }

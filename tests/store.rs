@@ -667,6 +667,25 @@ async fn an_answer_is_kept_once_and_with_its_effect() {
     .await;
 }
 
+/// ASVS 13.3.1: a database that the engine makes is its owner's alone, with the files beside it.
+#[tokio::test]
+async fn a_new_sqlite_file_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::sqlite();
+    let store = scratch.store().await;
+    let mut seen = 0;
+    for file in std::fs::read_dir(scratch.folder()).expect("a folder") {
+        let file = file.expect("a file");
+        let mode = file.metadata().expect("it is there").permissions().mode() & 0o777;
+        if file.file_name().to_string_lossy().contains(".db") {
+            assert_eq!(mode & 0o077, 0, "{}: {mode:o}", file.path().display());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2, "the database and its log");
+    store.close().await;
+}
+
 // --- housekeeping ---
 
 #[tokio::test]

@@ -139,6 +139,7 @@ impl Key {
                     let object = json!({
                         "id": key.id, "rp": key.rp_id, "hint": key.hint, "scopes": key.scopes, "created_at": key.created_at.rfc3339(),
                         "expires_at": key.expires_at.map(|t| t.rfc3339()), "revoked_at": key.revoked_at.map(|t| t.rfc3339()),
+                        "last_used_at": key.last_used_at.map(|t| t.rfc3339()),
                     });
                     let line = format!("{}  {}  {}  {state}  {}  {}", key.id, key.rp_id, key.hint, scopes.join(","), end.unwrap_or_else(|| "-".to_owned()));
                     (object, line)

@@ -145,6 +145,8 @@ pub struct Config {
     pub sms: Sms,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// How long a new factor does not count as phishing-resistant, in seconds.
+    pub factor_cool_off: i64,
     /// A listener of their own for metrics.
     pub metrics_listen: Option<SocketAddr>,
     /// Trial aids are on.

@@ -105,6 +105,7 @@ impl Settings {
             master_key: self.master_key()?,
             sms: self.sms(development)?,
             trusted_proxies: self.trusted_proxies()?,
+            factor_cool_off: self.cool_off()?,
             metrics_listen: self.address("metrics_listen")?,
             development,
         })
@@ -137,6 +138,13 @@ impl Settings {
                 })
             })
             .collect()
+    }
+
+    fn cool_off(&self) -> Result<i64, ConfigError> {
+        let Some(text) = self.optional("factor_cool_off") else { return Ok(0) };
+        let read = humantime::parse_duration(text).ok().and_then(|d| i64::try_from(d.as_secs()).ok());
+        let expected = || error(env_of("factor_cool_off"), "expected from 0s to 30days, as 24h");
+        read.filter(|seconds| *seconds <= 30 * 86_400).ok_or_else(expected)
     }
 
     fn development(&self) -> Result<bool, ConfigError> {
@@ -269,6 +277,8 @@ mod tests {
             ("COUNTERSIGN_DEVELOPMENT", "perhaps"),
             ("COUNTERSIGN_CLOCK_FILE", "offset"),
             ("COUNTERSIGN_TRUSTED_PROXIES", "10.0.0.0/8, everybody"),
+            ("COUNTERSIGN_FACTOR_COOL_OFF", "24"),
+            ("COUNTERSIGN_FACTOR_COOL_OFF", "1year"),
             ("COUNTERSIGN_SMS_PROVIDER", "inbox"),
             ("COUNTERSIGN_SMS_HTTP_URL", "ftp://x"),
             ("COUNTERSIGN_SMS_COUNTRIES", "Germany"),

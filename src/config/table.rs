@@ -78,6 +78,12 @@ pub const ENVIRONMENT: &[Setting] = &[
         "proxies whose X-Forwarded-For counts, as 10.0.0.0/8,192.0.2.1; none if unset",
     ),
     setting(
+        "factor_cool_off",
+        "COUNTERSIGN_FACTOR_COOL_OFF",
+        false,
+        "how long a new factor does not count as phishing-resistant, as 24h; 0s if unset",
+    ),
+    setting(
         "development",
         "COUNTERSIGN_DEVELOPMENT",
         false,

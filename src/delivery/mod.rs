@@ -110,9 +110,20 @@ fn client(provider: &'static str, url: &url::Url) -> Result<reqwest::Client, Pro
     builder.build().map_err(|e| ProviderError(provider, format!("cannot make an HTTP client: {e}")))
 }
 
+/// An error and what caused it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// 2xx is accepted; a client error other than 408 and 429 will not pass.
 fn judge(answer: Result<reqwest::Response, reqwest::Error>) -> Result<(), Refused> {
-    let status = answer.map_err(|_| Refused::Transient)?.status();
+    let answer = answer.map_err(|error| {
+        // Without its address: that may hold a key.
+        let error = chain(&error.without_url());
+        tracing::warn!(error, "a gateway could not be asked");
+        Refused::Transient
+    })?;
+    let status = answer.status();
     match status.as_u16() {
         200..=299 => Ok(()),
         408 | 429 => Err(Refused::Transient),

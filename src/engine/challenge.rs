@@ -116,7 +116,7 @@ impl Engine {
             Known::User(dossier) => (**dossier).clone(),
             Known::Nothing | Known::Case(_) => self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?,
         };
-        let offers = offers_of(caller, &challenge, &dossier, at.now)?;
+        let offers = self.offers_of(caller, &challenge, &dossier, at.now)?;
         if offers.is_empty() {
             let missing = requirement::would_satisfy(&challenge.terms.action, &challenge.terms.require);
             return Ok(Created::EnrolmentRequired { missing });
@@ -199,7 +199,44 @@ impl Engine {
     /// How a challenge may be answered, strongest first.
     pub async fn offers(&self, at: &Moment<'_>, caller: &Caller, challenge: &Challenge) -> Result<Vec<Offer>, Error> {
         let dossier = self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?;
-        offers_of(caller, challenge, &dossier, at.now)
+        self.offers_of(caller, challenge, &dossier, at.now)
+    }
+
+    fn offers_of(
+        &self,
+        caller: &Caller,
+        challenge: &Challenge,
+        dossier: &Dossier,
+        now: Timestamp,
+    ) -> Result<Vec<Offer>, Error> {
+        let terms = &challenge.terms;
+        let paused = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, challenge), now)?.paused(now);
+        let mut offers = Vec::new();
+        for kind in MethodKind::ALL.into_iter().filter(|k| requirement::admits(&terms.action, &terms.require, *k)) {
+            let pause = paused.iter().find(|pause| pause.method == kind).copied();
+            if kind == MethodKind::RecoveryCode {
+                let codes = dossier.recovery.filter(|r| r.status == RecoveryStatus::Active && r.remaining > 0);
+                offers.extend(codes.map(|codes| Offer {
+                    kind,
+                    factor_id: None,
+                    name: kind.default_name().to_owned(),
+                    hint: Some(format!("{} left", codes.remaining)),
+                    pause,
+                    last_used_at: None,
+                }));
+                continue;
+            }
+            let suits = |f: &&Factor| f.kind == kind && self.suffices(f, &terms.require, now);
+            offers.extend(dossier.factors.iter().filter(suits).map(|f| Offer {
+                kind,
+                factor_id: Some(f.id.clone()),
+                name: f.name.clone(),
+                hint: hint(f),
+                pause,
+                last_used_at: f.last_used_at,
+            }));
+        }
+        Ok(offers)
     }
 
     /// A challenge of this relying party.
@@ -241,7 +278,10 @@ impl Engine {
         if !requirement::admits(&challenge.terms.action, &challenge.terms.require, kind) {
             return Err(Error::MethodNotAllowed);
         }
-        let suits = |f: &Factor| f.kind == kind && f.is_active() && factor_id.is_none_or(|id| *id == f.id);
+        let suits = |f: &Factor| {
+            let asked = f.kind == kind && factor_id.is_none_or(|id| *id == f.id);
+            asked && self.suffices(f, &challenge.terms.require, at.now)
+        };
         let mut held = self.open_factors(at, caller, dossier.factors.into_iter().filter(suits).collect()).await?;
         if held.is_empty() {
             return Err(Error::MethodNotAllowed);
@@ -308,36 +348,6 @@ impl Engine {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-fn offers_of(caller: &Caller, challenge: &Challenge, dossier: &Dossier, now: Timestamp) -> Result<Vec<Offer>, Error> {
-    let terms = &challenge.terms;
-    let paused = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, challenge), now)?.paused(now);
-    let mut offers = Vec::new();
-    for kind in MethodKind::ALL.into_iter().filter(|k| requirement::admits(&terms.action, &terms.require, *k)) {
-        let pause = paused.iter().find(|pause| pause.method == kind).copied();
-        if kind == MethodKind::RecoveryCode {
-            let codes = dossier.recovery.filter(|r| r.status == RecoveryStatus::Active && r.remaining > 0);
-            offers.extend(codes.map(|codes| Offer {
-                kind,
-                factor_id: None,
-                name: kind.default_name().to_owned(),
-                hint: Some(format!("{} left", codes.remaining)),
-                pause,
-                last_used_at: None,
-            }));
-            continue;
-        }
-        offers.extend(dossier.factors.iter().filter(|f| f.kind == kind && f.is_active()).map(|f| Offer {
-            kind,
-            factor_id: Some(f.id.clone()),
-            name: f.name.clone(),
-            hint: hint(f),
-            pause,
-            last_used_at: f.last_used_at,
-        }));
-    }
-    Ok(offers)
 }
 
 /// A return address is registered, exactly, and comes with the guards of whoever opens the challenge.

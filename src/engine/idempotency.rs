@@ -164,7 +164,7 @@ impl Engine {
             None => ("kept_answers.answer", answer),
         };
         let row = Row { table, rp: once.rp_id.as_str(), user: &kept.user_id, id: &once.id };
-        let opened = self.vault.open(row, sealed).map_err(|_| store::Error::Corrupt("kept_answers"))?;
+        let opened = self.open_row(row, sealed).await?.map_err(|_| store::Error::Corrupt("kept_answers"))?;
         Ok(Some(opened))
     }
 

@@ -63,14 +63,18 @@ use crate::clock::Clock;
 use crate::delivery::{Inbox, Outbox};
 use crate::methods::{Methods, Parties, webauthn};
 use crate::model::{
-    Actor, ApiKey, Challenge, Client, Event, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty, Rng, Timestamp,
-    User,
+    Actor, ApiKey, Challenge, Client, Event, Factor, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty,
+    Requirement, Rng, Timestamp, User,
 };
+use crate::policy::assurance;
 use crate::policy::sending::Caps;
 use crate::store::{self, Dossier, Store};
 use crate::token::Signer;
 use crate::vault::{MasterKey, Vault, token_hash};
 use opening::{factor_row, prompt_row};
+
+/// How often the use of an API key is noted, in seconds.
+const KEY_USE: i64 = 60;
 
 /// The engine of one node. It keeps no state of its own beyond keys: any node finishes what another began.
 pub struct Engine {
@@ -86,6 +90,8 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     caps: Caps,
+    /// How long a new factor does not count as phishing-resistant, in seconds.
+    cool_off: i64,
     /// The public URL without a trailing slash.
     issuer: String,
     origin: String,
@@ -193,7 +199,25 @@ impl Engine {
                 found.map(|(key, rp, case)| (key, rp, Known::Case(Arc::new(case))))
             }
         };
-        Ok(found.filter(|(key, _, _)| key.is_live(now)))
+        let found = found.filter(|(key, _, _)| key.is_live(now));
+        if let Some((key, _, _)) = &found {
+            self.note_use(key, now);
+        }
+        Ok(found)
+    }
+
+    /// Notes the use of a key beside the call, once a minute. Nothing depends on it.
+    fn note_use(&self, key: &ApiKey, now: Timestamp) {
+        let noted = now.plus_seconds(-KEY_USE);
+        if key.last_used_at.is_some_and(|at| at >= noted) {
+            return;
+        }
+        let (store, id) = (self.store.clone(), key.id.clone());
+        tokio::spawn(async move {
+            if let Err(error) = store.note_key_use(&id, now, noted).await {
+                tracing::debug!(%error, key = %id, "the use of a key was not noted");
+            }
+        });
     }
 
     /// Whether any relying party registered this origin.
@@ -220,6 +244,11 @@ impl Engine {
             origins.push(self.origin.clone());
         }
         origins
+    }
+
+    /// Whether this factor may answer a challenge of this demand, now: it is active, and strong enough.
+    fn suffices(&self, factor: &Factor, require: &Requirement, now: Timestamp) -> bool {
+        factor.is_active() && require.acr.is_none_or(|acr| assurance::best_of(factor, self.cool_off, now) >= acr)
     }
 
     fn parties(&self, rp: &Arc<RelyingParty>, user: User, purpose: String) -> Parties {

@@ -77,7 +77,11 @@ impl Engine {
     }
 
     /// A key that is not known may be a new one: the ring is read anew before the value counts as closed.
-    async fn open_row(&self, row: Row<'_>, sealed: &[u8]) -> Result<Result<Zeroizing<Vec<u8>>, SealBroken>, Error> {
+    pub(super) async fn open_row(
+        &self,
+        row: Row<'_>,
+        sealed: &[u8],
+    ) -> Result<Result<Zeroizing<Vec<u8>>, SealBroken>, Error> {
         match self.vault.open(row, sealed) {
             Err(SealBroken::KeyUnknown) => {
                 self.learn_ring().await?;

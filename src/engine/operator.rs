@@ -158,6 +158,7 @@ impl Operator {
             created_at: at.now,
             expires_at: lifetime_seconds.map(|s| at.now.plus_seconds(s)),
             revoked_at: None,
+            last_used_at: None,
         };
         let event = self.event(&at, &rp.id, "api_key.created", None);
         self.store.create_api_key(&key, &token_hash(&secret), &event).await?;

@@ -188,8 +188,7 @@ impl Engine {
     ) -> Result<(Challenge, Zeroizing<String>), Error> {
         let at = self.moment();
         let factors = self.store.factors(&caller.rp.id, &portal.user_id, at.now).await?;
-        let kinds = factors.iter().filter(|f| f.is_active()).map(|f| f.kind);
-        let highest = assurance::highest(kinds);
+        let highest = assurance::highest(&factors, self.cool_off, at.now);
         // As strong as the strongest factor, or a recovery code, whose session can do less (api.md, 4): it is not asked for
         // where it would not do.
         let by_recovery =
@@ -266,7 +265,7 @@ impl Engine {
             return Err(Error::NotFound);
         }
         let factors = self.store.factors(&caller.rp.id, user_id, at.now).await?;
-        let Some(highest) = assurance::highest(factors.iter().filter(|f| f.is_active()).map(|f| f.kind)) else {
+        let Some(highest) = assurance::highest(&factors, self.cool_off, at.now) else {
             return Ok(None);
         };
         let session = match &portal.session_id {

@@ -111,6 +111,7 @@ impl Engine {
             signer,
             inbox,
             caps,
+            cool_off: config.factor_cool_off,
             clock,
             rng,
         })

@@ -27,7 +27,7 @@ impl Engine {
         Ok(UserView {
             recovery: dossier.recovery.unwrap_or(RecoverySummary::NONE),
             paused: lane_of(&dossier.throttles, &dossier.factors, None, at.now)?.paused(at.now),
-            highest_acr: assurance::highest(dossier.factors.iter().filter(|f| f.is_active()).map(|f| f.kind)),
+            highest_acr: assurance::highest(&dossier.factors, self.cool_off, at.now),
             user: dossier.user.unwrap_or_else(|| unnamed(&at, user_id)),
             factors: dossier.factors,
         })

@@ -10,10 +10,10 @@ use super::limits::{Lane, device_of, judged, lane_of};
 use super::{Answered, Caller, Ending, Engine, Error, Issued, Known, unnamed};
 use crate::methods::{Answer, Exam, Fault, Held, Parties, Proven, Refusal, Spent};
 use crate::model::{
-    Challenge, ChallengeStatus, Details, Event, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof, RecoverySet,
-    RecoveryStatus,
+    Challenge, ChallengeStatus, Details, Event, Evidence, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof,
+    RecoverySet, RecoveryStatus,
 };
-use crate::policy::requirement;
+use crate::policy::{assurance, requirement};
 use crate::store::{self, ChallengeChange, Contest, Dossier, FactorChange, Settlement};
 use crate::vault::token_hash;
 
@@ -162,7 +162,7 @@ impl Engine {
         is_open(&challenge, at.now)?;
         let lane = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, &challenge), at.now)?;
         let Dossier { user, mut factors, prompts, recovery, .. } = dossier;
-        factors.retain(|f| f.kind == kind && f.is_active());
+        factors.retain(|f| f.kind == kind && self.suffices(f, &terms.require, at.now));
         let has_codes =
             kind == MethodKind::RecoveryCode && recovery.is_some_and(|r| r.status == RecoveryStatus::Active);
         if (factors.is_empty() && !has_codes) || !requirement::admits(&terms.action, &terms.require, kind) {
@@ -255,12 +255,11 @@ impl Engine {
         delivery: Delivery,
     ) -> Result<Verdict, Error> {
         let challenge = &case.challenge;
-        let proof = Proof {
-            method: given.kind,
-            factor_id: proven.spent.factor().cloned(),
-            evidence: proven.evidence,
-            at: at.now,
-        };
+        let factor_id = proven.spent.factor().cloned();
+        let factor = case.factors.iter().find(|f| Some(&f.id) == factor_id.as_ref());
+        let cooling_off = factor.is_some_and(|f| assurance::is_cooling_off(f.activated_at, self.cool_off, at.now));
+        let proof =
+            Proof { method: given.kind, factor_id, evidence: Evidence { cooling_off, ..proven.evidence }, at: at.now };
         let mut approved = challenge.clone();
         approved.status = ChallengeStatus::Approved.as_str().to_owned();
         approved.proof = Some(proof.clone());

@@ -27,12 +27,15 @@ pub struct Evidence {
     pub backup_eligible: bool,
     /// An attestation that we trust says that the key cannot leave its hardware.
     pub hardware_attested: bool,
+    /// The factor is so new that it does not count as phishing-resistant yet.
+    #[serde(default)]
+    pub cooling_off: bool,
 }
 
 impl Evidence {
     /// Evidence of a code: nothing but its channel.
     pub fn of_code(channel: Channel) -> Evidence {
-        Evidence { channel, user_verified: false, backup_eligible: false, hardware_attested: false }
+        Evidence { channel, user_verified: false, backup_eligible: false, hardware_attested: false, cooling_off: false }
     }
 }
 

@@ -1,10 +1,11 @@
 //! From evidence to `acr` and `amr`. Computed from what happened, never from what is enrolled.
 
-use crate::model::{Acr, Channel, Evidence, MethodKind};
+use crate::model::{Acr, Channel, Evidence, Factor, MethodKind, Timestamp};
 
 /// How strong a proof was (OpenID EAP ACR values 1.0; NIST SP 800-63B 3.2.5: only WebAuthn binds the verifier's name).
 pub fn acr(evidence: &Evidence) -> Acr {
     match evidence.channel {
+        _ if evidence.cooling_off => Acr::Aal2,
         Channel::Webauthn if evidence.user_verified && evidence.hardware_attested => Acr::Phrh,
         Channel::Webauthn if evidence.user_verified => Acr::Phr,
         Channel::Webauthn | Channel::AuthenticatorApp | Channel::Sms | Channel::RecoveryCode => Acr::Aal2,
@@ -38,9 +39,23 @@ pub fn best(kind: MethodKind) -> Acr {
     }
 }
 
-/// The strongest that these methods can prove; recovery codes are no method to rely on.
-pub fn highest(kinds: impl IntoIterator<Item = MethodKind>) -> Option<Acr> {
-    kinds.into_iter().filter(|k| *k != MethodKind::RecoveryCode).map(best).max()
+/// Whether a factor that became active then is still cooling off: whoever got hold of a session for a moment gains no strong
+/// factor by it, and the owner has that long to see and remove it.
+pub fn is_cooling_off(activated_at: Option<Timestamp>, seconds: i64, now: Timestamp) -> bool {
+    activated_at.is_none_or(|at| now < at.plus_seconds(seconds))
+}
+
+/// The most that this factor can prove now, where new ones cool off for so many seconds.
+pub fn best_of(factor: &Factor, cool_off: i64, now: Timestamp) -> Acr {
+    match is_cooling_off(factor.activated_at, cool_off, now) {
+        true => Acr::Aal2,
+        false => best(factor.kind),
+    }
+}
+
+/// The strongest that the active ones of these factors can prove now; recovery codes are nothing to rely on.
+pub fn highest(factors: &[Factor], cool_off: i64, now: Timestamp) -> Option<Acr> {
+    factors.iter().filter(|f| f.is_active()).map(|f| best_of(f, cool_off, now)).max()
 }
 
 #[cfg(test)]
@@ -48,14 +63,14 @@ mod tests {
     use super::*;
 
     fn passkey(user_verified: bool, backup_eligible: bool, hardware_attested: bool) -> Evidence {
-        Evidence { channel: Channel::Webauthn, user_verified, backup_eligible, hardware_attested }
+        Evidence { channel: Channel::Webauthn, user_verified, backup_eligible, hardware_attested, cooling_off: false }
     }
 
     /// T-17, WA-15, S-05.
     #[test]
     fn only_a_verified_passkey_is_phishing_resistant() {
         for channel in [Channel::AuthenticatorApp, Channel::Sms, Channel::RecoveryCode] {
-            let boasting = Evidence { channel, user_verified: true, backup_eligible: false, hardware_attested: true };
+            let boasting = Evidence { channel, ..passkey(true, false, true) };
             assert_eq!(acr(&boasting), Acr::Aal2, "{channel:?}");
         }
         assert_eq!(acr(&passkey(true, true, false)), Acr::Phr);
@@ -82,9 +97,13 @@ mod tests {
     }
 
     #[test]
-    fn recovery_codes_do_not_raise_what_a_user_can_prove() {
-        assert_eq!(highest([MethodKind::RecoveryCode]), None);
-        assert_eq!(highest([MethodKind::Sms, MethodKind::Totp]), Some(Acr::Aal2));
-        assert_eq!(highest([MethodKind::Totp, MethodKind::Webauthn]), Some(Acr::Phr));
+    fn a_new_factor_counts_for_less_until_it_has_cooled_off() {
+        let now = Timestamp::from_seconds(1000);
+        assert!(is_cooling_off(Some(now), 60, Timestamp(now.0 + 59_999)));
+        assert!(!is_cooling_off(Some(now), 60, now.plus_seconds(60)));
+        assert!(!is_cooling_off(Some(now), 0, now), "not by default");
+        assert!(is_cooling_off(None, 0, now), "pending");
+        let evidence = Evidence { cooling_off: true, ..passkey(true, false, true) };
+        assert_eq!((acr(&evidence), amr(&evidence)), (Acr::Aal2, amr(&passkey(true, false, true))));
     }
 }

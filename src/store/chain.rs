@@ -1,6 +1,6 @@
 //! Audit events after they were written: numbered and chained by a sealer, read back by number. How they are chained is not known here.
 
-use sqlx::FromRow;
+use sqlx::{AssertSqlSafe, FromRow};
 
 use super::{Contest, Error, Result, Store, won};
 use crate::model::{ChainHead, Id, Link, Recorded, Timestamp};
@@ -82,6 +82,26 @@ pub struct EventQuery {
     pub limit: i64,
 }
 
+/// How many events get their links by one statement.
+const ROWS: usize = 64;
+
+/// The statement that links so many events of a relying party, each still as it was read. The row of nulls tells PostgreSQL the
+/// types of the others, and fits no event.
+fn linking(rows: usize) -> String {
+    let values: String = (0..rows)
+        .map(|n| 2 + 6 * n)
+        .map(|n| format!(", (${n}, ${}, ${}, ${}, ${}, ${})", n + 1, n + 2, n + 3, n + 4, n + 5))
+        .collect();
+    format!(
+        "update events set sequence = v.column2, salt = v.column3, person = v.column4, hash = v.column5
+         from (values ((select id from events where 1 = 0), (select sequence from events where 1 = 0),
+           (select salt from events where 1 = 0), (select person from events where 1 = 0),
+           (select hash from events where 1 = 0), (select user_id from events where 1 = 0)){values}) as v
+         where events.rp_id = $1 and events.id = v.column1 and events.sequence is null
+           and coalesce(events.user_id, '') = v.column6"
+    )
+}
+
 impl Store {
     /// Whose events have no number yet and are older than this.
     pub async fn unsealed_realms(&self, before: Timestamp) -> Result<Vec<Id>> {
@@ -135,15 +155,22 @@ impl Store {
                 },
             };
             won(done, Contest::Row)?;
-            for event in &events {
-                let Some(link) = &event.link else { continue };
-                let done = sql! { conn,
-                    "update events set sequence = $3, salt = $4, person = $5, hash = $6
-                     where rp_id = $1 and id = $2 and sequence is null and coalesce(user_id, '') = $7",
-                    event.rp_id.as_str(), event.id.as_str(), link.sequence, &link.salt, &link.person, &link.hash,
-                    event.user_id.clone().unwrap_or_default()
-                };
-                won(done, Contest::Row)?;
+            for some in events.chunks(ROWS) {
+                let mut query = sqlx::query(AssertSqlSafe(linking(some.len()))).bind(new.rp_id.as_str().to_owned());
+                for event in some {
+                    let link = event.link.as_ref().ok_or(Error::Corrupt("events"))?;
+                    query = query
+                        .bind(event.id.as_str().to_owned())
+                        .bind(link.sequence)
+                        .bind(link.salt.clone())
+                        .bind(link.person.clone())
+                        .bind(link.hash.clone())
+                        .bind(event.user_id.clone().unwrap_or_default());
+                }
+                let done = query.execute(&mut *conn).await?.rows_affected();
+                if done != some.len() as u64 {
+                    return Err(Contest::Row.into());
+                }
             }
             Ok::<(), Error>(())
         })

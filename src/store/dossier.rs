@@ -86,7 +86,7 @@ macro_rules! parts_of_challenge {
 
 /// The API key whose hash is `$1`, and its relying party.
 const KEY_PARTS: &str = " union all
-    select 7, id, hint, scopes, rp_id, null, created_at, expires_at, revoked_at, null, null, null, null, null, null
+    select 7, id, hint, scopes, rp_id, null, created_at, expires_at, revoked_at, last_used_at, null, null, null, null, null
     from api_keys where hash = $1
     union all
     select 8, p.name, p.host, p.mode, p.origins, p.return_urls, p.created_at, null, null, null, null, null, null, null, null
@@ -216,6 +216,7 @@ impl Found {
             created_at: Timestamp(there(key.k, TABLE)?),
             expires_at: key.l.map(Timestamp),
             revoked_at: key.m.map(Timestamp),
+            last_used_at: key.n.map(Timestamp),
         };
         Ok(Some((key, rp)))
     }

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use sqlx::postgres::PgConnection;
@@ -80,7 +81,7 @@ impl Noting for SqliteConnection {
         let text: String = notes.iter().map(|note| format!("\n{}", note.line())).collect();
         let place = place(Path::new(&file));
         let append = move || {
-            let mut journal = File::options().append(true).create(true).open(&place)?;
+            let mut journal = File::options().append(true).create(true).mode(0o600).open(&place)?;
             journal.write_all(text.as_bytes())?;
             journal.sync_data()
         };
@@ -110,7 +111,7 @@ pub(super) async fn begin(conn: &mut SqliteConnection, database: &Path) -> Resul
         std::fs::rename(&place, aside).map_err(failed)?;
     }
     let name: String = sqlx::query_scalar("select lower(hex(randomblob(16)))").fetch_one(&mut *conn).await?;
-    let mut file = File::options().write(true).create_new(true).open(&place).map_err(failed)?;
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&place).map_err(failed)?;
     file.write_all(format!("{HEADER}{name}").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     sync_folder(database)?;
     sqlx::query(

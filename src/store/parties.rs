@@ -43,6 +43,7 @@ struct KeyRow {
     created_at: i64,
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
+    last_used_at: Option<i64>,
 }
 
 impl KeyRow {
@@ -55,6 +56,7 @@ impl KeyRow {
             created_at: Timestamp(self.created_at),
             expires_at: self.expires_at.map(Timestamp),
             revoked_at: self.revoked_at.map(Timestamp),
+            last_used_at: self.last_used_at.map(Timestamp),
         })
     }
 }
@@ -138,12 +140,13 @@ impl Store {
             key_created_at: i64,
             expires_at: Option<i64>,
             revoked_at: Option<i64>,
+            last_used_at: Option<i64>,
             #[sqlx(flatten)]
             party: PartyRow,
         }
         let row: Option<Both> = read_row! { self,
             "select k.rp_id, k.id as key_id, k.hint, k.scopes, k.created_at as key_created_at, k.expires_at,
-             k.revoked_at,
+             k.revoked_at, k.last_used_at,
              p.id, p.name, p.host, p.mode, p.origins, p.return_urls, p.created_at
              from api_keys k join relying_parties p on p.id = k.rp_id where k.hash = $1",
             hash
@@ -157,6 +160,7 @@ impl Store {
             created_at: row.key_created_at,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
+            last_used_at: row.last_used_at,
         };
         Ok(Some((key.model()?, row.party.model()?)))
     }
@@ -164,9 +168,20 @@ impl Store {
     /// All keys, oldest first.
     pub async fn api_keys(&self) -> Result<Vec<ApiKey>> {
         let rows: Vec<KeyRow> = read_rows! { self,
-            "select rp_id, id, hint, scopes, created_at, expires_at, revoked_at from api_keys order by id"
+            "select rp_id, id, hint, scopes, created_at, expires_at, revoked_at, last_used_at from api_keys order by id"
         };
         rows.into_iter().map(KeyRow::model).collect()
+    }
+
+    /// Notes that a key was used, unless that was noted after `noted`.
+    pub async fn note_key_use(&self, id: &Id, now: Timestamp, noted: Timestamp) -> Result<()> {
+        write!(self, (id) conn => {
+            sql! { conn,
+                "update api_keys set last_used_at = $1 where id = $2 and (last_used_at is null or last_used_at < $3)",
+                now.0, id.as_str(), noted.0
+            };
+            Ok(())
+        })
     }
 
     /// Ends a key; `Conflict(Row)` where there is none, or it ended before.

@@ -18,7 +18,7 @@ pub struct SealedTable {
 }
 
 /// All of them.
-pub const SEALED: [SealedTable; 3] = [
+pub const SEALED: [SealedTable; 5] = [
     SealedTable {
         name: "factors",
         stale: "select rp_id, user_id, id, sealed from factors
@@ -41,6 +41,20 @@ pub const SEALED: [SealedTable; 3] = [
             where substr(sealed, 1, 9) <> $1 and (cast('' as text), cast('' as text), kid) > ($2, $3, $4) order by kid limit $5",
         replace: "update signing_keys set sealed = $5 where $1 = '' and $2 = '' and kid = $3 and sealed = $4",
         count: "select count(*) from signing_keys where substr(sealed, 1, 9) = $1",
+    },
+    SealedTable {
+        name: "kept_answers.answer",
+        stale: "select rp_id, user_id, id, answer as sealed from kept_answers
+            where substr(answer, 1, 9) <> $1 and (rp_id, user_id, id) > ($2, $3, $4) order by rp_id, user_id, id limit $5",
+        replace: "update kept_answers set answer = $5 where rp_id = $1 and user_id = $2 and id = $3 and answer = $4",
+        count: "select count(*) from kept_answers where substr(answer, 1, 9) = $1",
+    },
+    SealedTable {
+        name: "kept_answers.whole",
+        stale: "select rp_id, user_id, id, whole as sealed from kept_answers
+            where substr(whole, 1, 9) <> $1 and (rp_id, user_id, id) > ($2, $3, $4) order by rp_id, user_id, id limit $5",
+        replace: "update kept_answers set whole = $5 where rp_id = $1 and user_id = $2 and id = $3 and whole = $4",
+        count: "select count(*) from kept_answers where substr(whole, 1, 9) = $1",
     },
 ];
 

@@ -1,6 +1,7 @@
 //! SQLite: readers in parallel, and one writer that gathers waiting writes into one commit, each write in its own savepoint.
 
 use std::future::Future;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
@@ -73,6 +74,7 @@ impl Sqlite {
         if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|e| Error::Unavailable(format!("{}: {e}", folder.display())))?;
         }
+        make_private(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -143,6 +145,15 @@ impl Sqlite {
 }
 
 /// Brings the schema up to date inside one write: another process that does the same at this moment waits, and finds it done.
+/// A database that is not there yet is made readable by its owner alone; SQLite gives its side files the same mode.
+fn make_private(path: &Path) -> Result<()> {
+    match std::fs::File::options().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(Error::Unavailable(format!("{}: {error}", path.display()))),
+    }
+}
+
 async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<()> {
     let mut write = conn.begin_with("begin immediate").await?;
     super::MIGRATIONS.run(&mut *write).await.map_err(|e| Error::Unavailable(e.to_string()))?;

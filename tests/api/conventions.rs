@@ -273,6 +273,27 @@ async fn every_call_but_the_public_ones_needs_a_key() {
     assert!(tried >= 20, "{tried} calls");
 }
 
+/// K-01: a list tells when a key was last used, and an unused one shows itself.
+#[tokio::test]
+async fn the_last_use_of_a_key_is_noted() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let spare = world.key(&bank.rp, &[Scope::UsersRead], None).await;
+    let uses = || world.scratch.texts("select hint from api_keys where last_used_at is not null");
+    for _ in 0..3 {
+        bank.get("/v1/users/ann").await.is(200);
+    }
+    for _ in 0..100 {
+        if !uses().await.is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let used = uses().await;
+    assert_eq!(used.len(), 1);
+    assert!(!spare.ends_with(used[0].rsplit('…').next().expect("its last characters")));
+}
+
 /// K-03: least scope. Each call is tried with every scope but its own.
 #[tokio::test]
 async fn a_key_does_only_what_its_scopes_say() {

@@ -41,7 +41,7 @@ async fn sizes(scratch: &Scratch) -> Vec<(&'static str, i64)> {
         "messages",
         "factors",
         "send_budgets",
-        "throttles",
+        "throttle_lanes",
         "recovery_sets",
         "recovery_codes",
         "users",

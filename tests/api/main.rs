@@ -7,14 +7,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attacks;
 mod audit;
 mod bad_input;
+mod budgets;
 mod challenges;
 mod commands;
 mod conventions;
 mod data;
 mod factors;
 mod faults;
+mod flood;
 mod gateways;
 mod housekeeping;
 mod idempotency;

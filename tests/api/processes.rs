@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use crate::support::child::{Ended, Place, run};
 use crate::support::database::Scratch;
 use crate::support::verbs::text;
-use crate::support::{Answer, Bank, User, World, at_once, json};
+use crate::support::{Answer, Bank, Stopwatch, User, World, at_once, json};
 
 const NODES: usize = 3;
 
@@ -195,6 +195,71 @@ async fn no_limit_is_multiplied_by_the_number_of_nodes() {
     assert!(answers.iter().filter(|a| !a.is_success()).all(|a| a.code() == "send_limited"));
     let to_it = banks[0].world.gateway.texts().iter().filter(|t| t.to == phone.number).count();
     assert_eq!(to_it, 1 + 3);
+}
+
+/// 3.1, 3.3; issue 4: a thousand wrong codes over two hundred challenges and three nodes at once get ten verdicts. No
+/// restart and no kill -9 changes that; a passkey, the owner's known device and a support unlock pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_guesses_over_three_nodes_get_ten_verdicts() {
+    let Some(banks) = banks().await else { return };
+    let [ann, ben, cal] = users(&banks, "ann");
+    let world = &banks[0].world;
+    let app = ann.enrol_totp().await;
+    let mut passkey = ann.enrol_passkey().await;
+    let at_home = |answer| json!({"client": {"device": "home"}, "answer": answer});
+    ben.ask(at_home(app.answer())).await.is(200);
+    let mut challenges = Vec::new();
+    for n in 0..200 {
+        challenges.push([&ann, &ben, &cal][n % NODES].challenge(json!({})).await);
+    }
+    let begun = Stopwatch::start();
+    let answers = at_once(1000, |n| {
+        let (bank, path, answer) = (banks[n % NODES].clone(), challenges[n % 200].path("/verify"), app.miss());
+        async move { bank.post(&path, answer).await }
+    })
+    .await;
+    // Real time goes by here: one more for each pause that ended meanwhile.
+    let mut most = 10;
+    let (mut pause, mut end) = (30, 30);
+    while begun.elapsed().as_secs() >= end {
+        most += 1;
+        pause *= 2;
+        end += pause;
+    }
+    let verdicts = answers.iter().filter(|a| a.code() == "code_incorrect").count();
+    assert!((1..=most).contains(&verdicts), "{verdicts}");
+    for answer in &answers {
+        let known = ["code_incorrect", "method_paused", "challenge_not_pending", "rate_limited", "store_unavailable"];
+        assert!(known.contains(&answer.code()), "{} {}", answer.status, answer.body);
+    }
+    // A pause that is long enough for what follows.
+    loop {
+        let answer = cal.ask(json!({"answer": app.miss()})).await;
+        if answer.code() == "code_incorrect" {
+            continue;
+        }
+        let wait = answer.refused(429, "method_paused")["retry_after"].as_i64().expect("a number");
+        if wait > 240 {
+            break;
+        }
+        world.wait(wait);
+    }
+    let refused = |answer: Answer| answer.refused(429, "method_paused");
+    refused(ann.ask(json!({"answer": app.answer()})).await);
+    ann.bank.world.kill();
+    ann.bank.world.start_again().await;
+    ben.bank.world.take_process().terminate();
+    ben.bank.world.start_again().await;
+    for user in [&ann, &ben, &cal] {
+        refused(user.ask(json!({"answer": app.now()})).await);
+    }
+    let challenge = ann.challenge(json!({})).await;
+    let answer = passkey.answer(&challenge).await;
+    challenge.verify(answer).await.is(200);
+    cal.ask(at_home(app.now())).await.is(200);
+    refused(cal.ask(json!({"answer": app.now()})).await);
+    assert_eq!(world.command(&["user", "unlock", "--rp", "Bank", "ann"]).status, Some(0));
+    cal.ask(json!({"answer": app.answer()})).await.is(200);
 }
 
 /// K-03: a key that a command makes or ends counts at once on every node.

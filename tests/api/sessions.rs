@@ -207,6 +207,8 @@ async fn a_jwt_verifies_against_the_published_keys() {
     let several = ann.session(&app, json!({"audience": ["https://a.example", "https://b.example"]})).await;
     let claims = verified(&text(&several["jwt"]), &jwks, "https://b.example");
     assert_eq!(claims["aud"], json!(["https://a.example", "https://b.example"]));
+    let asked = ann.bank.post("/v1/sessions/introspect", json!({"token": several["token"]})).await.is(200);
+    assert_eq!(asked["audience"], claims["aud"], "who asks instead of verifying learns it too");
 }
 
 /// J-01, J-02, J-03, J-10: what is not ours is inactive, and nothing is fetched.

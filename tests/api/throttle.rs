@@ -23,7 +23,7 @@ async fn paused(user: &User) -> Vec<Value> {
     user.shown().await["paused"].as_array().expect("a list").iter().map(|p| p["method"].clone()).collect()
 }
 
-/// 3.1: over all challenges together, ten and then one a pause, each twice as long, up to an hour.
+/// 3.1: over all challenges together, ten and then one a pause, each twice as long, up to an hour.
 #[tokio::test]
 async fn ten_wrong_codes_pause_a_method_and_each_further_one_doubles_the_pause() {
     let (ann, app) = ann().await;

@@ -72,13 +72,18 @@ async fn a_browser_without_cookies_is_told_so_and_the_link_stays_good() {
     Visitor::new(&world.base).open(&url).await.says("Enter the code");
 }
 
-/// C-01, C-02, C-03, C-04, C-05.
+/// C-01, C-02, C-03, C-04, C-05, C-07.
 #[tokio::test]
 async fn the_cookie_is_for_this_browser_and_this_host_alone() {
     for public in [None, Some("https://mfa.localhost")] {
         let world = World::start_at(public).await;
         world.person("u").await;
         let (id, url) = world.challenge("u", "login").await;
+        let address = format!("{}/challenge/{id}?token={}", world.base, token(&url));
+        let landing = Visitor::new(&world.base).client.get(address).send().await.expect("an answer");
+        let probe = landing.headers()[SET_COOKIE].to_str().expect("text");
+        assert!(probe.starts_with(if public.is_some() { "__Host-cs_probe=" } else { "cs_probe=" }), "{probe}");
+        assert_eq!(landing.headers().contains_key("strict-transport-security"), public.is_some());
         let call = Visitor::new(&world.base).client.post(format!("{}/challenge/{id}", world.base));
         let answer = call.form(&[("token", token(&url))]).send().await.expect("an answer");
         assert_eq!(answer.status(), StatusCode::SEE_OTHER);

@@ -56,6 +56,7 @@ impl World {
             master_key: Secret(countersign::new_master_key()),
             sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
             trusted_proxies: Vec::new(),
+            factor_cool_off: 0,
             metrics_listen: None,
             development: true,
         };

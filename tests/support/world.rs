@@ -99,6 +99,7 @@ impl World {
             master_key: Secret(countersign::new_master_key()),
             sms: Sms { http_url: Some(gateway.url.clone()), ..Sms::default() },
             trusted_proxies: Vec::new(),
+            factor_cool_off: 0,
             metrics_listen: None,
             development: false,
         };
@@ -125,6 +126,7 @@ impl World {
             master_key: Secret(countersign::new_master_key()),
             sms: Sms { http_url: Some(gateway.url.clone()), ..Sms::default() },
             trusted_proxies: Vec::new(),
+            factor_cool_off: 0,
             metrics_listen: None,
             development: true,
         };

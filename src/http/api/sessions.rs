@@ -64,6 +64,9 @@ pub struct IntrospectionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = "date-time")]
     expires_at: Option<String>,
+    /// The services that it is for; whoever asks should be one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audience: Option<Vec<String>>,
     /// Digest of what the person saw: base64url SHA-256 of the canonical JSON of `display.details`.
     #[serde(skip_serializing_if = "Option::is_none")]
     ctx: Option<String>,
@@ -86,6 +89,7 @@ impl IntrospectionView {
         amr: None,
         auth_time: None,
         expires_at: None,
+        audience: None,
         ctx: None,
         binding: None,
         www_authenticate: None,
@@ -108,6 +112,7 @@ impl From<&Introspection> for IntrospectionView {
             amr: Some(grant.amr.clone()),
             auth_time: Some(grant.auth_time.rfc3339()),
             expires_at: Some(session.expires_at.rfc3339()),
+            audience: Some(grant.audience.clone()),
             ctx: grant.context.clone(),
             binding: grant.binding.clone(),
             www_authenticate: www_authenticate.clone(),

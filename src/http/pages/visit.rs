@@ -159,7 +159,7 @@ impl<S: Subject> FromRequestParts<App> for Visit<S> {
         let caller = auth::browser(Arc::clone(opened.rp()), &opened, request_id.clone(), client);
         let guard = app.engine.form_guard(cookie);
         let subject = S::of(opened).ok_or_else(closed)?;
-        let usual = cookies.get(USUAL).and_then(|cookie| MethodKind::parse(cookie.value()));
+        let usual = cookies.get(&host_name(app, USUAL)).and_then(|cookie| MethodKind::parse(cookie.value()));
         Ok(Visit { app: app.clone(), subject, caller, guard, now: at.now, usual, device })
     }
 }
@@ -260,14 +260,16 @@ pub async fn land<S: Subject>(app: &App, parts: &Parts, token: &str) -> Response
     let fields = [("token", token), ("probe", "1")];
     let page = Message::new(party, heading).line(format!("{party} {line}"));
     let page = page.post("Continue", &format!("/{}/{id}", S::PLACE), &fields).respond(StatusCode::OK);
-    with_cookie(page, &format!("{PROBE}=1; Path=/; HttpOnly; SameSite=Lax"), app)
+    let name = host_name(app, PROBE);
+    with_cookie(page, &format!("{name}=1; Path=/; HttpOnly; SameSite=Lax"), app)
 }
 
 /// Binds what the link names to this browser and goes to the clean address.
 pub async fn open<S: Subject>(app: &App, parts: &Parts, fields: &Fields) -> Response {
     let request_id = auth::request_id(parts);
     let Some(id) = named::<S>(parts) else { return no_such_link(&request_id) };
-    if !fields.text("probe").is_empty() && CookieJar::from_headers(&parts.headers).get(PROBE).is_none() {
+    let keeps = CookieJar::from_headers(&parts.headers).get(&host_name(app, PROBE)).is_some();
+    if !fields.text("probe").is_empty() && !keeps {
         return cookies_blocked().respond(StatusCode::FORBIDDEN);
     }
     let expires_at = match app.engine.is_link(&id, fields.text("token")).await {
@@ -291,8 +293,8 @@ pub fn bound(app: &App, response: Response, id: &Id, cookie: &str, expires_at: T
 
 /// The answer with a note of the method that was right, to be offered first next time.
 pub fn remembered(app: &App, response: Response, kind: MethodKind) -> Response {
-    let kind = kind.as_str();
-    with_cookie(response, &format!("{USUAL}={kind}; Path=/; HttpOnly; SameSite=Lax; Max-Age=31536000"), app)
+    let (name, kind) = (host_name(app, USUAL), kind.as_str());
+    with_cookie(response, &format!("{name}={kind}; Path=/; HttpOnly; SameSite=Lax; Max-Age=31536000"), app)
 }
 
 fn with_cookie(mut response: Response, cookie: &str, app: &App) -> Response {

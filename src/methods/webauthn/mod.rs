@@ -152,6 +152,7 @@ impl Method for Webauthn {
                 details: Details::Webauthn(details),
             },
             evidence: Evidence {
+                cooling_off: false,
                 channel: Channel::Webauthn,
                 user_verified: result.user_verified(),
                 backup_eligible: result.backup_eligible(),

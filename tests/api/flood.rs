@@ -1,0 +1,107 @@
+//! Flood control by client address (issue 4.1): it holds off who has nothing to show, never a server with its key, and no header
+//! of a caller's own names the address.
+
+use std::sync::Arc;
+
+use crate::support::verbs::text;
+use crate::support::{Answer, Caller, Value, World, at_once, json};
+
+/// Calls that are let through at once, by what is counted apart.
+const VISITS: usize = 1200;
+const DENIALS: usize = 120;
+
+/// So many copies of a call at once; gives how many were told to wait, each of them for how long.
+async fn refused(copies: usize, call: impl Fn(usize) -> Caller, path: &str) -> usize {
+    let answers = at_once(copies, |n| {
+        let (caller, path) = (call(n), path.to_owned());
+        async move { caller.get(&path).await }
+    })
+    .await;
+    let told: Vec<Answer> = answers.into_iter().filter(|a| a.status == 429).collect();
+    for answer in &told {
+        assert!(answer.header("retry-after").is_some_and(|v| v.parse::<i64>().is_ok_and(|s| s >= 1)), "{answer:?}");
+    }
+    told.len()
+}
+
+fn with_key(world: &Arc<World>, key: &str) -> Caller {
+    world.caller(key)
+}
+
+/// whoever tries API keys is told to wait, whatever it says of its address, and a right key is never.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failed_keys_are_limited_and_a_right_key_never_is() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let forged = |n: usize| {
+        let address = format!("198.51.{}.{}", n / 250, n % 250);
+        let caller = with_key(&world, &format!("sk_live_{n}")).with("x-forwarded-for", &address);
+        caller.with("forwarded", &format!("for={address}")).with("x-real-ip", &address)
+    };
+    assert_eq!(refused(DENIALS + 30, forged, "/v1/users/ann").await, 30);
+    let problem = forged(0).get("/v1/users/ann").await.refused(429, "rate_limited");
+    assert_eq!(problem["retry_after"], 1);
+    world.stranger().get("/v1/users/ann").await.refused(429, "rate_limited");
+    assert_eq!(refused(300, |_| bank.server.clone(), "/v1/users/ann").await, 0);
+    // Two a second come back.
+    world.wait(1);
+    assert_eq!(refused(10, forged, "/v1/users/ann").await, 8);
+    with_key(&world, "sk_live_x").get("/v1/users/ann").await.refused(429, "rate_limited");
+}
+
+/// Pages and client tokens are counted together, by address; servers and what monitors the engine are not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_and_client_tokens_are_limited() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    ann.enrol_totp().await;
+    let challenge = ann.challenge(json!({})).await;
+    let guess = with_key(&world, "ct_chl_00000000000070008000000000000000.x");
+    assert_eq!(refused(VISITS / 2, |_| guess.clone(), &challenge.path("")).await, 0);
+    let page = async |path: &str| {
+        let request = world.client.get(world.url(path)).header("x-forwarded-for", "198.51.100.7");
+        request.send().await.expect("an answer")
+    };
+    for _ in 0..VISITS / 2 {
+        assert_eq!(page("/challenge/chl_1?token=x").await.status(), 404);
+    }
+    let told = page("/portal/por_1").await;
+    let header = |name: &str| told.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    assert_eq!((told.status().as_u16(), header("retry-after").as_str()), (429, "1"));
+    assert!(header("content-type").starts_with("text/html"), "people get a page");
+    assert_eq!(refused(20, |_| guess.clone(), &challenge.path("")).await, 20);
+    challenge.browser().get(&challenge.path("")).await.refused(429, "rate_limited");
+    // None of it concerns those who are not the public.
+    bank.get(&challenge.path("")).await.is(200);
+    bank.get("/readyz").await.is(200);
+    with_key(&world, "sk_live_x").get("/v1/users/ann").await.refused(401, "api_key_invalid");
+    world.wait(1);
+    challenge.browser().get(&challenge.path("")).await.is(200);
+}
+
+/// X-11, 3.38: of a proxy that is listed the address counts that it saw itself; what stands left of it was written by anybody. A
+/// subscriber of IPv6 is a /64.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_trusted_proxy_only_its_own_word_counts() {
+    let trusted = vec!["127.0.0.0/8".parse().expect("a network"), "10.0.0.0/8".parse().expect("a network")];
+    let world = World::start_with(|config| config.trusted_proxies = trusted).await;
+    let from = |chain: String| with_key(&world, "sk_live_x").with("x-forwarded-for", &chain);
+    let one = |n: usize| from(format!("198.51.100.{}, 192.0.2.1, 10.0.0.{}", n % 250, n % 9));
+    assert_eq!(refused(DENIALS + 10, one, "/v1/users/ann").await, 10);
+    let other = from("192.0.2.1, 192.0.2.2".to_owned());
+    other.get("/v1/users/ann").await.refused(401, "api_key_invalid");
+    let v6 = |n: usize| from(format!("2001:db8:1:2:{n:x}::{n:x}"));
+    assert_eq!(refused(DENIALS + 10, v6, "/v1/users/ann").await, 10);
+    from("2001:db8:1:3::1".to_owned()).get("/v1/users/ann").await.refused(401, "api_key_invalid");
+    // The record names the address that counts.
+    let ann = world.bank().await.user("ann");
+    let app = ann.enrol_totp().await;
+    let challenge = ann.challenge(json!({})).await;
+    let browser = challenge.browser().with("x-forwarded-for", "203.0.113.66, 192.0.2.9");
+    browser.post(&challenge.path("/verify"), app.miss()).await.refused(422, "code_incorrect");
+    world.seal().await;
+    let told = ann.bank.get("/v1/events?limit=100&type=verification.failed").await.is(200);
+    let event: &Value = &told["data"][0];
+    assert_eq!(text(&event["client"]["ip"]), "192.0.2.9", "{event}");
+}
