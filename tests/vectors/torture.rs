@@ -78,7 +78,7 @@ fn damage_member(of: &Value, member: &str, damage: &[(Index, u8, u8)]) -> Option
     (was != is).then_some(changed)
 }
 
-/// WR-19, WA-08.
+/// WR-05, WR-19, WA-08.
 #[test]
 fn torture_of_ceremonies() {
     let (registration, assertion) = truth();
@@ -86,6 +86,14 @@ fn torture_of_ceremonies() {
     let held = register(&registration, "AAAA", of).expect("the truth");
     let id = text(&registration, "credentialId");
     assert(&assertion, id, "AAAA", held.clone(), of).expect("the truth");
+    // What reads as the same address is not the same origin.
+    for origin in ["Https://bank.example", "https://bank.example/", "https://bank.example:443", "https://BANK.example"]
+    {
+        let said = json!({"type": "webauthn.create", "challenge": "AAAA", "origin": origin}).to_string();
+        let mut changed = registration.clone();
+        changed["clientDataJSON"] = json!(URL_SAFE_NO_PAD.encode(said));
+        assert_eq!(register(&changed, "AAAA", of).map(drop).map_err(word), Err("origin".to_owned()), "{origin}");
+    }
     proptest!(config(), |(damage in damage())| {
         for member in ["clientDataJSON", "attestationObject"] {
             let Some(changed) = damage_member(&registration, member, &damage) else { continue };

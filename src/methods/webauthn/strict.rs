@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_cbor_2::Value as Cbor;
 use serde_json::Value as Json;
 
-use super::{Refusal, wrong};
+use super::{Refusal, Url, wrong};
 
 /// The longest credential id (WebAuthn L3, 7.1 step 25).
 const LONGEST_ID: usize = 1023;
@@ -126,7 +126,7 @@ fn outer_id(credential: &Json) -> Result<Vec<u8>, Refusal> {
 }
 
 /// Frames of another origin are refused whatever they say; duplicate members too, because two readers might take different ones,
-/// and a challenge that is written in another way than the one way there is (WebAuthn L3, 5.8.1).
+/// and a challenge or an origin that is written in another way than the one that browsers have (WebAuthn L3, 5.8.1; RFC 6454, 6.2).
 fn client_data(credential: &Json) -> Result<(), Refusal> {
     /// Reads the members that decide, each at most once.
     #[derive(serde::Deserialize)]
@@ -134,8 +134,7 @@ fn client_data(credential: &Json) -> Result<(), Refusal> {
         #[serde(rename = "type")]
         _kind: String,
         challenge: String,
-        #[serde(rename = "origin")]
-        _origin: String,
+        origin: String,
         #[serde(default, rename = "crossOrigin")]
         cross_origin: Option<Json>,
         #[serde(default, rename = "topOrigin")]
@@ -144,6 +143,9 @@ fn client_data(credential: &Json) -> Result<(), Refusal> {
     let text = bytes(credential, "clientDataJSON")?;
     let data: ClientData = serde_json::from_slice(&text).map_err(|_| wrong("client_data"))?;
     decoded(&data.challenge)?;
+    if Url::parse(&data.origin).is_ok_and(|url| url.origin().ascii_serialization() != data.origin) {
+        return Err(wrong("origin"));
+    }
     let framed = data.top_origin.is_some() || !matches!(data.cross_origin, None | Some(Json::Bool(false)));
     if framed { Err(wrong("cross_origin")) } else { Ok(()) }
 }
