@@ -86,7 +86,8 @@ pub struct EventQuery {
 const ROWS: usize = 64;
 
 /// The statement that links so many events of a relying party, each still as it was read. The row of nulls tells PostgreSQL the
-/// types of the others, and fits no event.
+/// types of the others, and fits no event. That there is no number yet is asked in a way for which the index of unlinked events is
+/// of no use: SQLite would walk all of it.
 fn linking(rows: usize) -> String {
     let values: String = (0..rows)
         .map(|n| 2 + 6 * n)
@@ -97,7 +98,7 @@ fn linking(rows: usize) -> String {
          from (values ((select id from events where 1 = 0), (select sequence from events where 1 = 0),
            (select salt from events where 1 = 0), (select person from events where 1 = 0),
            (select hash from events where 1 = 0), (select user_id from events where 1 = 0)){values}) as v
-         where events.rp_id = $1 and events.id = v.column1 and events.sequence is null
+         where events.rp_id = $1 and events.id = v.column1 and coalesce(events.sequence, 0) = 0
            and coalesce(events.user_id, '') = v.column6"
     )
 }

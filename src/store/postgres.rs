@@ -43,7 +43,11 @@ impl Postgres {
         let options: PgConnectOptions = url.parse()?;
         let options = options
             .application_name("countersign")
-            .options([("statement_timeout", limits.statement.as_millis().to_string())])
+            .options([
+                ("statement_timeout", limits.statement.as_millis().to_string()),
+                // Every statement finds its rows by key, whatever its values: to plan it anew each time would cost more than it.
+                ("plan_cache_mode", "force_generic_plan".to_owned()),
+            ])
             .statement_cache_capacity(512)
             .disable_statement_logging();
         let pool = PgPoolOptions::new().max_connections(limits.pool).acquire_timeout(limits.acquire);
