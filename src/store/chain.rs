@@ -85,21 +85,20 @@ pub struct EventQuery {
 /// How many events get their links by one statement.
 const ROWS: usize = 64;
 
-/// The statement that links so many events of a relying party, each still as it was read. The row of nulls tells PostgreSQL the
-/// types of the others, and fits no event. That there is no number yet is asked in a way for which the index of unlinked events is
-/// of no use: SQLite would walk all of it.
+/// The statement that links so many events of a relying party, each still as it was read. Their rows are there, so that each is
+/// found by its key, one by one: no planner can think of walking the table instead.
 fn linking(rows: usize) -> String {
-    let values: String = (0..rows)
-        .map(|n| 2 + 6 * n)
-        .map(|n| format!(", (${n}, ${}, ${}, ${}, ${}, ${})", n + 1, n + 2, n + 3, n + 4, n + 5))
-        .collect();
+    let row = |n: usize| {
+        let values: Vec<String> = (2..12).map(|value| format!("${}", value + 10 * n)).collect();
+        format!("($1, {})", values.join(", "))
+    };
+    let rows: Vec<String> = (0..rows).map(row).collect();
     format!(
-        "update events set sequence = v.column2, salt = v.column3, person = v.column4, hash = v.column5
-         from (values ((select id from events where 1 = 0), (select sequence from events where 1 = 0),
-           (select salt from events where 1 = 0), (select person from events where 1 = 0),
-           (select hash from events where 1 = 0), (select user_id from events where 1 = 0)){values}) as v
-         where events.rp_id = $1 and events.id = v.column1 and coalesce(events.sequence, 0) = 0
-           and coalesce(events.user_id, '') = v.column6"
+        "insert into events (rp_id, id, at, kind, actor, outcome, user_id, sequence, salt, person, hash) values {}
+         on conflict (rp_id, id) do update set sequence = excluded.sequence, salt = excluded.salt, person = excluded.person,
+           hash = excluded.hash
+         where events.sequence is null and coalesce(events.user_id, '') = coalesce(excluded.user_id, '')",
+        rows.join(", ")
     )
 }
 
@@ -162,11 +161,15 @@ impl Store {
                     let link = event.link.as_ref().ok_or(Error::Corrupt("events"))?;
                     query = query
                         .bind(event.id.as_str().to_owned())
+                        .bind(event.at.0)
+                        .bind(event.kind.clone())
+                        .bind(event.actor.clone())
+                        .bind(event.outcome.clone())
+                        .bind(event.user_id.clone())
                         .bind(link.sequence)
                         .bind(link.salt.clone())
                         .bind(link.person.clone())
-                        .bind(link.hash.clone())
-                        .bind(event.user_id.clone().unwrap_or_default());
+                        .bind(link.hash.clone());
                 }
                 let done = query.execute(&mut *conn).await?.rows_affected();
                 if done != some.len() as u64 {
