@@ -207,6 +207,22 @@ mod tests {
         Vault::new(&master, &ring).expect("its own ring")
     }
 
+    /// K-01, by the example of FIPS 180-2, B.1.
+    #[test]
+    fn a_token_is_kept_as_its_sha_256() {
+        let hex: String = token_hash("abc").iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert!(same(&token_hash("abc"), &token_hash("abc")));
+        assert!(!same(&token_hash("abc"), &token_hash("abd")) && !same(b"abc", b"ab"));
+    }
+
+    #[test]
+    fn a_pepper_that_is_not_in_the_ring_is_not_known() {
+        let vault = vault();
+        let pepper = vault.current_pepper(at().now);
+        assert!(vault.knows_pepper(pepper) && !vault.knows_pepper(pepper + 100));
+    }
+
     /// E-03: table, relying party, user and row are all part of the seal.
     #[test]
     fn a_value_opens_for_its_own_row_only() {

@@ -177,6 +177,26 @@ mod tests {
     }
 
     #[test]
+    fn a_purpose_reads_as_it_was_written_and_nothing_else_does() {
+        for key in MasterKey::generate(&at()).new_ring(&at()) {
+            assert_eq!(Purpose::stored(key.purpose.as_str()), Some(key.purpose));
+        }
+        assert_eq!(Purpose::stored("other"), None);
+    }
+
+    /// E-04: a key that is not used yet is not used earlier under the new master key.
+    #[test]
+    fn rewrapping_leaves_the_first_use_of_a_key_as_it_was() {
+        let (old, new) = (MasterKey::generate(&at()), MasterKey::generate(&at()));
+        let mut ring = old.new_ring(&at());
+        ring.push(old.new_key(&at(), 9, Purpose::Data, Timestamp(77)));
+        let rewrapped = old.rewrap(&at(), &new, &ring).expect("its own ring");
+        let from = |ring: &[WrappedKey]| ring.iter().map(|key| (key.id, key.active_from)).collect::<Vec<_>>();
+        assert_eq!(from(&rewrapped), from(&ring));
+        assert!(Vault::new(&new, &rewrapped).is_ok() && Vault::new(&old, &rewrapped).is_err());
+    }
+
+    #[test]
     fn a_ring_without_one_of_its_purposes_does_not_open() {
         let master = MasterKey::generate(&at());
         let ring = master.new_ring(&at());
