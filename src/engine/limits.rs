@@ -135,12 +135,17 @@ fn read(lanes: &[ThrottleLane], name: &str) -> store::Result<Lane> {
         if row.lane == name {
             own = (row.clone(), state);
         } else {
-            others.push(state);
+            others.push((row.lane.as_str(), state));
         }
     }
     let (row, state) = own;
-    let counting = state.is_counting() || others.iter().any(Throttle::is_counting);
-    let state = others.iter().fold(state, Throttle::beside);
+    let counting = state.is_counting() || others.iter().any(|(_, other)| other.is_counting());
+    // Pauses add up over challenges and enrolments: those of a device or of strangers with enrolments', and enrolments' with strangers'.
+    let partner = if name == ENROLMENT { STRANGERS } else { ENROLMENT };
+    let state = others.iter().fold(state, |state, (lane, other)| {
+        let state = state.beside(other);
+        if *lane == partner { state.together(other) } else { state }
+    });
     Ok(Lane { row, state, cost: throttle::cost(0), counting, device: None })
 }
 

@@ -63,6 +63,9 @@ pub struct Throttle {
     succeeded_at: Option<Timestamp>,
     /// The last one by a factor whose codes are not guessed: it ends holds.
     freed_at: Option<Timestamp>,
+    /// What counts towards this lane's pauses though it stands in another; see [`Throttle::together`].
+    #[serde(skip)]
+    elsewhere: BTreeMap<MethodKind, Pause>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +95,8 @@ impl Throttle {
         if self.held_at.is_some() {
             return Some(Stop::Hold);
         }
-        let pause = self.pauses.get(&kind).and_then(|pause| pause.until);
+        let until = |pauses: &BTreeMap<MethodKind, Pause>| pauses.get(&kind).and_then(|pause| pause.until);
+        let pause = until(&self.pauses).max(until(&self.elsewhere));
         pause.max(self.token_at(cost)).filter(|until| now < *until).map(Stop::Until)
     }
 
@@ -122,9 +126,10 @@ impl Throttle {
     /// The state after a wrong proof.
     pub fn after_wrong(&self, kind: MethodKind, cost: i64, now: Timestamp) -> Throttle {
         let mut next = self.clone();
+        let elsewhere = self.elsewhere.get(&kind).map_or(0, |pause| pause.wrong);
         let pause = next.pauses.entry(kind).or_default();
         pause.wrong += 1;
-        pause.until = seconds_of_pause(pause.wrong).map(|seconds| now.plus_seconds(seconds));
+        pause.until = seconds_of_pause(pause.wrong + elsewhere).map(|seconds| now.plus_seconds(seconds));
         next.full_at = Some(Timestamp(next.full_at.max(Some(now)).map_or(now.0, |t| t.0) + cost * TOKEN));
         next.since += cost;
         next.wrong_at = Some(now);
@@ -150,6 +155,16 @@ impl Throttle {
         next.since = 0;
         next.held_at = None;
         next
+    }
+
+    /// The state with the pauses of another lane on top: guesses of challenges and of enrolments add up. What the owner's success in
+    /// this lane has ended there, counts no more.
+    #[must_use]
+    pub fn together(mut self, other: &Throttle) -> Throttle {
+        if other.wrong_at >= self.succeeded_at {
+            self.elsewhere = other.pauses.clone();
+        }
+        self
     }
 
     /// The state in the light of what the owner proved in another lane. A hold is ended there by another factor alone.
@@ -277,6 +292,35 @@ mod tests {
         );
         assert_eq!(counted.clone().beside(&Throttle::default().after_enrolled(Totp)).since, 7);
         assert_eq!(counted.after_right(Sms, NOW).since, 0);
+    }
+
+    /// guesses of challenges and of enrolments add up to one pause, and each side clears its own.
+    #[test]
+    fn pauses_of_two_lanes_add_up() {
+        let (later, beginning) = (NOW.plus_seconds(1), Throttle::default());
+        let sixth = after(5).together(&after(4)).after_wrong(Totp, 1, NOW);
+        assert_eq!(wait(&sixth, Totp, NOW), Some(30), "six here and four there");
+        assert_eq!(wait(&after(5).together(&after(4)), Totp, NOW), None);
+        assert_eq!(
+            wait(&beginning.clone().together(&after(10)), Totp, NOW),
+            Some(30),
+            "the pause that began there holds here"
+        );
+        assert_eq!(wait(&beginning.clone().together(&after(10)), Sms, NOW), None);
+        let enrolled = after(10).after_enrolled(Totp).together(&after(9));
+        assert_eq!(
+            wait(&enrolled.after_wrong(Totp, 1, NOW), Totp, NOW),
+            Some(30),
+            "an enrolment clears only its own side"
+        );
+        let proved = after(9).after_right(Totp, later).together(&after(9));
+        assert_eq!(wait(&proved.after_wrong(Totp, 1, later), Totp, later), None, "the owner's success ends both");
+        let text = serde_json::to_string(&beginning.together(&after(10))).expect("JSON");
+        assert_eq!(
+            serde_json::from_str::<Throttle>(&text).expect("it reads"),
+            Throttle::default(),
+            "kept in one lane only"
+        );
     }
 
     #[test]

@@ -80,23 +80,26 @@ async fn challenges_client_tokens_and_answers_at_creation_count_together() {
     ann.ask(json!({"answer": app.now()})).await.refused(429, "method_paused");
 }
 
-/// first proofs of pending factors have a counter of their own, over all of them; neither pauses the other.
+/// first proofs of pending factors have a counter of their own, over all of them, which counts towards the pause of
+/// challenges as theirs does towards enrolments'.
 #[tokio::test]
-async fn enrolments_count_together_and_apart_from_challenges() {
+async fn enrolments_and_challenges_add_up_to_one_pause() {
     let (ann, app) = ann().await;
     let pending = ann.begin_totp().await;
-    for n in 0..10 {
+    for n in 0..5 {
         let other = if n % 2 == 0 { &pending } else { &ann.begin_totp().await };
         ann.activate(&other.id, json!({"code": other.wrong()})).await.refused(422, "code_incorrect");
     }
+    miss(&ann, &app, 5).await;
+    assert_eq!(paused(&ann).await, ["totp"]);
     ann.activate(&pending.id, json!({"code": pending.code()})).await.refused(429, "method_paused");
     ann.activate(&ann.begin_totp().await.id, json!({"code": "123456"})).await.refused(429, "method_paused");
-    assert_eq!(paused(&ann).await, [] as [Value; 0]);
-    miss(&ann, &app, 10).await;
-    assert_eq!(paused(&ann).await, ["totp"]);
+    ann.challenge(json!({})).await.verify(app.now()).await.refused(429, "method_paused");
     ann.bank.world.wait(30);
     ann.activate(&pending.id, json!({"code": pending.code()})).await.is(200);
-    // The success cleared the enrolments' counter and no other.
+    // The success cleared the enrolments' five, and none of the challenges': four more are free.
+    miss(&ann, &app, 4).await;
+    assert_eq!(paused(&ann).await, [] as [Value; 0]);
     miss(&ann, &app, 1).await;
     assert_eq!(paused(&ann).await, ["totp"]);
 }
