@@ -17,9 +17,9 @@ use super::problem::{self, Refused};
 use crate::model::Timestamp;
 
 /// Calls to pages and by client tokens: at once, and a second. Many people may share an address.
-const VISITS: (u32, u32) = (1200, 40);
+const VISITS: (u32, u32) = (3000, 100);
 /// Failed authentications: at once, and a second.
-const DENIALS: (u32, u32) = (120, 2);
+const DENIALS: (u32, u32) = (300, 5);
 /// After so many checks, addresses whose calls are forgotten anyway make room.
 const SWEEP: usize = 4096;
 
