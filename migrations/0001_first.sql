@@ -7,24 +7,13 @@ create table meta (
   value text not null
 );
 insert into meta (name, value) values ('oldest_release', '0.1.0');
--- What two changes of the key ring contend for.
-insert into meta (name, value) values ('key_ring_version', '0');
 
--- Work that one node at a time does: who does it, and until when.
-create table leases (
-  name text primary key,
-  holder text not null,
-  expires_at bigint not null
-);
-
--- Keys under the master key. The highest id of a purpose is the current one from active_from on (null: at once), so that every
--- node knows a key before it is used.
+-- Keys under the master key. The highest id of a purpose is the current one.
 create table key_ring (
   id bigint primary key,
   purpose text not null,
   wrapped bytea not null,
-  created_at bigint not null,
-  active_from bigint
+  created_at bigint not null
 );
 
 -- Keys that sign step-up JWTs. A key is published from the start, signs from active_at, and no longer after retired_at.
@@ -113,6 +102,7 @@ create table challenges (
   primary key (rp_id, user_id, id)
 );
 create unique index challenges_id on challenges (id);
+create index challenges_expiry on challenges (expires_at);
 
 -- What was asked and awaits its response: one ceremony or one sent code per owner (challenge or pending factor) and method.
 create table prompts (
@@ -130,20 +120,16 @@ create table prompts (
 );
 create index prompts_expiry on prompts (expires_at);
 
--- Guess budgets, by lane: '' for all browsers that never passed, 'enrolment' for first proofs of pending factors, else the keyed
--- hash of a device that passed, last at seen_at. state is JSON that no statement looks into, paused_until the end of its pauses.
-create table throttle_lanes (
+create table throttles (
   rp_id text not null,
   user_id text not null,
-  lane text not null,
+  method text not null,
   version bigint not null,
-  state text not null,
-  seen_at bigint,
+  wrong bigint not null,
+  enrolment_wrong bigint not null,
   paused_until bigint,
-  primary key (rp_id, user_id, lane)
+  primary key (rp_id, user_id, method)
 );
-create index throttle_lanes_paused on throttle_lanes (paused_until) where paused_until is not null;
-create index throttle_lanes_seen on throttle_lanes (seen_at) where seen_at is not null;
 
 -- At most one active and one unconfirmed set a user; the partial indexes hold that against parallel makers.
 create table recovery_sets (
@@ -184,6 +170,7 @@ create table sessions (
 );
 create unique index sessions_token on sessions (token_hash);
 create unique index sessions_id on sessions (id);
+create index sessions_expiry on sessions (expires_at);
 
 create table portal_sessions (
   rp_id text not null,
@@ -202,6 +189,7 @@ create table portal_sessions (
   primary key (rp_id, user_id, id)
 );
 create unique index portal_sessions_id on portal_sessions (id);
+create index portal_sessions_expiry on portal_sessions (expires_at);
 
 -- Texts: written before a gateway is asked. Holds neither number nor text.
 create table messages (
@@ -225,30 +213,9 @@ create table send_budgets (
   day bigint not null,
   sent bigint not null,
   recent text not null,
-  used_at bigint not null,
   primary key (rp_id, budget)
 );
-create index send_budgets_age on send_budgets (used_at);
 
--- Answers kept under an Idempotency-Key. id is a keyed hash of caller, method, path and key, body_hash one of the body.
--- answer is null while a text is on its way; whole is the answer with its secrets, and goes after ten minutes.
-create table kept_answers (
-  rp_id text not null,
-  id text not null,
-  user_id text not null,
-  turn text not null,
-  body_hash bytea not null,
-  answer bytea,
-  whole bytea,
-  created_at bigint not null,
-  primary key (rp_id, id)
-);
-create index kept_answers_user on kept_answers (rp_id, user_id);
-create index kept_answers_age on kept_answers (created_at);
-create index kept_answers_whole on kept_answers (created_at) where whole is not null;
-
--- Events are numbered and chained after they were committed, by a sealer outside the calls that wrote them. person is a salted
--- digest of whom an event tells of; the salt goes when the user is erased, and the chain stays whole.
 create table events (
   rp_id text not null,
   id text not null,
@@ -264,21 +231,5 @@ create table events (
   reason text,
   client text,
   request_id text,
-  sequence bigint,
-  salt bytea,
-  person bytea,
-  hash bytea,
   primary key (rp_id, id)
-);
-create unique index events_sequence on events (rp_id, sequence) where sequence is not null;
-create index events_user on events (rp_id, user_id, sequence) where sequence is not null;
-create index events_unsealed on events (rp_id, at, id) where sequence is null;
-
--- Where each chain ends, and the proof that this engine wrote so: without the key ring nobody can move an end back.
-create table chain_heads (
-  rp_id text primary key,
-  sequence bigint not null,
-  hash bytea not null,
-  sealed_at bigint not null,
-  mac bytea not null
 );

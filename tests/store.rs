@@ -19,6 +19,7 @@ use countersign::model::{
     Mode, Moment, Outcome, Prompt, Proof, RecoverySet, RecoveryStatus, RelyingParty, Session, Terms, Timestamp, User,
 };
 use countersign::policy::chain;
+use countersign::policy::throttle::{Stop, Throttle};
 use countersign::store::{
     Activation, BudgetChange, ChallengeChange, Contest, Error, EventQuery, FactorChange, Keep, NewChallenge, NewFactor,
     NewSession, PromptChange, Purge, Reservation, RingChange, RingKey, SEALED, SealedRow, Settlement, Store,
@@ -26,9 +27,60 @@ use countersign::store::{
 };
 use countersign::vault::{MasterKey, Vault};
 use database::Scratch;
+use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection, Executor, SqlSafeStr};
 
 // --- statements ---
+
+/// A schema that has landed is out there: an edit of its text would keep every engine off the databases that it made.
+#[test]
+fn a_migration_that_has_landed_is_not_edited() {
+    let landed = [("0001_first.sql", "36cf49bab4f6077b09cb67d30d355c845b94c5aafd59ef0e27c02c47fb999fe6")];
+    for (name, digest) in landed {
+        let text = std::fs::read(format!("migrations/{name}")).expect("it is there");
+        let found: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, digest, "{name}: write a new file instead");
+    }
+}
+
+/// A database of the first schema is brought up to date, and what was counted there stays counted (X-09).
+#[tokio::test]
+async fn guesses_outlive_the_change_of_their_table() {
+    let seed = "insert into throttles (rp_id, user_id, method, version, wrong, enrolment_wrong, paused_until) values
+        ('rp', 'ann', 'totp', 3, 7, 4, 90000), ('rp', 'ann', 'sms', 1, 2, 0, null), ('rp', 'bob', 'sms', 1, 1, 0, null)";
+    let migrations = sqlx::migrate!("./migrations");
+    for scratch in Scratch::all().await {
+        match &scratch.storage.database {
+            Database::Sqlite(path) => {
+                let address = format!("sqlite:{}?mode=rwc", path.display());
+                let mut conn = sqlx::SqliteConnection::connect(&address).await.expect("it opens");
+                migrations.run_to(1, &mut conn).await.expect("the first schema");
+                conn.execute(seed).await.expect("rows");
+                conn.close().await.expect("it closes");
+            }
+            Database::Postgres(url) => {
+                let mut conn = sqlx::PgConnection::connect(url).await.expect("it opens");
+                migrations.run_to(1, &mut conn).await.expect("the first schema");
+                conn.execute(seed).await.expect("rows");
+            }
+        }
+        let store = scratch.store().await;
+        let lanes = |user| {
+            let store = store.clone();
+            async move { store.throttles(&Id::stored("rp".to_owned()), user).await.expect("it answers") }
+        };
+        let ann = lanes("ann").await;
+        assert_eq!((ann.len(), ann[0].lane.as_str(), ann[0].paused_until), (1, "", Some(Timestamp(90_000))));
+        let state: Throttle = serde_json::from_str(&ann[0].state).expect("a state");
+        assert_eq!(state.stop(MethodKind::Totp, 1, Timestamp(89_999)), Some(Stop::Until(Timestamp(90_000))));
+        assert_eq!(state.stop(MethodKind::Sms, 1, Timestamp(89_999)), None);
+        // The eleventh wrong code is behind; the next pauses twice as long as the one before.
+        let next = state.after_wrong(MethodKind::Totp, 1, Timestamp(90_000));
+        assert_eq!(next.stop(MethodKind::Totp, 1, Timestamp(90_000)), Some(Stop::Until(Timestamp(210_000))));
+        assert_eq!(lanes("bob").await.len(), 1);
+        store.close().await;
+    }
+}
 
 /// design.md: queries are checked by preparing every statement on both databases.
 #[tokio::test]

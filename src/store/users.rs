@@ -42,6 +42,8 @@ macro_rules! erase {
             "delete from sessions where rp_id = $1 and user_id = $2",
             "delete from portal_sessions where rp_id = $1 and user_id = $2",
             "delete from throttle_lanes where rp_id = $1 and user_id = $2",
+            // Of a release before, which may still run beside this one.
+            "delete from throttles where rp_id = $1 and user_id = $2",
             "delete from messages where rp_id = $1 and user_id = $2",
             "delete from kept_answers where rp_id = $1 and user_id = $2",
             "delete from users where rp_id = $1 and user_id = $2",
