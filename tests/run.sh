@@ -245,6 +245,7 @@ start_postgres
 
 step "format" cargo fmt --check || true
 step "lints" cargo clippy --all-targets --locked -- -D warnings || true
+step "lints with traces" cargo clippy --lib --bins --features otlp --locked -- -D warnings || true
 step "build" cargo test --locked --no-run || finish
 step "tests" run_tests || true
 step "tests of the API on PostgreSQL" run_tests_on_postgres || true

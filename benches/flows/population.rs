@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use countersign::clock::{Clock, SystemClock, SystemRng};
 use countersign::engine::open_store;
-use countersign::model::{Actor, Details, Event, Factor, Id, Kind, MethodKind, Moment, Outcome, Timestamp, User};
+use countersign::model::{Actor, Details, Event, Factor, Id, Kind, MethodKind, Moment, Timestamp, User};
 use countersign::store::{Activation, ChallengeChange, FactorChange, NewFactor, RingKey, Settlement, Store};
 use countersign::vault::{MasterKey, Purpose, Row, Vault, WrappedKey};
 use serde_json::json;
@@ -112,22 +112,8 @@ fn enrol(store: &Store, vault: &Arc<Vault>, rp: &Id, n: usize) -> impl Future<Ou
 }
 
 fn event(at: &Moment<'_>, rp: &Id, user_id: &str) -> Event {
-    Event {
-        id: Id::new(Kind::Event, at),
-        rp_id: rp.clone(),
-        at: at.now,
-        kind: "factor.added",
-        actor: Actor::Server,
-        user_id: Some(user_id.to_owned()),
-        method: Some(MethodKind::Totp),
-        factor_id: None,
-        challenge_id: None,
-        session_id: None,
-        outcome: Outcome::Success,
-        reason: None,
-        client: None,
-        request_id: None,
-    }
+    let of_user = Event::new(at, rp, "factor.added", Actor::Server);
+    Event { user_id: Some(user_id.to_owned()), method: Some(MethodKind::Totp), ..of_user }
 }
 
 async fn vault(engine: &Engine, store: &Store) -> Vault {

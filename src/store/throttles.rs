@@ -3,6 +3,8 @@
 use sqlx::FromRow;
 
 use super::events::append;
+use super::journal::{Note, Noting};
+use super::recovery::dying_sets;
 use super::{Result, Store};
 use crate::model::{Event, Id, Timestamp};
 
@@ -81,6 +83,10 @@ impl Store {
     /// sessions, known devices; and empties the other lanes. What the user is called stays.
     pub async fn reset_user(&self, rp: &Id, user_id: &str, event: &Event) -> Result<()> {
         write!(self, (rp, user_id, event) conn => {
+            let held: Vec<(String,)> =
+                rows! { conn, "select id from factors where rp_id = $1 and user_id = $2", rp.as_str(), &user_id };
+            let mut notes: Vec<Note> = held.into_iter().map(|(id,)| Note::Factor(id)).collect();
+            notes.extend(dying_sets!(conn, rp.as_str(), &user_id));
             for statement in [
                 "update throttle_lanes set version = version + 1, state = '{}', paused_until = null where rp_id = $1 and user_id = $2",
                 "delete from throttle_lanes where rp_id = $1 and user_id = $2 and seen_at is not null",
@@ -99,7 +105,7 @@ impl Store {
                 rp.as_str(), &user_id, event.at.0
             };
             append!(conn, &event);
-            Ok(())
+            conn.note(notes).await
         })
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::Connection;
 
 use crate::support::child::Place;
 use crate::support::database::Scratch;
@@ -203,27 +203,10 @@ async fn effects(world: &World) -> Vec<i64> {
         ["events", "factors", "challenges", "prompts", "sessions", "portal_sessions", "messages", "recovery_codes"];
     let mut counts = Vec::new();
     for table in tables {
-        counts.push(number(world, &format!("select count(*) from {table}")).await);
+        counts.push(world.scratch.number(&format!("select count(*) from {table}")).await);
     }
     counts.push(world.gateway.asked() as i64);
     counts
-}
-
-/// What a statement counts in the world's database.
-async fn number(world: &World, statement: &str) -> i64 {
-    let statement = AssertSqlSafe(statement.to_owned());
-    let url = world.scratch.url();
-    let counted = match url.strip_prefix("sqlite:") {
-        Some(path) => {
-            let mut conn = sqlx::SqliteConnection::connect(path).await.expect("it opens");
-            sqlx::query_scalar(statement).fetch_one(&mut conn).await
-        }
-        None => {
-            let mut conn = sqlx::PgConnection::connect(&url).await.expect("it opens");
-            sqlx::query_scalar(statement).fetch_one(&mut conn).await
-        }
-    };
-    counted.expect("it counts")
 }
 
 /// The same answer to the byte, said to be one that was given before.
@@ -435,7 +418,7 @@ async fn a_wrong_answer_repeated_costs_one_attempt() {
         assert_eq!(again["attempts_left"], 4);
     }
     assert_eq!(challenge.attempts_left().await, 4);
-    assert_eq!(number(&world, r#"select count(*) from throttle_lanes where state like '%"since":1,%'"#).await, 1);
+    assert_eq!(world.scratch.number(r#"select count(*) from throttle_lanes where state like '%"since":1,%'"#).await, 1);
     // The code itself is not spent: without the key, or under another, it is judged anew.
     challenge.verify(app.miss()).await.refused(422, "code_incorrect");
     assert_eq!(challenge.attempts_left().await, 3);

@@ -98,6 +98,22 @@ impl Scratch {
         }
     }
 
+    /// The number that a statement gives, as the database itself counts.
+    pub async fn number(&self, statement: &str) -> i64 {
+        let text = AssertSqlSafe(statement.to_owned());
+        let counted = match &self.storage.database {
+            Database::Sqlite(path) => {
+                let mut conn = sqlx::SqliteConnection::connect(&path.display().to_string()).await.expect("it opens");
+                sqlx::query_scalar(text).fetch_one(&mut conn).await
+            }
+            Database::Postgres(url) => {
+                let mut conn = sqlx::PgConnection::connect(url).await.expect("it opens");
+                sqlx::query_scalar(text).fetch_one(&mut conn).await
+            }
+        };
+        counted.expect("it counts")
+    }
+
     /// The texts that a query gives, cast to text by it.
     pub async fn texts(&self, query: &str) -> Vec<String> {
         let text = AssertSqlSafe(query.to_owned());
