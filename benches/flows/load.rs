@@ -115,6 +115,18 @@ pub async fn run(
     .await
 }
 
+/// Waits for a time more exactly than the runtime's timers, whose tick is a millisecond: the rest is slept on a thread.
+async fn until(due: Instant) {
+    let left = due.saturating_duration_since(Instant::now());
+    if left > Duration::from_millis(3) {
+        tokio::time::sleep(left - Duration::from_millis(3)).await;
+    }
+    let left = due.saturating_duration_since(Instant::now());
+    if !left.is_zero() {
+        tokio::task::spawn_blocking(move || std::thread::sleep(left)).await.expect("it sleeps");
+    }
+}
+
 async fn measure<F, R>(
     address: &str,
     connections: usize,
@@ -147,7 +159,9 @@ where
                     if due.duration_since(start) >= span {
                         return took;
                     }
-                    tokio::time::sleep_until(due.into()).await;
+                    if rate.is_some() {
+                        until(due).await;
+                    }
                     let (back, expected) = flow(wire, n).await;
                     wire = back;
                     took.push(due.elapsed().as_secs_f64() * 1000.0);
