@@ -16,6 +16,8 @@ mod challenges;
 mod dossier;
 mod events;
 mod factors;
+mod gather;
+mod gathered;
 mod housekeeping;
 mod journal;
 mod keys;
@@ -56,6 +58,11 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use sqlx::migrate::Migrator;
 
+use gather::Gather;
+
+/// How many questions, and how many writes, a node has under way on PostgreSQL while others gather.
+const TURNS: usize = 2;
+
 /// A schema may be newer than this binary: releases run side by side while they are rolled out.
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrations = sqlx::migrate!("./migrations");
@@ -85,6 +92,9 @@ impl From<u32> for Limits {
 #[derive(Clone)]
 pub struct Store {
     db: Db,
+    reads: Gather<dossier::Ask, Vec<dossier::PartRow>>,
+    /// On PostgreSQL; SQLite's writer gathers all that is written.
+    settles: Option<Gather<Settlement, ()>>,
     /// What the next write keeps beside its effect.
     keep: Option<Arc<Keep>>,
 }
@@ -148,6 +158,20 @@ pub enum Error {
     Kept,
 }
 
+impl Error {
+    /// The same for each of those who asked at once.
+    fn for_each(self, all: usize) -> impl Iterator<Item = Error> {
+        std::iter::repeat_with(move || match &self {
+            Error::Conflict(contest) => Error::Conflict(*contest),
+            Error::Unserialised => Error::Unserialised,
+            Error::Corrupt(table) => Error::Corrupt(table),
+            Error::Kept => Error::Kept,
+            Error::Unavailable(why) | Error::InUse(why) => Error::Unavailable(why.clone()),
+        })
+        .take(all)
+    }
+}
+
 impl From<Contest> for Error {
     fn from(contest: Contest) -> Error {
         match contest {
@@ -185,7 +209,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Store {
     /// Opens a SQLite file, made if absent, and brings its schema up to date.
     pub async fn sqlite(path: &std::path::Path, limits: impl Into<Limits>) -> Result<Store> {
-        Ok(Store { db: Db::Sqlite(sqlite::Sqlite::open(path, limits.into()).await?), keep: None })
+        Ok(Store::on(Db::Sqlite(sqlite::Sqlite::open(path, limits.into()).await?)))
     }
 
     /// Takes the sole right to serve a SQLite file.
@@ -195,7 +219,33 @@ impl Store {
 
     /// Opens a PostgreSQL database; its schema stays as it is.
     pub async fn postgres(url: &str, limits: impl Into<Limits>) -> Result<Store> {
-        Ok(Store { db: Db::Postgres(postgres::Postgres::open(url, limits.into()).await?), keep: None })
+        Ok(Store::on(Db::Postgres(postgres::Postgres::open(url, limits.into()).await?)))
+    }
+
+    fn on(db: Db) -> Store {
+        let asked = db.clone();
+        let turns = if matches!(db, Db::Sqlite(_)) { 1 } else { TURNS };
+        let reads = Gather::start(turns, dossier::MOST, move |asks: Vec<dossier::Ask>| {
+            let db = asked.clone();
+            async move {
+                let all = asks.len();
+                match dossier::ask(&db, asks).await {
+                    Ok(answers) => answers.into_iter().map(Ok).collect(),
+                    Err(error) => error.for_each(all).map(Err).collect(),
+                }
+            }
+        });
+        let settles = match &db {
+            Db::Sqlite(_) => None,
+            Db::Postgres(postgres) => {
+                let postgres = postgres.clone();
+                Some(Gather::start(TURNS, gathered::MOST, move |all| {
+                    let postgres = postgres.clone();
+                    async move { gathered::on_postgres(&postgres, all).await }
+                }))
+            }
+        };
+        Store { db, reads, settles, keep: None }
     }
 
     /// Brings the schema up to date; waits for another node that does the same. Where there is nothing to do, no right to change

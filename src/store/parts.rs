@@ -1,7 +1,10 @@
 //! What a settlement is put together from: conditional writes of one row each, which draw on the same numbered values.
 
+use sqlx::{Arguments, Encode, Type};
+
 use super::settlement::{ChallengeChange, FactorChange, Settlement};
-use super::{Contest, DeviceChange, Error};
+use super::{Contest, DeviceChange, Error, Result, text};
+use crate::model::Id;
 
 /// One conditional write of one row, and what is lost where it touches none.
 pub type Part = (Contest, &'static str);
@@ -139,94 +142,110 @@ impl Settlement {
     }
 }
 
-/// The numbered values of all parts, for either driver. A value that no part of this settlement uses is null.
-macro_rules! values {
-    ($arguments:expr, $settlement:expr) => {{
-        let (values, s): (_, &Settlement) = (&mut $arguments, $settlement);
-        let throttle = s.throttle.as_ref();
-        let (challenge, attempts, proof, code, terms, challenge_end) = match &s.challenge {
-            ChallengeChange::None => (None, None, None, None, None, None),
-            ChallengeChange::Charge(id, left) => (Some(id.as_str()), Some(*left), None, None, None, None),
-            ChallengeChange::Approve(id, proof, code) => {
-                (Some(id.as_str()), None, Some(text(proof)), code.as_ref(), None, None)
-            }
-            ChallengeChange::Create(c) => (
-                Some(c.id.as_str()),
-                Some(c.attempts_left),
-                c.proof.as_ref().map(text),
-                None,
-                Some(text(&c.terms)),
-                Some(c.expires_at.0),
-            ),
-        };
-        let (factor, step, version, bytes, details, credential) = match &s.factor {
-            None => (None, None, None, None, None, None),
-            Some(FactorChange::Step(id, step)) => (Some(id.as_str()), Some(*step), None, None, None, None),
-            Some(FactorChange::Credential { id, version, sealed, details }) => {
-                (Some(id.as_str()), None, Some(*version), Some(sealed.clone()), Some(text(details)), None)
-            }
-            Some(FactorChange::Used(id)) => (Some(id.as_str()), None, None, None, None, None),
-            Some(FactorChange::RecoveryCode(set, hash)) => {
-                (Some(set.as_str()), None, None, Some(hash.clone()), None, None)
-            }
-            Some(FactorChange::Activate(a)) => (
-                Some(a.id.as_str()),
-                Some(a.last_step),
-                None,
-                a.sealed.clone(),
-                Some(text(&a.details)),
-                a.credential_id.clone(),
-            ),
-        };
-        let session = s.session.as_ref();
-        let event = &s.event;
-        let id = |id: &Option<Id>| id.as_ref().map(|i| i.as_str().to_owned());
-        values.add(s.rp_id.as_str().to_owned()).map_err(unencodable)?; // $1
-        values.add(s.user_id.clone()).map_err(unencodable)?;
-        values.add(s.at.0).map_err(unencodable)?;
-        values.add(throttle.map(|t| t.lane.clone())).map_err(unencodable)?; // $4
-        values.add(throttle.map(|t| t.version)).map_err(unencodable)?;
-        values.add(throttle.map(|t| t.state.clone())).map_err(unencodable)?;
-        values.add(throttle.and_then(|t| t.seen_at).map(|t| t.0)).map_err(unencodable)?;
-        values.add(s.device.as_ref().map(|(lane, _)| lane.clone())).map_err(unencodable)?;
-        values.add(challenge.map(str::to_owned)).map_err(unencodable)?; // $9
-        values.add(attempts).map_err(unencodable)?;
-        values.add(proof).map_err(unencodable)?;
-        values.add(code.map(|(hash, _)| hash.clone())).map_err(unencodable)?;
-        values.add(code.map(|(_, end)| end.0)).map_err(unencodable)?;
-        values.add(session.map(|_| s.at.0)).map_err(unencodable)?;
-        values.add(terms).map_err(unencodable)?; // $15
-        values.add(challenge_end).map_err(unencodable)?;
-        values.add(s.prompt.as_ref().map(|(owner, _, _)| owner.as_str().to_owned())).map_err(unencodable)?; // $17
-        values.add(s.prompt.as_ref().map(|(_, method, _)| method.as_str().to_owned())).map_err(unencodable)?;
-        values.add(s.prompt.as_ref().map(|(_, _, id)| id.as_str().to_owned())).map_err(unencodable)?;
-        values.add(factor.map(str::to_owned)).map_err(unencodable)?; // $20
-        values.add(step).map_err(unencodable)?;
-        values.add(version).map_err(unencodable)?;
-        values.add(bytes).map_err(unencodable)?;
-        values.add(details).map_err(unencodable)?;
-        values.add(credential).map_err(unencodable)?; // $25
-        values.add(id(&s.right_of)).map_err(unencodable)?;
-        values.add(session.map(|n| n.session.id.as_str().to_owned())).map_err(unencodable)?; // $27
-        values.add(session.map(|n| n.token_hash.clone())).map_err(unencodable)?;
-        values.add(session.map(|n| text(&n.session.grant))).map_err(unencodable)?;
-        values.add(session.and_then(|n| id(&n.session.factor_id))).map_err(unencodable)?;
-        values.add(session.map(|n| n.session.expires_at.0)).map_err(unencodable)?; // $31
-        values.add(event.id.as_str().to_owned()).map_err(unencodable)?;
-        values.add(event.kind.to_owned()).map_err(unencodable)?;
-        values.add(event.actor.as_str().to_owned()).map_err(unencodable)?;
-        values.add(event.method.map(|m| m.as_str().to_owned())).map_err(unencodable)?; // $35
-        values.add(id(&event.factor_id)).map_err(unencodable)?;
-        values.add(id(&event.challenge_id)).map_err(unencodable)?;
-        values.add(id(&event.session_id)).map_err(unencodable)?;
-        values.add(event.outcome.as_str().to_owned()).map_err(unencodable)?;
-        values.add(event.reason.map(str::to_owned)).map_err(unencodable)?; // $40
-        values.add(event.client.as_ref().map(text)).map_err(unencodable)?;
-        values.add(event.request_id.clone()).map_err(unencodable)?;
-        values.add(throttle.and_then(|t| t.paused_until).map(|t| t.0)).map_err(unencodable)?; // $43
-    }};
+/// One of the numbered values.
+pub(super) enum Value {
+    Text(Option<String>),
+    Number(Option<i64>),
+    Bytes(Option<Vec<u8>>),
 }
-pub(super) use values;
+
+impl Value {
+    /// Adds it to what a statement draws on.
+    pub(super) fn add_to<A>(self, arguments: &mut A) -> Result<()>
+    where
+        A: Arguments,
+        Option<String>: for<'q> Encode<'q, A::Database> + Type<A::Database>,
+        Option<i64>: for<'q> Encode<'q, A::Database> + Type<A::Database>,
+        Option<Vec<u8>>: for<'q> Encode<'q, A::Database> + Type<A::Database>,
+    {
+        let added = match self {
+            Value::Text(text) => arguments.add(text),
+            Value::Number(number) => arguments.add(number),
+            Value::Bytes(bytes) => arguments.add(bytes),
+        };
+        added.map_err(unencodable)
+    }
+}
+
+/// How many values a settlement has.
+pub(super) const VALUES: usize = 43;
+
+impl Settlement {
+    /// The values that its parts draw on, the first as `$1`. What no part of it uses is null.
+    pub(super) fn values(&self) -> [Value; VALUES] {
+        use Value::{Bytes, Number, Text};
+        let throttle = self.throttle.as_ref();
+        let (challenge, attempts, proof, code, terms, challenge_end) = match &self.challenge {
+            ChallengeChange::None => (None, None, None, None, None, None),
+            ChallengeChange::Charge(id, left) => (Some(id), Some(*left), None, None, None, None),
+            ChallengeChange::Approve(id, proof, code) => (Some(id), None, Some(text(proof)), code.as_ref(), None, None),
+            ChallengeChange::Create(c) => {
+                let proof = c.proof.as_ref().map(text);
+                (Some(&c.id), Some(c.attempts_left), proof, None, Some(text(&c.terms)), Some(c.expires_at.0))
+            }
+        };
+        let (factor, step, version, bytes, details, credential) = match &self.factor {
+            None => (None, None, None, None, None, None),
+            Some(FactorChange::Step(id, step)) => (Some(id), Some(*step), None, None, None, None),
+            Some(FactorChange::Credential { id, version, sealed, details }) => {
+                (Some(id), None, Some(*version), Some(sealed.clone()), Some(text(details)), None)
+            }
+            Some(FactorChange::Used(id)) => (Some(id), None, None, None, None, None),
+            Some(FactorChange::RecoveryCode(set, hash)) => (Some(set), None, None, Some(hash.clone()), None, None),
+            Some(FactorChange::Activate(a)) => {
+                let details = Some(text(&a.details));
+                (Some(&a.id), Some(a.last_step), None, a.sealed.clone(), details, a.credential_id.clone())
+            }
+        };
+        let (prompt, session, event) = (self.prompt.as_ref(), self.session.as_ref(), &self.event);
+        let id = |id: Option<&Id>| Text(id.map(|i| i.as_str().to_owned()));
+        [
+            id(Some(&self.rp_id)), // $1
+            Text(Some(self.user_id.clone())),
+            Number(Some(self.at.0)),
+            Text(throttle.map(|t| t.lane.clone())), // $4
+            Number(throttle.map(|t| t.version)),
+            Text(throttle.map(|t| t.state.clone())),
+            Number(throttle.and_then(|t| t.seen_at).map(|t| t.0)),
+            Text(self.device.as_ref().map(|(lane, _)| lane.clone())),
+            id(challenge), // $9
+            Number(attempts),
+            Text(proof),
+            Bytes(code.map(|(hash, _)| hash.clone())),
+            Number(code.map(|(_, end)| end.0)),
+            Number(session.map(|_| self.at.0)),
+            Text(terms), // $15
+            Number(challenge_end),
+            id(prompt.map(|(owner, _, _)| owner)), // $17
+            Text(prompt.map(|(_, method, _)| method.as_str().to_owned())),
+            id(prompt.map(|(_, _, id)| id)),
+            id(factor), // $20
+            Number(step),
+            Number(version),
+            Bytes(bytes),
+            Text(details),
+            Text(credential), // $25
+            id(self.right_of.as_ref()),
+            id(session.map(|n| &n.session.id)), // $27
+            Bytes(session.map(|n| n.token_hash.clone())),
+            Text(session.map(|n| text(&n.session.grant))),
+            id(session.and_then(|n| n.session.factor_id.as_ref())),
+            Number(session.map(|n| n.session.expires_at.0)), // $31
+            id(Some(&event.id)),
+            Text(Some(event.kind.to_owned())),
+            Text(Some(event.actor.as_str().to_owned())),
+            Text(event.method.map(|m| m.as_str().to_owned())), // $35
+            id(event.factor_id.as_ref()),
+            id(event.challenge_id.as_ref()),
+            id(event.session_id.as_ref()),
+            Text(Some(event.outcome.as_str().to_owned())),
+            Text(event.reason.map(str::to_owned)), // $40
+            Text(event.client.as_ref().map(text)),
+            Text(event.request_id.clone()),
+            Number(throttle.and_then(|t| t.paused_until).map(|t| t.0)), // $43
+        ]
+    }
+}
 
 pub(super) fn unencodable(error: sqlx::error::BoxDynError) -> Error {
     Error::Unavailable(error.to_string())

@@ -47,6 +47,11 @@ impl Postgres {
                 ("statement_timeout", limits.statement.as_millis().to_string()),
                 // Every statement finds its rows by key, whatever its values: to plan it anew each time would cost more than it.
                 ("plan_cache_mode", "force_generic_plan".to_owned()),
+                // For the same reason it may not take a table for small and walk it, as before its first statistics.
+                ("enable_seqscan", "off".to_owned()),
+                ("enable_hashjoin", "off".to_owned()),
+                ("enable_mergejoin", "off".to_owned()),
+                ("jit", "off".to_owned()),
             ])
             .statement_cache_capacity(512)
             .disable_statement_logging();

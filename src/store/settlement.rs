@@ -7,12 +7,12 @@
 
 use sqlx::postgres::PgArguments;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
-use sqlx::{Arguments, AssertSqlSafe};
+use sqlx::AssertSqlSafe;
 
 use super::journal::{Note, Noting};
-use super::parts::{Part, guard, script, unencodable, values};
+use super::parts::{Part, guard, script, unencodable};
 use super::postgres::{Postgres, RETRIES};
-use super::{Activation, Contest, Db, DeviceChange, Error, Keep, NewSession, Result, Store, ThrottleLane, kept, text};
+use super::{Activation, Contest, Db, DeviceChange, Error, Keep, NewSession, Result, Store, ThrottleLane, gathered, kept};
 use crate::model::{Challenge, Details, Event, Id, MethodKind, Proof, Timestamp};
 
 /// What happens to the challenge.
@@ -83,11 +83,8 @@ impl Store {
     /// Writes all of it or nothing. `Conflict` names the first row that was lost; nothing stands then, and the caller decides
     /// what the answer was worth.
     pub async fn settle(&self, settlement: Settlement) -> Result<()> {
-        let keep = self.keep.clone();
-        let settled = match (&self.db, keep) {
-            (Db::Sqlite(lite), None) => {
-                lite.write_whole(move |conn| Box::pin(async move { on_sqlite(conn, &settlement).await })).await
-            }
+        let settled = match (&self.db, self.keep.clone()) {
+            (Db::Sqlite(lite), None) => lite.settle(settlement).await,
             (Db::Sqlite(lite), keep) => {
                 lite.write(move |conn| {
                     Box::pin(async move {
@@ -97,7 +94,10 @@ impl Store {
                 })
                 .await
             }
-            (Db::Postgres(postgres), keep) => on_postgres(postgres, &settlement, keep.as_deref()).await,
+            (Db::Postgres(postgres), keep) => match (&self.settles, keep) {
+                (Some(settles), None) if gathered::may_join(&settlement) => settles.ask(settlement).await,
+                (_, keep) => on_postgres(postgres, &settlement, keep.as_deref()).await,
+            },
         };
         kept::mark(self.keep.as_deref(), settled)
     }
@@ -105,7 +105,7 @@ impl Store {
 
 /// The parts as one script that keeps itself whole: the first part writes only where every later one can, and each later one
 /// only where the one before did. The writer's transaction has no rival, so nothing changes between them.
-async fn on_sqlite(conn: &mut SqliteConnection, settlement: &Settlement) -> Result<()> {
+pub(super) async fn on_sqlite(conn: &mut SqliteConnection, settlement: &Settlement) -> Result<()> {
     let parts = settlement.parts();
     let done = sqlx::query_with(AssertSqlSafe(script(&parts)), sqlite_values(settlement)?).execute(&mut *conn).await?;
     if done.rows_affected() == parts.len() as u64 {
@@ -132,12 +132,12 @@ async fn on_sqlite(conn: &mut SqliteConnection, settlement: &Settlement) -> Resu
 
 fn sqlite_values(settlement: &Settlement) -> Result<SqliteArguments> {
     let mut values = SqliteArguments::default();
-    values!(values, settlement);
+    settlement.values().into_iter().try_for_each(|value| value.add_to(&mut values))?;
     Ok(values)
 }
 
 /// The parts as one statement. It fails as a whole, naming the first part that was lost, unless each touched its row.
-async fn on_postgres(postgres: &Postgres, settlement: &Settlement, keep: Option<&Keep>) -> Result<()> {
+pub(super) async fn on_postgres(postgres: &Postgres, settlement: &Settlement, keep: Option<&Keep>) -> Result<()> {
     let parts: Vec<Part> = keep.map(|_| kept::FIRST).into_iter().chain(settlement.parts()).collect();
     let mut writes = Vec::new();
     let mut losses = String::new();
@@ -149,7 +149,7 @@ async fn on_postgres(postgres: &Postgres, settlement: &Settlement, keep: Option<
     for _ in 0..=RETRIES {
         let mut conn = postgres.acquire().await?;
         let mut values = PgArguments::default();
-        values!(values, settlement);
+        settlement.values().into_iter().try_for_each(|value| value.add_to(&mut values))?;
         if let Some(keep) = keep {
             keep.append_to(&mut values).map_err(unencodable)?;
         }

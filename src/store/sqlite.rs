@@ -7,24 +7,26 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqlitePool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlitePool};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Error, Limits, Result};
+use super::settlement::{self, Settlement};
+use super::{Error, Limits, Result, gathered};
 
 /// A future that may borrow the connection.
 pub type Borrowing<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
 
 /// Writes that share one commit at most.
-const BATCH: usize = 64;
+const BATCH: usize = gathered::MOST;
 /// Writes that may wait before callers do.
 const QUEUE: usize = 4096;
 
 /// A write that waits for its turn.
-struct Job {
-    /// It writes all or nothing by itself, and needs no savepoint.
-    whole: bool,
-    run: Run,
+enum Job {
+    /// Statements, in a savepoint of their own.
+    Write(Run),
+    /// A settlement, which may be settled with others; it writes all or nothing by itself.
+    Settle(Box<Settlement>, oneshot::Sender<Result<()>>),
 }
 
 type Run = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Done> + Send>;
@@ -33,8 +35,6 @@ type Run = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Don
 struct Done {
     /// There is something to commit.
     keep: bool,
-    /// It failed other than by a lost race: it may have left something behind.
-    broken: bool,
     tell: Box<dyn FnOnce(Result<()>) + Send>,
 }
 
@@ -82,10 +82,12 @@ impl Sqlite {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10))
+            .pragma("temp_store", "memory")
             .statement_cache_capacity(512)
             .disable_statement_logging();
         let mut writer = SqliteConnection::connect_with(&options).await?;
         migrate(&mut writer, path).await?;
+        sqlx::query(AssertSqlSafe(gathered::TABLE.as_str())).execute(&mut writer).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(limits.pool)
             .acquire_timeout(limits.acquire)
@@ -110,38 +112,32 @@ impl Sqlite {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Result<T>> + Send + 'static,
     {
-        self.queue(false, body).await
-    }
-
-    /// The same for a body that leaves nothing behind where it fails with a conflict.
-    pub(super) async fn write_whole<T, F>(&self, body: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Result<T>> + Send + 'static,
-    {
-        self.queue(true, body).await
-    }
-
-    async fn queue<T, F>(&self, whole: bool, body: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Result<T>> + Send + 'static,
-    {
         let (tell, told) = oneshot::channel();
         let run: Run = Box::new(move |conn| {
             Box::pin(async move {
                 let outcome = body(conn).await;
-                Done {
-                    keep: outcome.is_ok(),
-                    broken: matches!(&outcome, Err(error) if !matches!(error, Error::Conflict(_))),
-                    tell: Box::new(move |commit| drop(tell.send(outcome.and_then(|value| commit.map(|()| value))))),
-                }
+                Done { keep: outcome.is_ok(), tell: Box::new(move |commit| answer(tell, outcome, commit)) }
             })
         });
+        self.queue(Job::Write(run), told).await
+    }
+
+    /// Settles in a transaction, gathered with others; answers once the commit stands.
+    pub(super) async fn settle(&self, settlement: Settlement) -> Result<()> {
+        let (tell, told) = oneshot::channel();
+        self.queue(Job::Settle(Box::new(settlement), tell), told).await
+    }
+
+    async fn queue<T>(&self, job: Job, told: oneshot::Receiver<Result<T>>) -> Result<T> {
         let gone = || Error::Unavailable("the write could not begin".to_owned());
-        self.jobs.send(Job { whole, run }).await.map_err(|_| gone())?;
+        self.jobs.send(job).await.map_err(|_| gone())?;
         told.await.map_err(|_| gone())?
     }
+}
+
+/// Tells what became of a write once it is known what became of its commit; whoever no longer waits is not told.
+fn answer<T>(tell: oneshot::Sender<Result<T>>, outcome: Result<T>, commit: Result<()>) {
+    let _ = tell.send(outcome.and_then(|value| commit.map(|()| value)));
 }
 
 /// Brings the schema up to date inside one write: another process that does the same at this moment waits, and finds it done.
@@ -185,25 +181,50 @@ async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>,
 
 /// One transaction for these writes. A write that fails takes back its own statements only.
 async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
-    if let Err(error) = run(conn, "begin immediate").await {
-        // Dropping a write drops its answer, which its caller reads as unavailable; its body never runs outside a transaction.
-        tracing::error!(%error, "cannot begin a write");
+    if !begin(conn).await {
         return;
     }
     let mut done: Vec<Done> = Vec::with_capacity(batch.len());
-    let mut broken = Ok(());
+    let (mut writes, mut settles) = (Vec::new(), Vec::new());
     for job in batch {
+        match job {
+            Job::Write(run) => writes.push(run),
+            Job::Settle(settlement, tell) => settles.push((settlement, tell)),
+        }
+    }
+    if settles.len() > 1 {
+        let joined = settles.extract_if(.., |(settlement, _)| gathered::may_join(settlement)).collect();
+        let (together, others) = gathered::one_of_each(joined, |(settlement, _)| settlement);
+        settles.extend(others);
+        if together.len() < 2 {
+            settles.extend(together);
+        } else if settle_as_one(conn, &together).await {
+            let stands = |tell| Done { keep: true, tell: Box::new(move |commit| answer(tell, Ok(()), commit)) };
+            done.extend(together.into_iter().map(|(_, tell)| stands(tell)));
+        } else {
+            settles.extend(together);
+            let _ = run(conn, "rollback").await;
+            if !begin(conn).await {
+                return;
+            }
+        }
+    }
+    let mut broken = Ok(());
+    for (settlement, tell) in settles {
         if broken.is_err() {
             break;
         }
-        let ran = match job.whole {
-            true => (job.run)(conn).await,
-            false => in_savepoint(conn, job.run, &mut broken).await,
-        };
-        if job.whole && ran.broken {
+        let outcome = settlement::on_sqlite(conn, &settlement).await;
+        if matches!(&outcome, Err(error) if !matches!(error, Error::Conflict(_))) {
             broken = Err(sqlx::Error::Protocol("a write of the same commit broke off".to_owned()));
         }
-        done.push(ran);
+        done.push(Done { keep: outcome.is_ok(), tell: Box::new(move |commit| answer(tell, outcome, commit)) });
+    }
+    for job in writes {
+        if broken.is_err() {
+            break;
+        }
+        done.push(in_savepoint(conn, job, &mut broken).await);
     }
     let keep = done.iter().any(|d| d.keep);
     let end = match broken {
@@ -219,6 +240,25 @@ async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
     for d in done {
         (d.tell)(failure.clone().map_or(Ok(()), |reason| Err(Error::Unavailable(reason))));
     }
+}
+
+/// Whether these stand, all of them; otherwise the transaction is spoilt.
+async fn settle_as_one(conn: &mut SqliteConnection, all: &[(Box<Settlement>, oneshot::Sender<Result<()>>)]) -> bool {
+    let stand = gathered::on_sqlite(conn, all.iter().map(|(settlement, _)| &**settlement)).await;
+    if let Err(error) = &stand {
+        tracing::warn!(%error, "settlements are written one by one");
+    }
+    stand.unwrap_or(false)
+}
+
+/// Where it does not begin, dropping the writes drops their answers, which callers read as unavailable: nothing of them ever runs
+/// outside a transaction.
+async fn begin(conn: &mut SqliteConnection) -> bool {
+    let begun = run(conn, "begin immediate").await;
+    if let Err(error) = &begun {
+        tracing::error!(%error, "cannot begin a write");
+    }
+    begun.is_ok()
 }
 
 /// Takes back what a write did that failed.

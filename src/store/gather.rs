@@ -1,0 +1,56 @@
+//! Callers who need not wait for each other: what comes while the database is at work is handed to it in one go.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::{Error, Result};
+
+/// What may wait before callers do.
+const QUEUE: usize = 4096;
+
+type Waiting<Q, A> = (Q, oneshot::Sender<Result<A>>);
+
+/// A queue before the database.
+pub struct Gather<Q, A>(mpsc::Sender<Waiting<Q, A>>);
+
+impl<Q, A> Clone for Gather<Q, A> {
+    fn clone(&self) -> Self {
+        Gather(self.0.clone())
+    }
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
+    /// Hands on up to so many at once, in so many turns beside each other; each is told its own outcome. It ends with the last
+    /// of those who may ask.
+    pub fn start<F, R>(turns: usize, most: usize, answer: F) -> Gather<Q, A>
+    where
+        F: Fn(Vec<Q>) -> R + Clone + Send + 'static,
+        R: Future<Output = Vec<Result<A>>> + Send,
+    {
+        let (asks, waiting) = mpsc::channel::<Waiting<Q, A>>(QUEUE);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..turns {
+            let (waiting, answer) = (Arc::clone(&waiting), answer.clone());
+            tokio::spawn(async move {
+                let mut batch = Vec::with_capacity(most);
+                while waiting.lock().await.recv_many(&mut batch, most).await > 0 {
+                    let (asks, tells): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+                    for (outcome, tell) in answer(asks).await.into_iter().zip(tells) {
+                        // Whoever no longer waits is not told.
+                        let _ = tell.send(outcome);
+                    }
+                }
+            });
+        }
+        Gather(asks)
+    }
+
+    /// Waits for the outcome.
+    pub async fn ask(&self, question: Q) -> Result<A> {
+        let gone = || Error::Unavailable("the question could not be asked".to_owned());
+        let (tell, told) = oneshot::channel();
+        self.0.send((question, tell)).await.map_err(|_| gone())?;
+        told.await.map_err(|_| gone())?
+    }
+}

@@ -1,0 +1,233 @@
+//! Settlements of different users, settled as one: every part is one statement over a table of their values, and each statement
+//! must touch a row for each settlement that has the part. Where one of them lost a race, nothing of all stands, and each is
+//! settled by itself: who wins, and what is said of it, is decided there alone.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use sqlx::error::BoxDynError;
+use sqlx::postgres::PgArguments;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
+use sqlx::{Arguments, AssertSqlSafe};
+
+use super::parts::{PARTS, Part, VALUES, Value};
+use super::postgres::Postgres;
+use super::settlement::{FactorChange, Settlement};
+use super::{Error, Result, settlement};
+
+/// The most that are settled as one.
+pub(super) const MOST: usize = 64;
+
+/// The table of values, in memory: which parts a settlement has as bits, then its values in their order.
+pub(super) static TABLE: LazyLock<String> = LazyLock::new(|| format!("create temp table gathered ({})", columns()));
+
+/// Fills it with 1, 2, 4 … settlements; rows that are left over have no part.
+static FILL: LazyLock<Vec<String>> = LazyLock::new(|| {
+    // Numbered places would be looked up by their names, each among all.
+    let row = format!("({})", ["?"; VALUES + 1].join(", "));
+    let sizes = std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size <= MOST);
+    sizes.map(|size| format!("insert into gathered values {}", vec![row.as_str(); size].join(", "))).collect()
+});
+
+/// The parts on SQLite, which empty the table behind them.
+static SCRIPT: LazyLock<String> = LazyLock::new(|| {
+    let parts: Vec<String> = PARTS.iter().enumerate().map(|(n, part)| together(n, part)).collect();
+    format!("{};\ndelete from gathered", parts.join(";\n"))
+});
+
+/// The parts on PostgreSQL. A settlement that would have to wait for another's rows lets all be settled by themselves.
+static STATEMENT: LazyLock<String> = LazyLock::new(|| {
+    let arrays: Vec<String> = TYPES.iter().enumerate().map(|(n, kind)| format!("${}::{kind}[]", n + 1)).collect();
+    let (mut writes, mut losses) = (String::new(), String::new());
+    for (n, part) in PARTS.iter().enumerate() {
+        writes.push_str(&format!(", p{n} as ({} returning 1)", together(n, part)));
+        losses.push_str(&format!(
+            " when (select count(*) from p{n}) <> (select count(*) from gathered s where {}) then 'lost {n}'",
+            has(n)
+        ));
+    }
+    format!(
+        "with gathered ({}) as (
+           select u.* from (select set_config('lock_timeout', '250ms', true)) c cross join unnest({}) u){writes}
+         select cast(case{losses} else '1' end as bigint)",
+        columns(),
+        arrays.join(", ")
+    )
+});
+
+fn columns() -> String {
+    std::iter::once("parts".to_owned()).chain((1..=VALUES).map(|n| format!("v{n}"))).collect::<Vec<_>>().join(", ")
+}
+
+/// The types of the table's columns, as PostgreSQL has to be told them: bits, then the values.
+const TYPES: [&str; VALUES + 1] = {
+    const T: &str = "text";
+    const N: &str = "bigint";
+    const B: &str = "bytea";
+    [
+        N, T, T, N, T, N, T, N, T, T, N, T, B, N, N, T, N, T, T, T, T, N, N, B, T, T, T, T, B, T, T, N, T, T, T, T, T, T,
+        T, T, T, T, T, N,
+    ]
+};
+
+/// Whether a row of the table has the part with this number.
+fn has(n: usize) -> String {
+    format!("(s.parts & {}) <> 0", 1 << n)
+}
+
+/// A part for every settlement that has it.
+fn together(n: usize, (_, sql): &Part) -> String {
+    let (sql, has) = (of_row(sql), has(n));
+    if let Some((head, values)) = sql.split_once("values (") {
+        let (values, tail) = values.split_once(')').unwrap_or((values, ""));
+        return format!("{head}select {values} from gathered s where {has}{tail}");
+    }
+    let (head, condition) = sql.split_once("where ").unwrap_or((&sql, "1 = 1"));
+    if head.starts_with("update ") {
+        return format!("{head}from gathered s where {has} and {condition}");
+    }
+    // A delete is by the columns of a key, each equal to a value.
+    let (keys, values): (Vec<_>, Vec<_>) = condition.split(" and ").filter_map(|equal| equal.split_once(" = ")).unzip();
+    format!("{head}where ({}) in (select {} from gathered s where {has})", keys.join(", "), values.join(", "))
+}
+
+/// A part whose values are a row of the table.
+fn of_row(sql: &str) -> String {
+    sql.replace('$', "s.v")
+}
+
+/// Which parts a settlement has, as bits.
+fn bits(settlement: &Settlement) -> i64 {
+    let place = |part: &Part| PARTS.iter().position(|known| known.1 == part.1).expect("every part is known");
+    settlement.parts().iter().map(|part| 1 << place(part)).sum()
+}
+
+/// Whether a settlement can be settled with others: a recovery code is noted for restorations too.
+pub(super) fn may_join(settlement: &Settlement) -> bool {
+    !matches!(settlement.factor, Some(FactorChange::RecoveryCode(..)))
+}
+
+/// The first settlement of each user, and what has to wait for them.
+pub(super) fn one_of_each<T>(all: Vec<T>, of: impl Fn(&T) -> &Settlement) -> (Vec<T>, Vec<T>) {
+    let mut seen = HashSet::new();
+    all.into_iter().partition(|item| {
+        let settlement = of(item);
+        seen.insert((settlement.rp_id.clone(), settlement.user_id.clone()))
+    })
+}
+
+/// Settles all, in the writer's transaction; where that is false or fails, the transaction is to be rolled back.
+pub(super) async fn on_sqlite<'s>(
+    conn: &mut SqliteConnection,
+    all: impl ExactSizeIterator<Item = &'s Settlement>,
+) -> Result<bool> {
+    let (size, mut values, mut rows) = (all.len().next_power_of_two(), SqliteArguments::default(), 0);
+    let left = size - all.len();
+    for settlement in all {
+        let bits = bits(settlement);
+        rows += u64::from(bits.count_ones());
+        Value::Number(Some(bits)).add_to(&mut values)?;
+        settlement.values().into_iter().try_for_each(|value| value.add_to(&mut values))?;
+    }
+    for _ in 0..left {
+        Value::Number(Some(0)).add_to(&mut values)?;
+        (0..VALUES).try_for_each(|_| Value::Number(None).add_to(&mut values))?;
+    }
+    let fill = FILL[size.trailing_zeros() as usize].as_str();
+    sqlx::query_with(AssertSqlSafe(fill), values).execute(&mut *conn).await?;
+    let done = sqlx::query(AssertSqlSafe(SCRIPT.as_str())).execute(&mut *conn).await?;
+    Ok(done.rows_affected() == rows + size as u64)
+}
+
+/// Settles all, as one where that can be; the outcome of each.
+pub(super) async fn on_postgres(postgres: &Postgres, all: Vec<Settlement>) -> Vec<Result<()>> {
+    let mut all: Vec<_> = all.into_iter().enumerate().collect();
+    // In one order on every node, so that none waits for the other in a circle.
+    all.sort_by(|(_, a), (_, b)| (&a.rp_id, &a.user_id).cmp(&(&b.rp_id, &b.user_id)));
+    let (together, mut alone) = one_of_each(all, |(_, settlement)| settlement);
+    let mut outcomes = Vec::new();
+    if together.len() > 1 {
+        match as_one(postgres, together.iter().map(|(_, settlement)| settlement)).await {
+            Ok(()) => outcomes.extend(together.iter().map(|(place, _)| (*place, Ok(())))),
+            // The database took nothing.
+            Err(error) if error.as_database_error().is_some() => alone.extend(together),
+            // Nobody knows what it took: to try again could charge a guess twice.
+            Err(error) => {
+                let errors = Error::from(error).for_each(together.len());
+                outcomes.extend(together.iter().zip(errors).map(|((place, _), error)| (*place, Err(error))));
+            }
+        }
+    } else {
+        alone.extend(together);
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for (place, settlement) in alone {
+        let postgres = postgres.clone();
+        tasks.spawn(async move { (place, settlement::on_postgres(&postgres, &settlement, None).await) });
+    }
+    outcomes.extend(tasks.join_all().await);
+    outcomes.sort_by_key(|(place, _)| *place);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+async fn as_one<'s>(
+    postgres: &Postgres,
+    all: impl Iterator<Item = &'s Settlement>,
+) -> std::result::Result<(), sqlx::Error> {
+    let mut columns: Vec<Vec<Value>> = TYPES.iter().map(|_| Vec::new()).collect();
+    for settlement in all {
+        let row = std::iter::once(Value::Number(Some(bits(settlement)))).chain(settlement.values());
+        columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+    }
+    let mut values = PgArguments::default();
+    columns.into_iter().try_for_each(|column| add(&mut values, column)).map_err(sqlx::Error::Encode)?;
+    let mut conn = postgres.acquire().await?;
+    let query = sqlx::query_with(AssertSqlSafe(STATEMENT.as_str()), values);
+    postgres.answer(query.execute(&mut *conn)).await.map(drop)
+}
+
+/// Adds a column as an array; its values are all of one type.
+fn add(values: &mut PgArguments, column: Vec<Value>) -> std::result::Result<(), BoxDynError> {
+    macro_rules! array {
+        ($kind:path) => {
+            values.add(column.into_iter().map(|v| if let $kind(v) = v { v } else { None }).collect::<Vec<_>>())
+        };
+    }
+    match column.first() {
+        Some(Value::Text(_)) => array!(Value::Text),
+        Some(Value::Number(_)) => array!(Value::Number),
+        Some(Value::Bytes(_)) => array!(Value::Bytes),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection;
+
+    use super::*;
+
+    #[test]
+    fn every_part_draws_on_the_table_alone() {
+        for (n, part) in PARTS.iter().enumerate() {
+            let text = together(n, part);
+            assert!(text.contains("from gathered s where") && !text.contains('$'), "{text}");
+        }
+        assert_eq!(together(7, &PARTS[7]).matches("s.v").count(), 5, "every column of a prompt's key");
+    }
+
+    /// Nothing is walked but the values themselves: the cost of a settlement does not grow with the tables.
+    #[tokio::test]
+    async fn every_part_finds_its_rows_by_key_on_sqlite() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.expect("it opens");
+        crate::store::MIGRATIONS.run(&mut conn).await.expect("the schema");
+        sqlx::query(AssertSqlSafe(TABLE.as_str())).execute(&mut conn).await.expect("the table");
+        for statement in SCRIPT.split(";\n").filter(|statement| *statement != "delete from gathered") {
+            let plan = format!("explain query plan {statement}");
+            let steps: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(AssertSqlSafe(plan)).fetch_all(&mut conn).await.expect("a plan");
+            let walked = |step: &str| step.starts_with("SCAN") && step != "SCAN s";
+            assert!(!steps.iter().any(|(_, _, _, step)| walked(step)), "{statement}\n{steps:?}");
+        }
+    }
+}
