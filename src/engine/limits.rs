@@ -51,7 +51,8 @@ impl Engine {
             "enrolment.failed" => settlement.event.method.map(|method| (method, "wrong")),
             _ => None,
         };
-        store.settle(settlement).await?;
+        // On the heap: every caller would carry its size, and copy it on the way.
+        Box::pin(store.settle(settlement)).await?;
         paused.into_iter().for_each(measure::pause);
         enrolled.into_iter().for_each(|(method, outcome)| measure::enrolment(method, outcome));
         Ok(())
