@@ -182,7 +182,7 @@ impl Engine {
         let mut approved = challenge.clone();
         approved.status = ChallengeStatus::Approved.as_str().to_owned();
         let mut issued = self.inherited_session(at, &approved, &session);
-        self.sign(&mut issued)?;
+        self.sign(at, &mut issued)?;
         let mut event = self.event(at, caller, "session.inherited", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());
         event.session_id = Some(issued.new.session.id.clone());

@@ -269,7 +269,7 @@ impl Engine {
             Delivery::Code | Delivery::Page => None,
         };
         // Signed before the commit, so that the answer can be kept with it; what goes wrong is only said after it.
-        let signed = issued.as_mut().map_or(Ok(()), |issued| self.sign(issued));
+        let signed = issued.as_mut().map_or(Ok(()), |issued| self.sign(at, issued));
         let code = (delivery == Delivery::Code).then(|| at.token());
         let code_kept = code.as_ref().map(|c| (token_hash(c), at.now.plus_seconds(EXCHANGE_LIFE)));
 

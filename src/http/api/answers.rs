@@ -14,6 +14,7 @@ use super::sessions::IntrospectionView;
 use super::shapes::{FactorView, RecoveryView};
 use crate::engine::{Ending, Told};
 use crate::http::problem::{Problem, Refused};
+use crate::model::{Id, Kind};
 
 /// Members that are seen once: an answer that is kept for longer than ten minutes has null there (api.md, 3).
 const SECRETS: [&str; 9] = [
@@ -61,6 +62,21 @@ pub fn keepable(status: StatusCode, body: &[u8]) -> Told {
 pub fn again(kept: &[u8]) -> Option<Response> {
     let (status, body) = kept.split_first_chunk::<2>()?;
     Some(ready(StatusCode::from_u16(u16::from_be_bytes(*status)).ok()?, body.to_vec()))
+}
+
+/// The JWT in a kept answer, and its session.
+pub fn jwt(kept: &[u8]) -> Option<(Id, Zeroizing<String>)> {
+    let body: Value = serde_json::from_slice(kept.get(2..)?).ok()?;
+    let session = Id::parse(Kind::Session, body.pointer("/session/id")?.as_str()?)?;
+    Some((session, Zeroizing::new(body.pointer("/session/jwt")?.as_str()?.to_owned())))
+}
+
+/// The kept answer with another JWT in the place of its own, or none; every other byte stays.
+pub fn with_jwt(kept: &[u8], old: &str, new: Option<String>) -> Zeroizing<Vec<u8>> {
+    let quoted = |jwt: &str| format!("\"{jwt}\"").into_bytes();
+    let (old, new) = (quoted(old), new.map_or(b"null".to_vec(), |jwt| quoted(&jwt)));
+    let place = kept.windows(old.len()).position(|bytes| bytes == old).expect("the answer that the JWT was read from");
+    Zeroizing::new([&kept[..place], &new, &kept[place + old.len()..]].concat())
 }
 
 /// The request that a kept problem names.
