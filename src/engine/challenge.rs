@@ -2,14 +2,12 @@
 
 use zeroize::Zeroizing;
 
-use super::limits::{Pause, device_of, judged, lane_of};
+use super::limits::judged;
 use super::sending::Occasion;
 use super::verification::EXCHANGE_LIFE;
-use super::{Answered, Caller, Clash, Ending, Engine, Error, Given, Gone, Issued, Known, prompt_row, unnamed};
+use super::{Answered, Caller, Clash, Ending, Engine, Error, Given, Gone, Issued, Known, Offer, prompt_row, unnamed};
 use crate::methods::{Shown, webauthn};
-use crate::model::{
-    Challenge, ChallengeStatus, Details, Factor, Id, Kind, MethodKind, Moment, Prompt, RecoveryStatus, Terms, Timestamp,
-};
+use crate::model::{Challenge, ChallengeStatus, Factor, Id, Kind, MethodKind, Moment, Prompt, Terms, Timestamp};
 use crate::policy::requirement;
 use crate::store::{self, Dossier, Store};
 use crate::token::ClientToken;
@@ -35,23 +33,6 @@ pub struct NewChallenge {
     pub session_token: Option<String>,
     /// The answer, where the caller has it already.
     pub answer: Option<Given>,
-}
-
-/// One way to answer.
-#[derive(Clone, Debug)]
-pub struct Offer {
-    /// The method.
-    pub kind: MethodKind,
-    /// The factor; recovery codes are none.
-    pub factor_id: Option<Id>,
-    /// The person's name for it.
-    pub name: String,
-    /// What helps to recognise it.
-    pub hint: Option<String>,
-    /// The method's pause.
-    pub pause: Option<Pause>,
-    /// When it was last used.
-    pub last_used_at: Option<Timestamp>,
 }
 
 /// What became of the wish.
@@ -196,49 +177,6 @@ impl Engine {
         Ok(Some(Created::Approved { challenge: Box::new(approved), issued: Box::new(issued), reason: BY_SESSION }))
     }
 
-    /// How a challenge may be answered, strongest first.
-    pub async fn offers(&self, at: &Moment<'_>, caller: &Caller, challenge: &Challenge) -> Result<Vec<Offer>, Error> {
-        let dossier = self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?;
-        self.offers_of(caller, challenge, &dossier, at.now)
-    }
-
-    fn offers_of(
-        &self,
-        caller: &Caller,
-        challenge: &Challenge,
-        dossier: &Dossier,
-        now: Timestamp,
-    ) -> Result<Vec<Offer>, Error> {
-        let terms = &challenge.terms;
-        let paused = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, challenge), now)?.paused(now);
-        let mut offers = Vec::new();
-        for kind in MethodKind::ALL.into_iter().filter(|k| requirement::admits(&terms.action, &terms.require, *k)) {
-            let pause = paused.iter().find(|pause| pause.method == kind).copied();
-            if kind == MethodKind::RecoveryCode {
-                let codes = dossier.recovery.filter(|r| r.status == RecoveryStatus::Active && r.remaining > 0);
-                offers.extend(codes.map(|codes| Offer {
-                    kind,
-                    factor_id: None,
-                    name: kind.default_name().to_owned(),
-                    hint: Some(format!("{} left", codes.remaining)),
-                    pause,
-                    last_used_at: None,
-                }));
-                continue;
-            }
-            let suits = |f: &&Factor| f.kind == kind && self.suffices(f, &terms.require, now);
-            offers.extend(dossier.factors.iter().filter(suits).map(|f| Offer {
-                kind,
-                factor_id: Some(f.id.clone()),
-                name: f.name.clone(),
-                hint: hint(f),
-                pause,
-                last_used_at: f.last_used_at,
-            }));
-        }
-        Ok(offers)
-    }
-
     /// A challenge of this relying party.
     pub async fn challenge_of(&self, caller: &Caller, id: &Id) -> Result<Challenge, Error> {
         self.store.challenge(id).await?.filter(|c| c.rp_id == caller.rp.id).ok_or(Error::NotFound)
@@ -280,7 +218,7 @@ impl Engine {
         }
         let suits = |f: &Factor| {
             let asked = f.kind == kind && factor_id.is_none_or(|id| *id == f.id);
-            asked && self.suffices(f, &challenge.terms.require, at.now)
+            asked && self.suffices(f, &challenge.terms, at.now)
         };
         let mut held = self.open_factors(at, caller, dossier.factors.into_iter().filter(suits).collect()).await?;
         if held.is_empty() {
@@ -363,15 +301,6 @@ fn check_return(caller: &Caller, terms: &Terms) -> Result<(), Error> {
         return Err(Error::Invalid { param: "code_challenge", why: "a return_url needs an S256 code_challenge" });
     }
     Ok(())
-}
-
-/// What helps to recognise a factor.
-fn hint(factor: &Factor) -> Option<String> {
-    match &factor.details {
-        Details::Totp => None,
-        Details::Webauthn(details) => details.provider_name.clone(),
-        Details::Sms(details) => Some(details.phone_masked.clone()),
-    }
 }
 
 /// What the person is about to do, in words that follow "to".

@@ -10,6 +10,7 @@ mod housekeeping;
 mod idempotency;
 mod keys;
 mod limits;
+mod offers;
 mod opening;
 mod operator;
 mod pending;
@@ -22,12 +23,13 @@ mod users;
 mod verification;
 
 pub use audit::{ChainReport, EventFilter};
-pub use challenge::{Created, NewChallenge, Offer, purpose};
+pub use challenge::{Created, NewChallenge, purpose};
 pub use custodian::{Custodian, KeyState};
 pub use enrolment::{Begin, Started};
 pub use error::{Answered, Clash, Error, Gone};
 pub use idempotency::{Asked, Ending, Once, Tell, Told, Turn};
 pub use limits::{Pause, odds};
+pub use offers::Offer;
 pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};
 pub use portal::{NewPortal, Opened, PortalView};
 pub use session::{Introspection, Issued, Question};
@@ -63,10 +65,9 @@ use crate::clock::Clock;
 use crate::delivery::{Inbox, Outbox};
 use crate::methods::{Methods, Parties, webauthn};
 use crate::model::{
-    Actor, ApiKey, Challenge, Client, Event, Factor, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty,
-    Requirement, Rng, Timestamp, User,
+    Actor, ApiKey, Challenge, Client, Event, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty, Rng, Timestamp,
+    User,
 };
-use crate::policy::assurance;
 use crate::policy::sending::Caps;
 use crate::store::{self, Dossier, Store};
 use crate::token::Signer;
@@ -244,11 +245,6 @@ impl Engine {
             origins.push(self.origin.clone());
         }
         origins
-    }
-
-    /// Whether this factor may answer a challenge of this demand, now: it is active, and strong enough.
-    fn suffices(&self, factor: &Factor, require: &Requirement, now: Timestamp) -> bool {
-        factor.is_active() && require.acr.is_none_or(|acr| assurance::best_of(factor, self.cool_off, now) >= acr)
     }
 
     fn parties(&self, rp: &Arc<RelyingParty>, user: User, purpose: String) -> Parties {

@@ -193,13 +193,7 @@ impl Engine {
         // where it would not do.
         let by_recovery =
             ![Flow::RecoveryCodes.page(), Flow::Settings.page()].contains(&page.split('?').next().unwrap_or_default());
-        let methods: Vec<MethodKind> = MethodKind::ALL
-            .into_iter()
-            .filter(|kind| match kind {
-                MethodKind::RecoveryCode => by_recovery,
-                _ => highest.is_none_or(|acr| assurance::best(*kind) >= acr),
-            })
-            .collect();
+        let methods = MethodKind::ALL.into_iter().filter(|kind| by_recovery || *kind != MethodKind::RecoveryCode);
         let cookie = Zeroizing::new(at.token());
         let challenge = Challenge {
             id: Id::new(Kind::Challenge, &at),
@@ -207,7 +201,7 @@ impl Engine {
             user_id: portal.user_id.clone(),
             terms: Terms {
                 action: manage_action(),
-                require: Requirement { methods: Some(methods), ..Requirement::default() },
+                require: Requirement { methods: Some(methods.collect()), ..Requirement::default() },
                 display: Default::default(),
                 single_use: false,
                 audience: Vec::new(),
@@ -216,7 +210,7 @@ impl Engine {
                 return_url: None,
                 state: None,
                 code_challenge: None,
-                portal: Some(Portal { id: portal.id.clone(), page: page.to_owned() }),
+                portal: Some(Portal { id: portal.id.clone(), page: page.to_owned(), acr: highest }),
             },
             status: ChallengeStatus::Pending.as_str().to_owned(),
             attempts_left: super::challenge::ATTEMPTS,

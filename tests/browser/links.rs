@@ -76,7 +76,10 @@ async fn a_browser_without_cookies_is_told_so_and_the_link_stays_good() {
 #[tokio::test]
 async fn the_cookie_is_for_this_browser_and_this_host_alone() {
     for public in [None, Some("https://mfa.localhost")] {
-        let world = World::start_at(public).await;
+        let behind = |config: &mut countersign::config::Config| {
+            config.public_url = public.map_or(config.public_url.clone(), |url| url.parse().expect("an address"));
+        };
+        let world = World::start_with(behind).await;
         world.person("u").await;
         let (id, url) = world.challenge("u", "login").await;
         let address = format!("{}/challenge/{id}?token={}", world.base, token(&url));

@@ -213,3 +213,43 @@ async fn a_visit_ends_and_leads_back() {
     assert_eq!(page.status, StatusCode::GONE);
     page.says("This page timed out");
 }
+
+/// Issue 4.5: what is too new for a request is not offered for it, and says from when on it will be.
+#[tokio::test]
+async fn a_passkey_that_is_cooling_off_is_not_offered_and_says_until_when() {
+    let hours = 3600 * 3;
+    let world = World::start_with(|config| config.factor_cool_off = hours).await;
+    let visitor = Visitor::new(&world.base);
+    let why = "Passkey 2 It's new, so for your safety it can't confirm this yet. You can use it here at";
+    let strong = json!({"user_id": "u", "require": {"acr": "phr"}});
+    world.passkey("u").await;
+    assert_eq!(world.says("POST", "/v1/challenges", strong.clone()).await["status"], "enrolment_required");
+    // The only one there is may look after itself.
+    let page = visitor.open(&world.portal("u", "add_phone").await).await;
+    assert_eq!(offered(&visitor, &page).await, 1);
+    world.clock.advance(hours);
+    world.passkey("u").await;
+
+    let step_up = visitor.open(&world.portal("u", "add_phone").await).await;
+    let url = world.says("POST", "/v1/challenges", strong).await["url"].as_str().expect("a page").to_owned();
+    for page in [step_up, visitor.open(&url).await] {
+        page.says("Use your passkey").says(why).says("in about 3 hours.");
+        assert_eq!(offered(&visitor, &page).await, 1);
+    }
+    // Where it is strong enough it is offered.
+    let page = visitor.open(&world.challenge("u", "login").await.1).await;
+    assert!(!page.text().contains("It's new"), "{}", page.text());
+    assert_eq!(offered(&visitor, &page).await, 2);
+    world.clock.advance(hours);
+    let page = visitor.open(&world.portal("u", "add_phone").await).await;
+    assert!(!page.says("Use your passkey").text().contains("It's new"), "{}", page.text());
+    assert_eq!(offered(&visitor, &page).await, 2);
+}
+
+/// How many passkeys the browser is asked for on a challenge's page.
+async fn offered(visitor: &Visitor, page: &Page) -> usize {
+    let guard = page.html.split("name=\"guard\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard");
+    let call = visitor.client.post(format!("{}{}/options", visitor.base, page.path)).header("form-guard", guard);
+    let options: serde_json::Value = call.json(&json!({})).send().await.expect("an answer").json().await.expect("JSON");
+    options["options"]["allowCredentials"].as_array().unwrap_or_else(|| panic!("{options}")).len()
+}

@@ -196,6 +196,10 @@ fn ceremonies() -> Vec<Example> {
     ];
     let get = |state| shown(format!("passkey-{state}"), &challenge(Way::Passkey(ceremony("get", state, false))));
     let mut all: Vec<Example> = states.into_iter().map(get).collect();
+    let mut new = challenge(Way::Passkey(ceremony("get", "ready", false)));
+    let why_not = Some((words::TOO_NEW.to_owned(), Some(when(10_800))));
+    new.others.insert(0, Choice { href: None, why_not, ..choice(MethodKind::Webauthn, "Passkey", "Passkey 2") });
+    all.push(shown("passkey-cooling-off", &new));
     all.push(shown("security-key", &challenge(Way::Passkey(ceremony("get", "ready", true)))));
     let states = [
         "ready",

@@ -40,6 +40,9 @@ pub fn day(at: Timestamp) -> String {
     at.and_then(|t| t.format(FORM).ok()).unwrap_or_default()
 }
 
+/// Why a factor that is cooling off is not offered; the time follows.
+pub const TOO_NEW: &str = "It's new, so for your safety it can't confirm this yet. You can use it here";
+
 /// What was refused, and what to do.
 #[derive(Clone, Debug, Default)]
 pub struct Notice {
