@@ -19,6 +19,8 @@ use crate::vault::{same, token_hash};
 
 /// How long a portal session lasts, in seconds.
 pub const LIFE: i64 = 1800;
+/// How many of a browser's cookies are looked behind at most, for a newer challenge.
+const MOST_LOOKED_AT: usize = 8;
 /// How long a client token of a portal session lasts, in seconds.
 pub const CLIENT_TOKEN_LIFE: i64 = 600;
 
@@ -122,6 +124,23 @@ impl Engine {
         let hash = token_hash(cookie);
         let opened = self.opened(id).await?;
         Ok(opened.filter(|opened| opened.browser_hash().is_some_and(|kept| same(kept, &hash))))
+    }
+
+    /// The newest open challenge of the same person for the same action that the browser with these cookies began after this one:
+    /// it is finished there, not here.
+    pub async fn newer(&self, challenge: &Challenge, beside: &[(Id, Zeroizing<String>)]) -> Result<Option<Id>, Error> {
+        let now = self.moment().now;
+        let mut later: Vec<_> = beside.iter().filter(|(id, _)| *id > challenge.id).collect();
+        later.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        for (id, cookie) in later.into_iter().take(MOST_LOOKED_AT) {
+            let Some(Opened::Challenge(other, _)) = self.by_browser(id, cookie).await? else { continue };
+            let same = (&other.rp_id, &other.user_id, &other.terms.action)
+                == (&challenge.rp_id, &challenge.user_id, &challenge.terms.action);
+            if same && other.status_at(now) == ChallengeStatus::Pending {
+                return Ok(Some(other.id));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a link's secret is right, used or not; opens nothing.

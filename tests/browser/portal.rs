@@ -237,6 +237,7 @@ async fn a_passkey_that_is_cooling_off_is_not_offered_and_says_until_when() {
         assert_eq!(offered(&visitor, &page).await, 1);
     }
     // Where it is strong enough it is offered.
+    world.clock.advance(1);
     let page = visitor.open(&world.challenge("u", "login").await.1).await;
     assert!(!page.text().contains("It's new"), "{}", page.text());
     assert_eq!(offered(&visitor, &page).await, 2);

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::screen::{Message, show as render};
 use super::visit::{Called, Fields, Posted, Visit, land, open, remembered, see};
 use super::{ends, picture, words};
-use crate::engine::{Answer, Given, Shown};
+use crate::engine::{Answer, Error, Given, Shown};
 use crate::http::App;
 use crate::http::problem::{self, Refused};
 use crate::model::{Challenge, ChallengeStatus, Flow, Id, Kind, MethodKind};
@@ -69,11 +69,28 @@ async fn act(
     }
     let visit = visit?;
     visit.check(&fields)?;
+    if matches!(fields.text("do"), "answer" | "send") && newer(&visit).await.map_err(|e| visit.fault(e))?.is_some() {
+        // The page says why.
+        return Ok(see(&visit.path("")));
+    }
     match fields.text("do") {
         "answer" => answer(&visit, &fields).await,
         "send" => send(&visit, &fields).await,
         "cancel" => cancel(&visit).await,
         _ => Ok(see(&visit.path(""))),
+    }
+}
+
+/// What this browser began since, for the same person and action.
+async fn newer(visit: &Visit<Challenge>) -> Result<Option<Id>, Error> {
+    visit.app.engine.newer(&visit.subject, &visit.beside).await
+}
+
+/// Whether the page's module may go on here; if not it loads the page anew, which says why.
+async fn is_newest(visit: &Visit<Challenge>) -> Result<(), Refused> {
+    match newer(visit).await? {
+        Some(_) => Err(problem::CHALLENGE_NOT_PENDING.into()),
+        None => Ok(()),
     }
 }
 
@@ -131,6 +148,11 @@ async fn screen(
     let at = engine.moment();
     if challenge.status_at(at.now) != ChallengeStatus::Pending {
         return ended(visit, challenge.status_at(at.now), false).await.map(|page| page.respond(status));
+    }
+    if let Some(newer) = newer(visit).await.map_err(|e| visit.fault(e))? {
+        let (target, own) = (format!("/challenge/{newer}"), visit.path(""));
+        let again = (own.as_str(), &[("guard", visit.guard.as_str()), ("do", "cancel")][..]);
+        return Ok(ends::newer(visit.party(), &target, again).respond(status));
     }
     let offers = engine.offers(&at, &visit.caller, challenge).await.map_err(|e| visit.fault(e))?;
     let view = engine.user_view(&visit.caller, &challenge.user_id).await.map_err(|e| visit.fault(e))?;
@@ -214,6 +236,7 @@ fn way_back(challenge: &Challenge, told: &[(&str, &str)]) -> Option<String> {
 struct Nothing {}
 
 async fn options(Called(visit, _): Called<Challenge, Nothing>) -> Result<Json<Value>, Refused> {
+    is_newest(&visit).await?;
     let engine = &visit.app.engine;
     match engine.prepare(&visit.caller, &visit.subject.id, MethodKind::Webauthn, None).await? {
         (Shown::Webauthn(options), _) => Ok(Json(json!({ "options": options }))),
@@ -229,6 +252,7 @@ struct Credential {
 
 async fn credential(Called(visit, body): Called<Challenge, Credential>) -> Result<Response, Refused> {
     let given = Given { kind: MethodKind::Webauthn, answer: Answer::Credential(body.credential), factor_id: None };
+    is_newest(&visit).await?;
     visit.app.engine.verify_on_page(&visit.caller, &visit.subject, &given).await?;
     Ok(visit.known(Json(json!({ "next": visit.path("done") })).into_response()))
 }

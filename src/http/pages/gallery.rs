@@ -238,6 +238,7 @@ fn endings() -> Vec<Example> {
         example("cancelled", over(ChallengeStatus::Cancelled)),
         example("denied", over(ChallengeStatus::Denied)),
         example("expired", over(ChallengeStatus::Expired)),
+        example("newer-request", ends::newer(BANK, "#", ("", &[]))),
         example("expired-no-return", ends::without_proof(BANK, ChallengeStatus::Expired, None, false)),
     ]
 }
