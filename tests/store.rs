@@ -1122,6 +1122,7 @@ impl Fixture {
                 state: None,
                 code_challenge: None,
                 portal: None,
+                enrol: false,
             },
             status: "pending".to_owned(),
             attempts_left: 5,

@@ -2,6 +2,7 @@
 
 use zeroize::Zeroizing;
 
+use super::inline::missing;
 use super::limits::judged;
 use super::sending::Occasion;
 use super::verification::EXCHANGE_LIFE;
@@ -33,21 +34,26 @@ pub struct NewChallenge {
     pub session_token: Option<String>,
     /// The answer, where the caller has it already.
     pub answer: Option<Given>,
+    /// The caller may let factors be added.
+    pub may_enrol: bool,
+}
+
+/// A challenge that is open; its secrets leave once.
+pub struct Open {
+    /// The challenge.
+    pub challenge: Challenge,
+    /// How it may be answered.
+    pub offers: Vec<Offer>,
+    /// The secret of its page's address.
+    pub link_token: Zeroizing<String>,
+    /// For calls from a browser.
+    pub client_token: String,
 }
 
 /// What became of the wish.
 pub enum Created {
     /// It is open.
-    Pending {
-        /// The challenge.
-        challenge: Box<Challenge>,
-        /// How it may be answered.
-        offers: Vec<Offer>,
-        /// The secret of its page's address.
-        link_token: Zeroizing<String>,
-        /// For calls from a browser.
-        client_token: String,
-    },
+    Pending(Box<Open>),
     /// It was answered at once.
     Approved {
         /// The challenge.
@@ -61,6 +67,8 @@ pub enum Created {
     EnrolmentRequired {
         /// Methods of which one would.
         missing: Vec<MethodKind>,
+        /// A challenge on whose way the person sets one up.
+        open: Option<Box<Open>>,
     },
 }
 
@@ -68,7 +76,7 @@ impl Engine {
     /// Opens a challenge, or lets it through on an earlier session, or judges the answer that came with it.
     pub async fn create_challenge(&self, caller: &Caller, new: NewChallenge) -> Result<Created, Answered> {
         let at = self.moment();
-        let NewChallenge { user_id, mut terms, session_token, answer } = new;
+        let NewChallenge { user_id, mut terms, session_token, answer, may_enrol } = new;
         // The relying party's name for the device is kept nowhere: it would be good for another's budget.
         terms.client.device = terms.client.device.map(|d| self.device_lane("server", &caller.rp.id, &user_id, &d));
         check_return(caller, &terms)?;
@@ -99,8 +107,15 @@ impl Engine {
         };
         let offers = self.offers_of(caller, &challenge, &dossier, at.now)?;
         if offers.is_empty() {
-            let missing = requirement::would_satisfy(&challenge.terms.action, &challenge.terms.require);
-            return Ok(Created::EnrolmentRequired { missing });
+            let missing = missing(&challenge.terms);
+            if answer.is_some() || !may_enrol || !self.would_do(&challenge.terms, &missing) {
+                return Ok(Created::EnrolmentRequired { missing, open: None });
+            }
+            let mut open = open(&at, challenge, Vec::new());
+            open.challenge.terms.enrol = true;
+            let ending = Ending::EnrolmentRequired { missing: &missing, open: Some(&open) };
+            self.save_open(&at, caller, &open, ending).await?;
+            return Ok(Created::EnrolmentRequired { missing, open: Some(Box::new(open)) });
         }
         if let Some(given) = answer {
             let verdict = self.verify_at_once(&at, caller, &challenge, dossier, &given).await;
@@ -112,23 +127,14 @@ impl Engine {
                 reason: BY_ANSWER,
             });
         }
-        let link_token = Zeroizing::new(at.token());
-        let client_token = ClientToken { id: challenge.id.clone(), secret: Zeroizing::new(at.token()) };
-        let challenge = Challenge {
-            link_hash: Some(token_hash(&link_token)),
-            client_token_hash: Some(token_hash(&client_token.secret)),
-            ..challenge
-        };
-        let client_token = client_token.text();
-        let opened = Ending::Opened {
-            challenge: &challenge,
-            offers: &offers,
-            link_token: &link_token,
-            client_token: &client_token,
-        };
-        let store = self.keeping(&at, caller, &challenge.user_id, opened);
-        self.save_challenge(&at, caller, &store, &challenge).await?;
-        Ok(Created::Pending { challenge: Box::new(challenge), offers, link_token, client_token })
+        let open = open(&at, challenge, offers);
+        self.save_open(&at, caller, &open, Ending::Opened(&open)).await?;
+        Ok(Created::Pending(Box::new(open)))
+    }
+
+    async fn save_open(&self, at: &Moment<'_>, caller: &Caller, open: &Open, ending: Ending<'_>) -> Result<(), Error> {
+        let store = self.keeping(at, caller, &open.challenge.user_id, ending);
+        self.save_challenge(at, caller, &store, &open.challenge).await
     }
 
     pub(super) async fn save_challenge(
@@ -286,6 +292,17 @@ impl Engine {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn open(at: &Moment<'_>, challenge: Challenge, offers: Vec<Offer>) -> Open {
+    let link_token = Zeroizing::new(at.token());
+    let client_token = ClientToken { id: challenge.id.clone(), secret: Zeroizing::new(at.token()) };
+    let challenge = Challenge {
+        link_hash: Some(token_hash(&link_token)),
+        client_token_hash: Some(token_hash(&client_token.secret)),
+        ..challenge
+    };
+    Open { challenge, offers, link_token, client_token: client_token.text() }
 }
 
 /// A return address is registered, exactly, and comes with the guards of whoever opens the challenge.

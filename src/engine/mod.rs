@@ -8,6 +8,7 @@ mod error;
 mod factors;
 mod housekeeping;
 mod idempotency;
+mod inline;
 mod keys;
 mod limits;
 mod offers;
@@ -23,11 +24,12 @@ mod users;
 mod verification;
 
 pub use audit::{ChainReport, EventFilter};
-pub use challenge::{Created, NewChallenge, purpose};
+pub use challenge::{Created, NewChallenge, Open, purpose};
 pub use custodian::{Custodian, KeyState};
 pub use enrolment::{Begin, Started};
 pub use error::{Answered, Clash, Error, Gone};
 pub use idempotency::{Asked, Ending, Once, Tell, Told, Turn};
+pub use inline::missing;
 pub use limits::{Pause, odds};
 pub use offers::Offer;
 pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};
@@ -118,6 +120,8 @@ pub struct Caller {
     pub actor: Actor,
     /// The portal session, where a person acts through one.
     pub portal: Option<PortalSession>,
+    /// The challenge, where a person sets up a first factor on the way to it.
+    pub enrols: Option<Box<Challenge>>,
     /// The request.
     pub request_id: String,
     /// The person's browser, as far as it is known.

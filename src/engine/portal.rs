@@ -230,6 +230,7 @@ impl Engine {
                 state: None,
                 code_challenge: None,
                 portal: Some(Portal { id: portal.id.clone(), page: page.to_owned(), acr: highest }),
+                enrol: false,
             },
             status: ChallengeStatus::Pending.as_str().to_owned(),
             attempts_left: super::challenge::ATTEMPTS,
@@ -273,15 +274,23 @@ impl Engine {
         user_id: &str,
         what: Manage,
     ) -> Result<Option<Id>, Error> {
-        let Some(portal) = &caller.portal else { return Ok(None) };
-        if portal.user_id != user_id || at.now >= portal.expires_at {
+        let (owner, is_over, session_id) = match (&caller.portal, &caller.enrols) {
+            (Some(portal), _) => (&portal.user_id, at.now >= portal.expires_at, portal.session_id.as_ref()),
+            // On the way to a challenge a first factor is set up, and nothing else is done.
+            (None, Some(challenge)) => {
+                let is_over = challenge.status_at(at.now) != ChallengeStatus::Pending || what != Manage::Add;
+                (&challenge.user_id, is_over, None)
+            }
+            (None, None) => return Ok(None),
+        };
+        if owner != user_id || is_over {
             return Err(Error::NotFound);
         }
         let factors = self.store.factors(&caller.rp.id, user_id, at.now).await?;
         let Some(highest) = assurance::highest(&factors, self.cool_off, at.now) else {
             return Ok(None);
         };
-        let session = match &portal.session_id {
+        let session = match session_id {
             Some(id) => self.store.session(&caller.rp.id, id).await?,
             None => None,
         };

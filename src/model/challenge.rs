@@ -87,6 +87,9 @@ pub struct Terms {
     pub code_challenge: Option<String>,
     /// Set where our own portal asked.
     pub portal: Option<Portal>,
+    /// Nothing would do when it was made: its person may set up a first factor on the way.
+    #[serde(default)]
+    pub enrol: bool,
 }
 
 impl Terms {

@@ -92,11 +92,9 @@ fn ready(status: StatusCode, body: Vec<u8>) -> Response {
 
 fn written(ending: Ending<'_>, issuer: &str, request_id: &str) -> (StatusCode, Vec<u8>) {
     match ending {
-        Ending::Opened { challenge, offers, link_token, client_token } => {
-            created(&ChallengeView::opened(challenge, offers, issuer, link_token, client_token))
-        }
+        Ending::Opened(open) => created(&ChallengeView::opened(open, issuer)),
         Ending::Approved { challenge, issued, reason } => ok(&OutcomeView::approved(challenge, issued, reason)),
-        Ending::EnrolmentRequired(missing) => ok(&OutcomeView::enrolment_required(missing)),
+        Ending::EnrolmentRequired { missing, open } => ok(&OutcomeView::enrolment_required(missing, open, issuer)),
         Ending::Prepared(shown, prompt) => ok(&PreparedView::new(shown, prompt)),
         Ending::Verified(verdict) => ok(&VerifiedView::from(verdict)),
         Ending::Exchanged(issued) => ok(&ExchangedView::from(issued)),

@@ -94,7 +94,7 @@ pub async fn create(
     bearer: Bearer,
     Body(request): Body<CreateRequest>,
 ) -> Result<Response, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let caller = bearer.for_enrolment(&user_id)?;
     let Started { factor, shown, prompt } = app.engine.begin_enrolment(&caller, request.model(user_id)?).await?;
     let begun = Ending::Begun { factor: &factor, shown: &shown, prompt: prompt.as_ref() };
     Ok(answers::of(begun, app.engine.issuer()))
@@ -122,7 +122,7 @@ pub async fn activate(
     bearer: Bearer,
     Body(request): Body<ActivateRequest>,
 ) -> Result<Response, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let caller = bearer.for_enrolment(&user_id)?;
     let answer = match (request.code, request.credential) {
         (Some(code), None) => Answer::Code(code),
         (None, Some(credential)) => Answer::Credential(Value::Object(credential)),
@@ -143,7 +143,7 @@ pub async fn resend(
     bearer: Bearer,
     _: MaybeBody<Nothing>,
 ) -> Result<Response, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let caller = bearer.for_enrolment(&user_id)?;
     let Started { factor, shown, prompt } = app.engine.resend(&caller, &user_id, &id).await?;
     let resent = Ending::Resent { factor: &factor, shown: &shown, prompt: prompt.as_ref() };
     Ok(answers::of(resent, app.engine.issuer()))

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::screen::{Message, show as render};
-use super::visit::{Called, Fields, Posted, Visit, land, open, remembered, see};
+use super::visit::{Called, Fields, Posted, Visit, bound, land, open, remembered, see};
 use super::{ends, picture, words};
 use crate::engine::{Answer, Error, Given, Shown};
 use crate::http::App;
@@ -69,13 +69,16 @@ async fn act(
     }
     let visit = visit?;
     visit.check(&fields)?;
-    if matches!(fields.text("do"), "answer" | "send") && newer(&visit).await.map_err(|e| visit.fault(e))?.is_some() {
+    if matches!(fields.text("do"), "answer" | "send" | "enrol")
+        && newer(&visit).await.map_err(|e| visit.fault(e))?.is_some()
+    {
         // The page says why.
         return Ok(see(&visit.path("")));
     }
     match fields.text("do") {
         "answer" => answer(&visit, &fields).await,
         "send" => send(&visit, &fields).await,
+        "enrol" => enrol(&visit).await,
         "cancel" => cancel(&visit).await,
         _ => Ok(see(&visit.path(""))),
     }
@@ -114,6 +117,18 @@ async fn send(visit: &Visit<Challenge>, fields: &Fields) -> Result<Response, Res
     match visit.app.engine.prepare(&visit.caller, &visit.subject.id, MethodKind::Sms, factor).await {
         Ok(_) => Ok(see(&picture::here(&visit.path(""), MethodKind::Sms, factor))),
         Err(refused) => screen(visit, &chosen, Some((refused.into(), ""))).await,
+    }
+}
+
+/// Leads to the pages on which the person sets up what would do; they lead back here.
+async fn enrol(visit: &Visit<Challenge>) -> Result<Response, Response> {
+    match visit.app.engine.enrol_first(&visit.caller, &visit.subject).await.map_err(Refused::from) {
+        Ok((portal, cookie)) => {
+            let response = see(&format!("/portal/{}/{}", portal.id, portal.flow.page()));
+            Ok(bound(&visit.app, response, &portal.id, &cookie, portal.expires_at))
+        }
+        Err(refused) if refused.code.status.is_server_error() => Err(visit.fault(refused)),
+        Err(_) => Ok(see(&visit.path(""))),
     }
 }
 

@@ -35,7 +35,7 @@ pub fn challenge(
         why: format!("You're about to {} in {party}.", engine::purpose(&challenge.terms)),
         details: challenge.terms.display.details.clone(),
         who: words::masked(&view.user),
-        way: offer.map_or(Way::Nothing, |offer| way(visit, offer, offers, &view.factors, sent)),
+        way: offer.map_or_else(|| set_up(challenge, view), |offer| way(visit, offer, offers, &view.factors, sent)),
         others: others(visit, offer, offers, view),
         notice: None,
         typed: String::new(),
@@ -82,6 +82,14 @@ fn way(visit: &Visit<Challenge>, offer: &Offer, offers: &[Offer], factors: &[Fac
         }
         MethodKind::RecoveryCode => Way::RecoveryCode,
     }
+}
+
+fn set_up(challenge: &Challenge, view: &UserView) -> Way {
+    if !challenge.terms.enrol {
+        return Way::Nothing;
+    }
+    let held: Vec<&str> = view.factors.iter().filter(|f| f.is_active()).map(|f| f.kind.default_name()).collect();
+    words::set_up(&engine::missing(&challenge.terms), held.first().copied())
 }
 
 /// A text that was sent, as the page counts.
