@@ -140,7 +140,7 @@ impl OutcomeView {
 
 /// Opens a challenge over all the methods that the user may use. Where nothing is enrolled that would do, inline enrolment is allowed
 /// to a key that may also write factors, unless an `answer` came along or a new factor would not do yet.
-#[utoipa::path(post, path = "/v1/challenges", tag = "challenges", security(("api_key" = [])),
+#[utoipa::path(post, path = "/v1/challenges", tag = "challenges", security(("api_key" = ["challenges"])),
     request_body = CreateRequest,
     responses((status = 201, body = ChallengeView), (status = 200, body = OutcomeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn create(
@@ -162,7 +162,7 @@ pub async fn create(
 }
 
 /// Shows where a challenge stands. A status is no proof: the session leaves by `verify` or `exchange` only.
-#[utoipa::path(get, path = "/v1/challenges/{id}", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(get, path = "/v1/challenges/{id}", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)),
     responses((status = 200, body = ChallengeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(State(app): State<App>, bearer: Bearer, id: OfId) -> Result<Json<ChallengeView>, Refused> {
@@ -222,7 +222,7 @@ impl PreparedView {
 }
 
 /// Begins a WebAuthn ceremony, or sends a code. Nothing is ever sent when a challenge is created.
-#[utoipa::path(post, path = "/v1/challenges/{id}/prepare", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(post, path = "/v1/challenges/{id}/prepare", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)), request_body = PrepareRequest,
     responses((status = 200, body = PreparedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn prepare(
@@ -265,7 +265,7 @@ impl From<&Verdict> for VerifiedView {
 }
 
 /// Judges one answer. A server gets the session, a browser a one-time code. A wrong answer is never 2xx.
-#[utoipa::path(post, path = "/v1/challenges/{id}/verify", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(post, path = "/v1/challenges/{id}/verify", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)), request_body = AnswerRequest,
     responses((status = 200, body = VerifiedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn verify(
@@ -307,7 +307,7 @@ impl From<&Issued> for ExchangedView {
 }
 
 /// Exchanges a one-time code for the session, once.
-#[utoipa::path(post, path = "/v1/challenges/{id}/exchange", tag = "challenges", security(("api_key" = [])),
+#[utoipa::path(post, path = "/v1/challenges/{id}/exchange", tag = "challenges", security(("api_key" = ["challenges"])),
     params(("id" = String, Path)), request_body = ExchangeRequest,
     responses((status = 200, body = ExchangedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn exchange(
@@ -324,7 +324,7 @@ pub async fn exchange(
 }
 
 /// Calls a challenge off.
-#[utoipa::path(post, path = "/v1/challenges/{id}/cancel", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(post, path = "/v1/challenges/{id}/cancel", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)),
     responses((status = 200, body = ChallengeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn cancel(
