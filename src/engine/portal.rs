@@ -136,7 +136,8 @@ impl Engine {
             let Some(Opened::Challenge(other, _)) = self.by_browser(id, cookie).await? else { continue };
             let same = (&other.rp_id, &other.user_id, &other.terms.action)
                 == (&challenge.rp_id, &challenge.user_id, &challenge.terms.action);
-            if same && other.status_at(now) == ChallengeStatus::Pending {
+            let is_later = other.created_at > challenge.created_at;
+            if same && is_later && other.status_at(now) == ChallengeStatus::Pending {
                 return Ok(Some(other.id));
             }
         }
