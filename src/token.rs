@@ -223,13 +223,14 @@ impl Signer {
 
     /// The JWT of a session; `None` for a single-use session, which is judged here or not at all.
     ///
-    /// It is signed by the key of the time when the session began, which is published for longer than any session lasts.
-    pub fn sign(&self, session: &Session) -> Result<Option<String>, TokenError> {
+    /// It is signed by the key of this time, which is published for longer than any session lasts. Signed again later it is the
+    /// same token under another signature: no claim tells when that was, and none lasts longer (RFC 7519, 4.1.7).
+    pub fn sign(&self, session: &Session, now: Timestamp) -> Result<Option<String>, TokenError> {
         if session.grant.single_use {
             return Ok(None);
         }
         let keys = self.keys();
-        let active = |key: &&SigningKey| key.active_at.is_some_and(|from| from <= session.created_at);
+        let active = |key: &&SigningKey| key.active_at.is_some_and(|from| from <= now);
         let first = || keys.iter().filter(|key| key.active_at.is_some()).min_by_key(|key| key.active_at);
         let newest = keys.iter().filter(active).max_by_key(|key| key.active_at);
         let key = newest.or_else(first).ok_or(TokenError::Key)?;
@@ -329,7 +330,7 @@ mod tests {
     #[test]
     fn a_jwt_reads_back_until_it_runs_out() {
         let signer = signer();
-        let token = signer.sign(&session()).expect("signs").expect("not single-use");
+        let token = signer.sign(&session(), NOW).expect("signs").expect("not single-use");
         let claims = signer.read(&token, NOW).expect("reads");
         assert_eq!(claims.exp - claims.auth_time, 600);
         assert_eq!(claims.aud, Audience::One(session_rp(&claims)));
@@ -349,7 +350,7 @@ mod tests {
     #[test]
     fn a_forged_jwt_is_foreign() {
         let signer = signer();
-        let token = signer.sign(&session()).expect("signs").expect("not single-use");
+        let token = signer.sign(&session(), NOW).expect("signs").expect("not single-use");
         let parts: Vec<&str> = token.split('.').collect();
         let with_header = |header: &str| format!("{}.{}.{}", URL_SAFE_NO_PAD.encode(header), parts[1], parts[2]);
         let kid = signer.jwks(NOW).keys[0].common.key_id.clone().expect("a kid");
@@ -364,7 +365,7 @@ mod tests {
             format!("{}.{}.", parts[0], parts[1]),
             format!("{}.{}", parts[0], parts[1]),
             String::new(),
-            self::signer().sign(&session()).expect("signs").expect("not single-use"),
+            self::signer().sign(&session(), NOW).expect("signs").expect("not single-use"),
         ] {
             assert!(signer.read(&forged, NOW).is_err(), "{forged}");
         }
@@ -377,9 +378,8 @@ mod tests {
         let signer = Signer::new("https://mfa.example.com");
         signer.replace(vec![key(-1000, Some(1300)), key(600, None)]);
         let kids = |now| signer.jwks(NOW.plus_seconds(now)).keys.len();
-        let kid_of = |began: i64| {
-            let session = Session { created_at: NOW.plus_seconds(began), ..session() };
-            let token = signer.sign(&session).expect("signs").expect("not single-use");
+        let kid_of = |signed: i64| {
+            let token = signer.sign(&session(), NOW.plus_seconds(signed)).expect("signs").expect("not single-use");
             let place = signer.keys().iter().position(|k| Some(&k.kid) == decode_kid(&token).as_ref());
             (place.expect("a key of its own"), token)
         };
@@ -414,7 +414,7 @@ mod tests {
     fn a_single_use_session_has_no_jwt() {
         let mut session = session();
         session.grant.single_use = true;
-        assert_eq!(signer().sign(&session).expect("signs"), None);
+        assert_eq!(signer().sign(&session, NOW).expect("signs"), None);
     }
 
     /// RFC 8785: the digest is over canonical JSON.

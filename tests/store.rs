@@ -35,7 +35,10 @@ use sqlx::{AssertSqlSafe, Connection, Executor, SqlSafeStr};
 /// A schema that has landed is out there: an edit of its text would keep every engine off the databases that it made.
 #[test]
 fn a_migration_that_has_landed_is_not_edited() {
-    let landed = [("0001_first.sql", "36cf49bab4f6077b09cb67d30d355c845b94c5aafd59ef0e27c02c47fb999fe6")];
+    let landed = [
+        ("0001_first.sql", "36cf49bab4f6077b09cb67d30d355c845b94c5aafd59ef0e27c02c47fb999fe6"),
+        ("0002_second.sql", "823eb494ee92d624102d4d09d2a5b1f2fc28289b8fa9403d1fb808afbf120ba1"),
+    ];
     for (name, digest) in landed {
         let text = std::fs::read(format!("migrations/{name}")).expect("it is there");
         let found: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -1119,6 +1122,7 @@ impl Fixture {
                 state: None,
                 code_challenge: None,
                 portal: None,
+                enrol: false,
             },
             status: "pending".to_owned(),
             attempts_left: 5,

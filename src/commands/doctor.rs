@@ -1,10 +1,12 @@
 //! `countersign doctor`: is this set up so that it can work?
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use countersign::config::{Config, Database, Settings};
 use serde_json::json;
+use url::Url;
 
 use super::answer;
 
@@ -66,6 +68,14 @@ async fn examine(file: Option<PathBuf>) -> Vec<Check> {
         Finding::Good,
         format!("public address {}, database {:?}", config.issuer(), config.storage.database),
     );
+    if let Database::Postgres(url) = &config.storage.database
+        && let Some(detail) = clear_database(url, std::env::var("PGSSLMODE").ok().as_deref())
+    {
+        note("transport", Finding::Warning, detail);
+    }
+    if let Some(detail) = config.sms.http_url.as_ref().and_then(clear_gateway) {
+        note("transport", Finding::Warning, detail);
+    }
     if let Database::Sqlite(path) = &config.storage.database
         && !path.exists()
     {
@@ -99,6 +109,36 @@ async fn examine(file: Option<PathBuf>) -> Vec<Check> {
     checks
 }
 
+/// What is wrong with a gateway to which texts travel in clear.
+fn clear_gateway(url: &Url) -> Option<String> {
+    (url.scheme() == "http" && !is_here(url.host_str())).then(|| {
+        let host = url.host_str().unwrap_or_default();
+        format!("COUNTERSIGN_SMS_HTTP_URL is http:// to {host}: numbers and codes travel in clear; use https://")
+    })
+}
+
+/// What is wrong with a PostgreSQL elsewhere that may be spoken to in clear; `by_default` is libpq's own setting.
+fn clear_database(url: &str, by_default: Option<&str>) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    let said = |names: &[&str]| url.query_pairs().find(|(n, _)| names.contains(&&**n)).map(|(_, v)| v.into_owned());
+    let (host, mode) = (said(&["host", "hostaddr"]), said(&["sslmode", "ssl-mode"]));
+    let host = host.as_deref().or(url.host_str());
+    let mode = mode.as_deref().or(by_default).unwrap_or("prefer").to_ascii_lowercase();
+    if is_here(host) || matches!(&*mode, "require" | "verify-ca" | "verify-full") {
+        return None;
+    }
+    let host = host.unwrap_or_default();
+    Some(format!("sslmode is {mode} to {host}: what is kept may travel in clear; add ?sslmode=verify-full"))
+}
+
+/// This machine, by name, loopback address or socket.
+fn is_here(host: Option<&str>) -> bool {
+    let host = host.unwrap_or_default().trim_matches(['[', ']']);
+    let by_address = || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let by_name = host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost");
+    host.is_empty() || host.starts_with('/') || host.to_ascii_lowercase().starts_with("%2f") || by_name || by_address()
+}
+
 async fn relying_parties(config: &Config) -> anyhow::Result<Vec<(Finding, String)>> {
     let all = countersign::operator(&config.storage).await?.relying_parties().await?;
     if all.is_empty() {
@@ -119,4 +159,46 @@ async fn relying_parties(config: &Config) -> anyhow::Result<Vec<(Finding, String
         }
     };
     Ok(all.iter().map(judge).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_elsewhere_is_spoken_to_under_tls() {
+        let warns = |url: &str| clear_gateway(&url.parse().expect("an address")).is_some();
+        for clear in ["http://sms.example/send", "http://10.0.0.7:8080/", "http://localhost.example/"] {
+            assert!(warns(clear), "{clear}");
+        }
+        for good in ["https://sms.example/", "http://localhost:9000/", "http://127.0.0.9/", "http://[::1]:9000/x"] {
+            assert!(!warns(good), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_postgresql_elsewhere_is_spoken_to_under_tls() {
+        let warns = |url: &str| clear_database(url, None).is_some();
+        for clear in [
+            "postgres://u:p@db.example/mfa",
+            "postgres://u@10.0.0.7:5433/mfa?sslmode=prefer",
+            "postgresql://u@db.example/mfa?application_name=x&sslmode=disable",
+            "postgres://u@localhost/mfa?host=db.example",
+        ] {
+            assert!(warns(clear), "{clear}");
+        }
+        for good in [
+            "postgres://u@db.example/mfa?sslmode=require",
+            "postgres://u@db.example/mfa?sslmode=verify-full",
+            "postgres://u@localhost/mfa",
+            "postgres://u@[::1]:5433/mfa",
+            "postgres:///mfa?host=/run/postgresql",
+            "postgres://u@%2Frun%2Fpostgresql/mfa",
+        ] {
+            assert!(!warns(good), "{good}");
+        }
+        assert!(clear_database("postgres://u@db.example/mfa", Some("verify-full")).is_none());
+        let told = clear_database("postgres://u:secret@db.example/mfa", None).expect("a warning");
+        assert!(told.contains("sslmode=verify-full") && !told.contains("secret"), "{told}");
+    }
 }

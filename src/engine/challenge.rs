@@ -2,14 +2,13 @@
 
 use zeroize::Zeroizing;
 
-use super::limits::{Pause, device_of, judged, lane_of};
+use super::inline::missing;
+use super::limits::judged;
 use super::sending::Occasion;
 use super::verification::EXCHANGE_LIFE;
-use super::{Answered, Caller, Clash, Ending, Engine, Error, Given, Gone, Issued, Known, prompt_row, unnamed};
+use super::{Answered, Caller, Clash, Ending, Engine, Error, Given, Gone, Issued, Known, Offer, prompt_row, unnamed};
 use crate::methods::{Shown, webauthn};
-use crate::model::{
-    Challenge, ChallengeStatus, Details, Factor, Id, Kind, MethodKind, Moment, Prompt, RecoveryStatus, Terms, Timestamp,
-};
+use crate::model::{Challenge, ChallengeStatus, Factor, Id, Kind, MethodKind, Moment, Prompt, Terms, Timestamp};
 use crate::policy::requirement;
 use crate::store::{self, Dossier, Store};
 use crate::token::ClientToken;
@@ -35,38 +34,26 @@ pub struct NewChallenge {
     pub session_token: Option<String>,
     /// The answer, where the caller has it already.
     pub answer: Option<Given>,
+    /// The caller may let factors be added.
+    pub may_enrol: bool,
 }
 
-/// One way to answer.
-#[derive(Clone, Debug)]
-pub struct Offer {
-    /// The method.
-    pub kind: MethodKind,
-    /// The factor; recovery codes are none.
-    pub factor_id: Option<Id>,
-    /// The person's name for it.
-    pub name: String,
-    /// What helps to recognise it.
-    pub hint: Option<String>,
-    /// The method's pause.
-    pub pause: Option<Pause>,
-    /// When it was last used.
-    pub last_used_at: Option<Timestamp>,
+/// A challenge that is open; its secrets leave once.
+pub struct Open {
+    /// The challenge.
+    pub challenge: Challenge,
+    /// How it may be answered.
+    pub offers: Vec<Offer>,
+    /// The secret of its page's address.
+    pub link_token: Zeroizing<String>,
+    /// For calls from a browser.
+    pub client_token: String,
 }
 
 /// What became of the wish.
 pub enum Created {
     /// It is open.
-    Pending {
-        /// The challenge.
-        challenge: Box<Challenge>,
-        /// How it may be answered.
-        offers: Vec<Offer>,
-        /// The secret of its page's address.
-        link_token: Zeroizing<String>,
-        /// For calls from a browser.
-        client_token: String,
-    },
+    Pending(Box<Open>),
     /// It was answered at once.
     Approved {
         /// The challenge.
@@ -80,6 +67,8 @@ pub enum Created {
     EnrolmentRequired {
         /// Methods of which one would.
         missing: Vec<MethodKind>,
+        /// A challenge on whose way the person sets one up.
+        open: Option<Box<Open>>,
     },
 }
 
@@ -87,7 +76,7 @@ impl Engine {
     /// Opens a challenge, or lets it through on an earlier session, or judges the answer that came with it.
     pub async fn create_challenge(&self, caller: &Caller, new: NewChallenge) -> Result<Created, Answered> {
         let at = self.moment();
-        let NewChallenge { user_id, mut terms, session_token, answer } = new;
+        let NewChallenge { user_id, mut terms, session_token, answer, may_enrol } = new;
         // The relying party's name for the device is kept nowhere: it would be good for another's budget.
         terms.client.device = terms.client.device.map(|d| self.device_lane("server", &caller.rp.id, &user_id, &d));
         check_return(caller, &terms)?;
@@ -118,8 +107,15 @@ impl Engine {
         };
         let offers = self.offers_of(caller, &challenge, &dossier, at.now)?;
         if offers.is_empty() {
-            let missing = requirement::would_satisfy(&challenge.terms.action, &challenge.terms.require);
-            return Ok(Created::EnrolmentRequired { missing });
+            let missing = missing(&challenge.terms);
+            if answer.is_some() || !may_enrol || !self.would_do(&challenge.terms, &missing) {
+                return Ok(Created::EnrolmentRequired { missing, open: None });
+            }
+            let mut open = open(&at, challenge, Vec::new());
+            open.challenge.terms.enrol = true;
+            let ending = Ending::EnrolmentRequired { missing: &missing, open: Some(&open) };
+            self.save_open(&at, caller, &open, ending).await?;
+            return Ok(Created::EnrolmentRequired { missing, open: Some(Box::new(open)) });
         }
         if let Some(given) = answer {
             let verdict = self.verify_at_once(&at, caller, &challenge, dossier, &given).await;
@@ -131,23 +127,14 @@ impl Engine {
                 reason: BY_ANSWER,
             });
         }
-        let link_token = Zeroizing::new(at.token());
-        let client_token = ClientToken { id: challenge.id.clone(), secret: Zeroizing::new(at.token()) };
-        let challenge = Challenge {
-            link_hash: Some(token_hash(&link_token)),
-            client_token_hash: Some(token_hash(&client_token.secret)),
-            ..challenge
-        };
-        let client_token = client_token.text();
-        let opened = Ending::Opened {
-            challenge: &challenge,
-            offers: &offers,
-            link_token: &link_token,
-            client_token: &client_token,
-        };
-        let store = self.keeping(&at, caller, &challenge.user_id, opened);
-        self.save_challenge(&at, caller, &store, &challenge).await?;
-        Ok(Created::Pending { challenge: Box::new(challenge), offers, link_token, client_token })
+        let open = open(&at, challenge, offers);
+        self.save_open(&at, caller, &open, Ending::Opened(&open)).await?;
+        Ok(Created::Pending(Box::new(open)))
+    }
+
+    async fn save_open(&self, at: &Moment<'_>, caller: &Caller, open: &Open, ending: Ending<'_>) -> Result<(), Error> {
+        let store = self.keeping(at, caller, &open.challenge.user_id, ending);
+        self.save_challenge(at, caller, &store, &open.challenge).await
     }
 
     pub(super) async fn save_challenge(
@@ -182,7 +169,7 @@ impl Engine {
         let mut approved = challenge.clone();
         approved.status = ChallengeStatus::Approved.as_str().to_owned();
         let mut issued = self.inherited_session(at, &approved, &session);
-        self.sign(&mut issued)?;
+        self.sign(at, &mut issued)?;
         let mut event = self.event(at, caller, "session.inherited", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());
         event.session_id = Some(issued.new.session.id.clone());
@@ -194,49 +181,6 @@ impl Engine {
             Err(error) => return Err(error.into()),
         }
         Ok(Some(Created::Approved { challenge: Box::new(approved), issued: Box::new(issued), reason: BY_SESSION }))
-    }
-
-    /// How a challenge may be answered, strongest first.
-    pub async fn offers(&self, at: &Moment<'_>, caller: &Caller, challenge: &Challenge) -> Result<Vec<Offer>, Error> {
-        let dossier = self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?;
-        self.offers_of(caller, challenge, &dossier, at.now)
-    }
-
-    fn offers_of(
-        &self,
-        caller: &Caller,
-        challenge: &Challenge,
-        dossier: &Dossier,
-        now: Timestamp,
-    ) -> Result<Vec<Offer>, Error> {
-        let terms = &challenge.terms;
-        let paused = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, challenge), now)?.paused(now);
-        let mut offers = Vec::new();
-        for kind in MethodKind::ALL.into_iter().filter(|k| requirement::admits(&terms.action, &terms.require, *k)) {
-            let pause = paused.iter().find(|pause| pause.method == kind).copied();
-            if kind == MethodKind::RecoveryCode {
-                let codes = dossier.recovery.filter(|r| r.status == RecoveryStatus::Active && r.remaining > 0);
-                offers.extend(codes.map(|codes| Offer {
-                    kind,
-                    factor_id: None,
-                    name: kind.default_name().to_owned(),
-                    hint: Some(format!("{} left", codes.remaining)),
-                    pause,
-                    last_used_at: None,
-                }));
-                continue;
-            }
-            let suits = |f: &&Factor| f.kind == kind && self.suffices(f, &terms.require, now);
-            offers.extend(dossier.factors.iter().filter(suits).map(|f| Offer {
-                kind,
-                factor_id: Some(f.id.clone()),
-                name: f.name.clone(),
-                hint: hint(f),
-                pause,
-                last_used_at: f.last_used_at,
-            }));
-        }
-        Ok(offers)
     }
 
     /// A challenge of this relying party.
@@ -280,7 +224,7 @@ impl Engine {
         }
         let suits = |f: &Factor| {
             let asked = f.kind == kind && factor_id.is_none_or(|id| *id == f.id);
-            asked && self.suffices(f, &challenge.terms.require, at.now)
+            asked && self.suffices(f, &challenge.terms, at.now)
         };
         let mut held = self.open_factors(at, caller, dossier.factors.into_iter().filter(suits).collect()).await?;
         if held.is_empty() {
@@ -350,6 +294,17 @@ impl Engine {
     }
 }
 
+fn open(at: &Moment<'_>, challenge: Challenge, offers: Vec<Offer>) -> Open {
+    let link_token = Zeroizing::new(at.token());
+    let client_token = ClientToken { id: challenge.id.clone(), secret: Zeroizing::new(at.token()) };
+    let challenge = Challenge {
+        link_hash: Some(token_hash(&link_token)),
+        client_token_hash: Some(token_hash(&client_token.secret)),
+        ..challenge
+    };
+    Open { challenge, offers, link_token, client_token: client_token.text() }
+}
+
 /// A return address is registered, exactly, and comes with the guards of whoever opens the challenge.
 fn check_return(caller: &Caller, terms: &Terms) -> Result<(), Error> {
     let Some(url) = &terms.return_url else { return Ok(()) };
@@ -363,15 +318,6 @@ fn check_return(caller: &Caller, terms: &Terms) -> Result<(), Error> {
         return Err(Error::Invalid { param: "code_challenge", why: "a return_url needs an S256 code_challenge" });
     }
     Ok(())
-}
-
-/// What helps to recognise a factor.
-fn hint(factor: &Factor) -> Option<String> {
-    match &factor.details {
-        Details::Totp => None,
-        Details::Webauthn(details) => details.provider_name.clone(),
-        Details::Sms(details) => Some(details.phone_masked.clone()),
-    }
 }
 
 /// What the person is about to do, in words that follow "to".

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
 
-use super::{Answered, Caller, Clash, Engine, Error, Introspection, Issued, Offer, PortalView, Verdict};
+use super::{Answered, Caller, Clash, Engine, Error, Introspection, Issued, Open, PortalView, Verdict};
 use crate::methods::Shown;
 use crate::model::{Challenge, Factor, Id, Keyed, Kind, MethodKind, Moment, Prompt, RecoveryStatus, RecoverySummary};
 use crate::store::{self, Keep, Store};
@@ -27,11 +27,11 @@ const ON_ITS_WAY: i64 = 60;
 #[expect(missing_docs, reason = "the types of the members say what they are")]
 pub enum Ending<'a> {
     /// A challenge is open.
-    Opened { challenge: &'a Challenge, offers: &'a [Offer], link_token: &'a str, client_token: &'a str },
+    Opened(&'a Open),
     /// A challenge was approved as it was made; why.
     Approved { challenge: &'a Challenge, issued: Option<&'a Issued>, reason: &'static str },
-    /// The user has nothing that would do, but one of these would.
-    EnrolmentRequired(&'a [MethodKind]),
+    /// The user has nothing that would do, but one of these would; on the way to this challenge, where there is one.
+    EnrolmentRequired { missing: &'a [MethodKind], open: Option<&'a Open> },
     /// A response is awaited.
     Prepared(&'a Shown, Option<&'a Prompt>),
     /// A right answer.

@@ -8,8 +8,10 @@ mod error;
 mod factors;
 mod housekeeping;
 mod idempotency;
+mod inline;
 mod keys;
 mod limits;
+mod offers;
 mod opening;
 mod operator;
 mod pending;
@@ -22,12 +24,14 @@ mod users;
 mod verification;
 
 pub use audit::{ChainReport, EventFilter};
-pub use challenge::{Created, NewChallenge, Offer, purpose};
+pub use challenge::{Created, NewChallenge, Open, purpose};
 pub use custodian::{Custodian, KeyState};
 pub use enrolment::{Begin, Started};
 pub use error::{Answered, Clash, Error, Gone};
 pub use idempotency::{Asked, Ending, Once, Tell, Told, Turn};
+pub use inline::missing;
 pub use limits::{Pause, odds};
+pub use offers::Offer;
 pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};
 pub use portal::{NewPortal, Opened, PortalView};
 pub use session::{Introspection, Issued, Question};
@@ -63,10 +67,9 @@ use crate::clock::Clock;
 use crate::delivery::{Inbox, Outbox};
 use crate::methods::{Methods, Parties, webauthn};
 use crate::model::{
-    Actor, ApiKey, Challenge, Client, Event, Factor, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty,
-    Requirement, Rng, Timestamp, User,
+    Actor, ApiKey, Challenge, Client, Event, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty, Rng, Timestamp,
+    User,
 };
-use crate::policy::assurance;
 use crate::policy::sending::Caps;
 use crate::store::{self, Dossier, Store};
 use crate::token::Signer;
@@ -117,6 +120,8 @@ pub struct Caller {
     pub actor: Actor,
     /// The portal session, where a person acts through one.
     pub portal: Option<PortalSession>,
+    /// The challenge, where a person sets up a first factor on the way to it.
+    pub enrols: Option<Box<Challenge>>,
     /// The request.
     pub request_id: String,
     /// The person's browser, as far as it is known.
@@ -244,11 +249,6 @@ impl Engine {
             origins.push(self.origin.clone());
         }
         origins
-    }
-
-    /// Whether this factor may answer a challenge of this demand, now: it is active, and strong enough.
-    fn suffices(&self, factor: &Factor, require: &Requirement, now: Timestamp) -> bool {
-        factor.is_active() && require.acr.is_none_or(|acr| assurance::best_of(factor, self.cool_off, now) >= acr)
     }
 
     fn parties(&self, rp: &Arc<RelyingParty>, user: User, purpose: String) -> Parties {

@@ -19,6 +19,8 @@ use crate::vault::{same, token_hash};
 
 /// How long a portal session lasts, in seconds.
 pub const LIFE: i64 = 1800;
+/// How many of a browser's cookies are looked behind at most, for a newer challenge.
+const MOST_LOOKED_AT: usize = 8;
 /// How long a client token of a portal session lasts, in seconds.
 pub const CLIENT_TOKEN_LIFE: i64 = 600;
 
@@ -124,6 +126,24 @@ impl Engine {
         Ok(opened.filter(|opened| opened.browser_hash().is_some_and(|kept| same(kept, &hash))))
     }
 
+    /// The newest open challenge of the same person for the same action that the browser with these cookies began after this one:
+    /// it is finished there, not here.
+    pub async fn newer(&self, challenge: &Challenge, beside: &[(Id, Zeroizing<String>)]) -> Result<Option<Id>, Error> {
+        let now = self.moment().now;
+        let mut later: Vec<_> = beside.iter().filter(|(id, _)| *id > challenge.id).collect();
+        later.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        for (id, cookie) in later.into_iter().take(MOST_LOOKED_AT) {
+            let Some(Opened::Challenge(other, _)) = self.by_browser(id, cookie).await? else { continue };
+            let same = (&other.rp_id, &other.user_id, &other.terms.action)
+                == (&challenge.rp_id, &challenge.user_id, &challenge.terms.action);
+            let is_later = other.created_at > challenge.created_at;
+            if same && is_later && other.status_at(now) == ChallengeStatus::Pending {
+                return Ok(Some(other.id));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether a link's secret is right, used or not; opens nothing.
     pub async fn is_link(&self, id: &Id, link_token: &str) -> Result<Option<Opened>, Error> {
         let hash = token_hash(link_token);
@@ -193,13 +213,7 @@ impl Engine {
         // where it would not do.
         let by_recovery =
             ![Flow::RecoveryCodes.page(), Flow::Settings.page()].contains(&page.split('?').next().unwrap_or_default());
-        let methods: Vec<MethodKind> = MethodKind::ALL
-            .into_iter()
-            .filter(|kind| match kind {
-                MethodKind::RecoveryCode => by_recovery,
-                _ => highest.is_none_or(|acr| assurance::best(*kind) >= acr),
-            })
-            .collect();
+        let methods = MethodKind::ALL.into_iter().filter(|kind| by_recovery || *kind != MethodKind::RecoveryCode);
         let cookie = Zeroizing::new(at.token());
         let challenge = Challenge {
             id: Id::new(Kind::Challenge, &at),
@@ -207,7 +221,7 @@ impl Engine {
             user_id: portal.user_id.clone(),
             terms: Terms {
                 action: manage_action(),
-                require: Requirement { methods: Some(methods), ..Requirement::default() },
+                require: Requirement { methods: Some(methods.collect()), ..Requirement::default() },
                 display: Default::default(),
                 single_use: false,
                 audience: Vec::new(),
@@ -216,7 +230,8 @@ impl Engine {
                 return_url: None,
                 state: None,
                 code_challenge: None,
-                portal: Some(Portal { id: portal.id.clone(), page: page.to_owned() }),
+                portal: Some(Portal { id: portal.id.clone(), page: page.to_owned(), acr: highest }),
+                enrol: false,
             },
             status: ChallengeStatus::Pending.as_str().to_owned(),
             attempts_left: super::challenge::ATTEMPTS,
@@ -260,15 +275,23 @@ impl Engine {
         user_id: &str,
         what: Manage,
     ) -> Result<Option<Id>, Error> {
-        let Some(portal) = &caller.portal else { return Ok(None) };
-        if portal.user_id != user_id || at.now >= portal.expires_at {
+        let (owner, is_over, session_id) = match (&caller.portal, &caller.enrols) {
+            (Some(portal), _) => (&portal.user_id, at.now >= portal.expires_at, portal.session_id.as_ref()),
+            // On the way to a challenge a first factor is set up, and nothing else is done.
+            (None, Some(challenge)) => {
+                let is_over = challenge.status_at(at.now) != ChallengeStatus::Pending || what != Manage::Add;
+                (&challenge.user_id, is_over, None)
+            }
+            (None, None) => return Ok(None),
+        };
+        if owner != user_id || is_over {
             return Err(Error::NotFound);
         }
         let factors = self.store.factors(&caller.rp.id, user_id, at.now).await?;
         let Some(highest) = assurance::highest(&factors, self.cool_off, at.now) else {
             return Ok(None);
         };
-        let session = match &portal.session_id {
+        let session = match session_id {
             Some(id) => self.store.session(&caller.rp.id, id).await?,
             None => None,
         };

@@ -112,12 +112,25 @@ impl Engine {
     }
 
     /// Signs a session that is about to stand.
-    pub(super) fn sign(&self, issued: &mut Issued) -> Result<(), Error> {
-        issued.jwt = self.signer.sign(&issued.new.session).map_err(|error| {
+    pub(super) fn sign(&self, at: &Moment<'_>, issued: &mut Issued) -> Result<(), Error> {
+        issued.jwt = self.signed(at, &issued.new.session)?;
+        Ok(())
+    }
+
+    /// The JWT of a session of which an answer was kept, signed anew; `None` once the session has ended.
+    pub async fn signed_again(&self, rp: &Id, id: &Id) -> Result<Option<String>, Error> {
+        let at = self.moment();
+        match self.store.session(rp, id).await?.filter(|s| s.is_active(at.now)) {
+            Some(session) => self.signed(&at, &session),
+            None => Ok(None),
+        }
+    }
+
+    fn signed(&self, at: &Moment<'_>, session: &Session) -> Result<Option<String>, Error> {
+        self.signer.sign(session, at.now).map_err(|error| {
             tracing::error!(%error, "cannot sign");
             Error::Store(store::Error::Unavailable("no signing key".to_owned()))
-        })?;
-        Ok(())
+        })
     }
 
     /// Spends the one-time code that the answering browser carried back.
@@ -147,7 +160,7 @@ impl Engine {
             return Err(Error::CodeReused);
         }
         let mut issued = self.new_session(&at, &challenge, proof);
-        self.sign(&mut issued)?;
+        self.sign(&at, &mut issued)?;
         let mut event = self.event(&at, caller, "session.created", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());
         event.session_id = Some(issued.new.session.id.clone());

@@ -162,7 +162,7 @@ impl Engine {
         is_open(&challenge, at.now)?;
         let lane = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, &challenge), at.now)?;
         let Dossier { user, mut factors, prompts, recovery, .. } = dossier;
-        factors.retain(|f| f.kind == kind && self.suffices(f, &terms.require, at.now));
+        factors.retain(|f| f.kind == kind && self.suffices(f, terms, at.now));
         let has_codes =
             kind == MethodKind::RecoveryCode && recovery.is_some_and(|r| r.status == RecoveryStatus::Active);
         if (factors.is_empty() && !has_codes) || !requirement::admits(&terms.action, &terms.require, kind) {
@@ -269,7 +269,7 @@ impl Engine {
             Delivery::Code | Delivery::Page => None,
         };
         // Signed before the commit, so that the answer can be kept with it; what goes wrong is only said after it.
-        let signed = issued.as_mut().map_or(Ok(()), |issued| self.sign(issued));
+        let signed = issued.as_mut().map_or(Ok(()), |issued| self.sign(at, issued));
         let code = (delivery == Delivery::Code).then(|| at.token());
         let code_kept = code.as_ref().map(|c| (token_hash(c), at.now.plus_seconds(EXCHANGE_LIFE)));
 

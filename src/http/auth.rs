@@ -20,9 +20,14 @@ pub struct Server {
 }
 
 impl Server {
+    /// Whether its key has the scope.
+    pub fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
+    }
+
     /// The caller, if its key has the scope.
     pub fn with(self, scope: Scope) -> Result<Caller, Refused> {
-        match self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin) {
+        match self.may(scope) {
             true => Ok(self.caller),
             false => Err(problem::SCOPE_MISSING.into()),
         }
@@ -55,6 +60,18 @@ impl Bearer {
         }
     }
 
+    /// The caller that may add a factor of this user: also from the browser of a challenge on whose way that is done.
+    pub fn for_enrolment(self, user_id: &str) -> Result<Caller, Refused> {
+        match self {
+            Bearer::Browser(caller, Opened::Challenge(challenge, _))
+                if challenge.terms.enrol && challenge.user_id == user_id =>
+            {
+                Ok(Caller { enrols: Some(challenge), ..caller })
+            }
+            other => other.for_user(user_id, Scope::FactorsWrite),
+        }
+    }
+
     /// The caller that may do something with this user's factors.
     pub fn for_user(self, user_id: &str, scope: Scope) -> Result<Caller, Refused> {
         match self {
@@ -77,10 +94,10 @@ impl Pass {
         bearer(&self.token, &self.parts, app, named).await
     }
 
-    /// The server that calls, if its key has the scope.
-    pub async fn server(&self, app: &App, named: Named<'_>, scope: Scope) -> Result<Caller, Refused> {
+    /// The server that calls.
+    pub async fn server(&self, app: &App, named: Named<'_>) -> Result<Server, Refused> {
         match self.enter(app, named).await? {
-            Bearer::Server(server) => server.with(scope),
+            Bearer::Server(server) => Ok(server),
             Bearer::Browser(..) => Err(problem::API_KEY_INVALID.into()),
         }
     }
@@ -131,7 +148,8 @@ async fn bearer(token: &str, parts: &Parts, app: &App, named: Named<'_>) -> Resu
     let found = app.engine.by_api_key(token, named).await?;
     let (key, rp, known) = found.ok_or_else(|| denied(parts, app))?;
     let once = once(parts);
-    let caller = Caller { rp: Arc::new(rp), actor: Actor::Server, portal: None, request_id, client: None, known, once };
+    let (rp, actor) = (Arc::new(rp), Actor::Server);
+    let caller = Caller { rp, actor, portal: None, enrols: None, request_id, client: None, known, once };
     Ok(Bearer::Server(Server { caller, scopes: key.scopes }))
 }
 
@@ -146,7 +164,8 @@ pub fn browser(rp: Arc<RelyingParty>, opened: &Opened, request_id: String, clien
         Opened::Portal(portal, _) => Some((**portal).clone()),
         Opened::Challenge(..) => None,
     };
-    Caller { rp, actor: Actor::User, portal, request_id, client: Some(client), known: Known::Nothing, once: None }
+    let (client, known) = (Some(client), Known::Nothing);
+    Caller { rp, actor: Actor::User, portal, enrols: None, request_id, client, known, once: None }
 }
 
 /// What keeps the answer, where the request may be repeated.

@@ -8,12 +8,14 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use zeroize::Zeroizing;
 
 use super::api::answers::{self, again, keepable, told};
 use super::auth::{Bearer, request_id, token};
 use super::problem::{self, Refused};
 use super::{App, REQUEST_ID, body};
 use crate::engine::{Asked, Clash, Ending, Error, Once, Turn};
+use crate::model::Id;
 
 const KEY: &str = "idempotency-key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -45,22 +47,22 @@ async fn decide(app: &App, request: Request, next: Next) -> Result<Response, Ref
         Box::new(move |ending: Ending<'_>| told(ending, &issuer, &id))
     };
     let once = match app.engine.turn(bearer.relying_party(), &asked, tell).await? {
-        Turn::Again(kept) => return replay(&kept),
+        Turn::Again(kept) => return replay(app, bearer.relying_party(), kept).await,
         Turn::First(once) => once,
     };
     parts.extensions.insert(Arc::clone(&once));
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    settle(app, &once, problem::complete(response, &issuer, &id)).await
+    settle(app, bearer.relying_party(), &once, problem::complete(response, &issuer, &id)).await
 }
 
 /// Keeps what is not kept yet, and gives way where the answer is none that is kept.
-async fn settle(app: &App, once: &Once, response: Response) -> Result<Response, Refused> {
+async fn settle(app: &App, rp: &Id, once: &Once, response: Response) -> Result<Response, Refused> {
     let status = response.status();
     let was_late =
         response.extensions().get::<Refused>().is_some_and(|r| r.code.code == problem::IDEMPOTENCY_IN_PROGRESS.code);
     if was_late {
         return match app.engine.recall(once).await? {
-            Some(kept) => replay(&kept),
+            Some(kept) => replay(app, rp, kept).await,
             None => Err(problem::IDEMPOTENCY_IN_PROGRESS.into()),
         };
     }
@@ -75,7 +77,7 @@ async fn settle(app: &App, once: &Once, response: Response) -> Result<Response, 
     let body = body::bytes(body).await?;
     match app.engine.keep_afterwards(once, &keepable(status, &body)).await {
         Err(Error::Clash(Clash::InProgress)) => match app.engine.recall(once).await? {
-            Some(kept) => replay(&kept),
+            Some(kept) => replay(app, rp, kept).await,
             None => Err(problem::IDEMPOTENCY_IN_PROGRESS.into()),
         },
         // What was done is done: better told and not kept than done twice.
@@ -83,10 +85,14 @@ async fn settle(app: &App, once: &Once, response: Response) -> Result<Response, 
     }
 }
 
-fn replay(kept: &[u8]) -> Result<Response, Refused> {
-    let mut response = again(kept).ok_or(Refused::from(problem::STORE_UNAVAILABLE))?;
+async fn replay(app: &App, rp: &Id, kept: Zeroizing<Vec<u8>>) -> Result<Response, Refused> {
+    let kept = match answers::jwt(&kept) {
+        Some((session, jwt)) => answers::with_jwt(&kept, &jwt, app.engine.signed_again(rp, &session).await?),
+        None => kept,
+    };
+    let mut response = again(&kept).ok_or(Refused::from(problem::STORE_UNAVAILABLE))?;
     // A problem names the request that met it, in its body and so in its head.
-    if let Some(id) = answers::request_id(kept) {
+    if let Some(id) = answers::request_id(&kept) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));

@@ -52,6 +52,9 @@ pub struct Portal {
     pub id: Id,
     /// The page to go on with, below the portal session's path.
     pub page: String,
+    /// How strong a factor must be that answers; recovery codes have powers of their own.
+    #[serde(default)]
+    pub acr: Option<Acr>,
 }
 
 /// What a challenge was opened for; fixed when it is made.
@@ -84,6 +87,16 @@ pub struct Terms {
     pub code_challenge: Option<String>,
     /// Set where our own portal asked.
     pub portal: Option<Portal>,
+    /// Nothing would do when it was made: its person may set up a first factor on the way.
+    #[serde(default)]
+    pub enrol: bool,
+}
+
+impl Terms {
+    /// How strong a factor must be that answers.
+    pub fn least_of_factors(&self) -> Option<Acr> {
+        self.require.acr.max(self.portal.as_ref().and_then(|portal| portal.acr))
+    }
 }
 
 /// What approved a challenge.

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::clock::Clock;
+use countersign::model::Scope;
 use sha2::{Digest, Sha256};
 
 use crate::support::verbs::text;
@@ -58,7 +59,7 @@ async fn what_the_user_has_nothing_for_needs_enrolment() {
     let none = ann.ask(json!({})).await.is(200);
     assert_eq!(none["status"], "enrolment_required");
     assert_eq!(none["missing"], json!(["webauthn", "totp", "sms"]));
-    assert!(none["id"].is_null() && none["session"].is_null());
+    assert!(none["session"].is_null());
     ann.enrol_totp().await;
     let phr = ann.ask(json!({"require": {"acr": "phr"}})).await.is(200);
     assert_eq!((&phr["status"], &phr["missing"]), (&json!("enrolment_required"), &json!(["webauthn"])));
@@ -71,6 +72,79 @@ async fn what_the_user_has_nothing_for_needs_enrolment() {
     let pending = bob.begin_totp().await;
     assert_eq!(bob.ask(json!({})).await.is(200)["status"], "enrolment_required");
     assert_eq!(bob.ask(json!({"answer": pending.now()})).await.is(200)["status"], "enrolment_required");
+}
+
+/// api.md, 5: where inline enrolment is allowed the answer opens a challenge on whose way a first factor is set up, and no more.
+#[tokio::test]
+async fn a_first_factor_may_be_set_up_on_the_way_to_a_challenge() {
+    let ann = ann().await;
+    let world = ann.bank.world.clone();
+    let asked = ann.ask(json!({})).await.is(200);
+    let id = text(&asked["id"]);
+    assert!(text(&asked["url"]).starts_with(&format!("{}/challenge/{id}?token=", world.issuer())));
+    assert_eq!(asked["expires_at"], world.clock.now().plus_seconds(600).rfc3339());
+    let browser = world.caller(&text(&asked["client_token"])).with("origin", ann.bank.origin());
+    let path = |below: &str| format!("/v1/challenges/{id}{below}");
+    let shown = browser.get(&path("")).await.is(200);
+    assert_eq!((&shown["status"], &shown["methods"]), (&json!("pending"), &json!([])));
+    browser.post(&path("/verify"), json!({"type": "totp", "code": "123456"})).await.refused(422, "method_not_allowed");
+    // For its own person and for nothing else.
+    let (foreign, totp) = (ann.bank.user("bob").path("/factors"), json!({"type": "totp"}));
+    browser.post(&foreign, totp.clone()).await.refused(401, "client_token_invalid");
+    browser.post(&ann.path("/recovery-codes"), json!({})).await.refused(401, "client_token_invalid");
+    browser.get(&ann.path("/factors")).await.refused(401, "client_token_invalid");
+    let elsewhere = world.caller(&text(&asked["client_token"])).with("origin", "https://evil.example");
+    elsewhere.post(&ann.path("/factors"), totp.clone()).await.refused(403, "origin_not_allowed");
+
+    let add = async || {
+        let begun = browser.post(&ann.path("/factors"), totp.clone()).await.is(201);
+        let secret = crate::support::verbs::base32(&text(&begun["totp"]["secret"]));
+        let code = crate::support::verbs::totp(&secret, world.now() / 30);
+        let activate = ann.path(&format!("/factors/{}/activate", text(&begun["id"])));
+        (secret, activate, json!({"code": code}))
+    };
+    let ((secret, activate, proof), (_, second, late)) = (add().await, add().await);
+    assert_eq!(browser.post(&activate, proof).await.is(200)["status"], "active");
+    browser.post(&second, late).await.refused(403, "step_up_required");
+    browser.post(&ann.path("/factors"), totp.clone()).await.refused(403, "step_up_required");
+    browser.delete(activate.trim_end_matches("/activate")).await.refused(401, "client_token_invalid");
+    world.wait(30);
+    let code = crate::support::verbs::totp(&secret, world.now() / 30);
+    let approved = browser.post(&path("/verify"), json!({"type": "totp", "code": code})).await.is(200);
+    let session = ann.bank.post(&path("/exchange"), json!({"code": approved["code"]})).await.is(200)["session"].clone();
+    assert_eq!((&session["user_id"], &session["acr"]), (&json!("ann"), &json!("aal2")));
+    let kinds = world.scratch.texts("select kind from events where user_id = 'ann' order by id").await;
+    assert!(kinds.contains(&"challenge.created".to_owned()) && kinds.contains(&"factor.added".to_owned()), "{kinds:?}");
+
+    // A challenge that was opened for what is there lets nothing be added, nor does one that has ended.
+    let usual = ann.challenge(json!({})).await.browser();
+    usual.post(&ann.path("/factors"), totp.clone()).await.refused(401, "client_token_invalid");
+    let asked = ann.bank.user("carol").ask(json!({})).await.is(200);
+    let browser = world.caller(&text(&asked["client_token"])).with("origin", ann.bank.origin());
+    world.wait(600);
+    browser.post(&ann.bank.user("carol").path("/factors"), totp).await.refused(404, "not_found");
+}
+
+/// Who may not add factors opens no way to it, and what would not do is not set up; then nothing is written either.
+#[tokio::test]
+async fn inline_enrolment_is_offered_where_it_is_allowed_and_would_do() {
+    let world = World::start_with(|config| config.factor_cool_off = 60).await;
+    let bank = world.bank().await;
+    let narrow = world.caller(&world.key(&bank.rp, &[Scope::Challenges], None).await);
+    let user = json!({"user_id": "ann"});
+    let mut refused = vec![narrow.post("/v1/challenges", user.clone()).await];
+    let ann = bank.user("ann");
+    refused.push(ann.ask(json!({"answer": {"type": "totp", "code": "123456"}})).await);
+    refused.push(ann.ask(json!({"require": {"acr": "phrh"}})).await);
+    refused.push(ann.ask(json!({"require": {"acr": "phr"}})).await);
+    for answer in refused {
+        let body = answer.is(200);
+        assert_eq!(body["status"], "enrolment_required");
+        let told = ["id", "url", "client_token", "expires_at"].map(|member| body[member].is_null());
+        assert_eq!(told, [true; 4], "{body}");
+    }
+    assert_eq!(world.scratch.number("select count(*) from challenges").await, 0);
+    assert!(ann.ask(json!({})).await.is(200)["url"].is_string());
 }
 
 #[tokio::test]

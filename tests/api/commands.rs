@@ -239,6 +239,29 @@ async fn doctor_fails_where_something_is_wrong() {
     );
 }
 
+/// What would travel in clear is warned of, before anything is asked of it.
+#[tokio::test]
+async fn doctor_warns_of_what_travels_in_clear() {
+    let mut place = Place::new().await;
+    place.serve().await.terminate();
+    let warnings = |place: &Place| -> Vec<String> {
+        let doctor: Value = serde_json::from_str(&place.run(&["doctor", "--json"]).stdout).expect("JSON");
+        let checks = doctor["checks"].as_array().expect("a list").clone();
+        checks.iter().filter(|c| c["status"] == "warning").map(|c| text(&c["detail"])).collect()
+    };
+    let clear = |all: &[String]| all.iter().filter(|w| w.contains("in clear")).count();
+    assert_eq!(clear(&warnings(&place)), 0);
+    place.set("COUNTERSIGN_SMS_HTTP_URL", "https://sms.example/send");
+    assert_eq!(clear(&warnings(&place)), 0);
+    place.set("COUNTERSIGN_SMS_HTTP_URL", "http://sms.example/send");
+    let told = warnings(&place);
+    assert!(clear(&told) == 1 && told.iter().any(|w| w.contains("COUNTERSIGN_SMS_HTTP_URL")), "{told:?}");
+    place.set("COUNTERSIGN_DATABASE_URL", "postgres://mfa:hidden@db.invalid/mfa");
+    let told = warnings(&place);
+    assert!(clear(&told) == 2 && told.iter().any(|w| w.contains("sslmode")), "{told:?}");
+    assert!(!told.concat().contains("hidden"));
+}
+
 #[tokio::test]
 async fn sigterm_ends_serve_with_status_0_after_what_is_under_way() {
     let place = Place::new().await;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
 use reqwest::Method;
 use sqlx::Connection;
 
@@ -209,11 +210,26 @@ async fn effects(world: &World) -> Vec<i64> {
     counts
 }
 
-/// The same answer to the byte, said to be one that was given before.
+/// An answer to the byte, but for the signature of its JWT, which is another each time.
+fn unsigned(answer: &Answer) -> String {
+    let body = String::from_utf8(answer.bytes.to_vec()).expect("UTF-8");
+    match answer.body.pointer("/session/jwt").and_then(Value::as_str) {
+        Some(jwt) => body.replace(jwt, &claims(&json!(jwt)).to_string()),
+        None => body,
+    }
+}
+
+/// The claims of a JWT.
+fn claims(jwt: &Value) -> Value {
+    let part = text(jwt).split('.').nth(1).expect("three parts").to_owned();
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).expect("base64url");
+    serde_json::from_slice(&bytes).expect("JSON")
+}
+
+/// The same answer, said to be one that was given before.
 #[track_caller]
 fn same(again: &Answer, first: &Answer) {
-    assert_eq!((again.status, &again.body), (first.status, &first.body));
-    assert_eq!(again.bytes, first.bytes);
+    assert_eq!((again.status, unsigned(again)), (first.status, unsigned(first)));
     assert_eq!(again.header("content-type"), first.header("content-type"));
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     assert_eq!(first.header("idempotent-replayed"), None);
@@ -270,7 +286,7 @@ async fn of_parallel_copies_one_has_an_effect() {
         let told: Vec<_> = answers.iter().filter(|a| a.code() != "idempotency_in_progress").collect();
         assert!(!told.is_empty(), "{name}");
         for answer in &told {
-            assert_eq!((answer.status, &answer.bytes), (call.status, &told[0].bytes), "{name}: {}", answer.body);
+            assert_eq!((answer.status, unsigned(answer)), (call.status, unsigned(told[0])), "{name}: {}", answer.body);
         }
         let all: Vec<_> = effects(&world).await.iter().zip(before).map(|(after, before)| after - before).collect();
         assert_eq!(all, once, "{name}");
@@ -302,7 +318,7 @@ async fn copies_at_two_nodes_have_one_effect() {
         })
         .await;
         let told: Vec<_> = answers.iter().filter(|a| a.code() != "idempotency_in_progress").collect();
-        assert!(!told.is_empty() && told.iter().all(|a| a.bytes == told[0].bytes), "{name}: {answers:?}");
+        assert!(!told.is_empty() && told.iter().all(|a| unsigned(a) == unsigned(told[0])), "{name}: {answers:?}");
         let all: Vec<_> = effects(&world).await.iter().zip(before).map(|(after, before)| after - before).collect();
         assert_eq!(all, once, "{name}");
     }
@@ -333,6 +349,54 @@ async fn secrets_are_kept_ten_minutes_and_answers_a_day() {
         assert_eq!(call.with_key(&key(name, "kept")).await.is(call.status), brief, "{name}");
         world.wait(1);
         assert_eq!(call.with_key(&key(name, "kept")).await.header("idempotent-replayed"), None, "{name}");
+    }
+}
+
+/// I-10, J-07: a JWT that is given again is the same token (its `jti`, its `exp` and every other claim) under a new signature, by the
+/// key of that moment; of a session that has ended there is none.
+#[tokio::test]
+async fn a_jwt_given_again_is_signed_anew_and_lasts_no_longer() {
+    let world = World::start().await;
+    let ann = world.bank().await.user("ann");
+    let (next, from, _) = world.custodian().await.rotate_signing().await.expect("published");
+    world.refresh_keys().await;
+    let app = ann.enrol_totp().await;
+    world.wait(from.seconds() - world.now() - 60);
+    let kid = |answer: &Answer| {
+        let jwt = text(&answer["session"]["jwt"]);
+        let head = jwt.split('.').next().expect("three parts").to_owned();
+        let head = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(head).expect("base64url");
+        text(&serde_json::from_slice::<Value>(&head).expect("JSON")["kid"])
+    };
+    let open = |answer: Value| Call::new(&ann.bank, "/v1/challenges", json!({"user_id": "ann", "answer": answer}), 200);
+    let call = open(app.now());
+    let first = call.with_key("k").await;
+    assert_ne!(kid(&first), next);
+    let at_once = call.with_key("k").await;
+    same(&at_once, &first);
+    assert_eq!(kid(&at_once), kid(&first));
+    assert_ne!(at_once["session"]["jwt"], first["session"]["jwt"], "signed anew");
+
+    world.wait(90);
+    let again = call.with_key("k").await;
+    same(&again, &first);
+    assert_eq!(kid(&again), next, "by the key that signs now");
+    let (old, new) = (claims(&first["session"]["jwt"]), claims(&again["session"]["jwt"]));
+    assert_eq!((&old, &new["sid"], new["jti"].is_string()), (&new, &first["session"]["id"], true));
+    assert!(new["exp"].as_i64() <= Some(world.now() + 510), "{new}");
+    for jwt in [&first["session"]["jwt"], &again["session"]["jwt"]] {
+        assert!(ann.bank.is_active(jwt).await);
+    }
+
+    // Revoked, and consumed: whoever asks again learns what was answered, and gets no token of it.
+    let other = open(app.now());
+    let consumed = other.with_key("c").await.is(200)["session"].clone();
+    ann.bank.post("/v1/sessions/introspect", json!({"token": consumed["token"], "consume": true})).await.is(200);
+    ann.bank.delete(&format!("/v1/sessions/{}", text(&first["session"]["id"]))).await.is(204);
+    for (call, key, session) in [(&call, "k", &first["session"]), (&other, "c", &consumed)] {
+        let again = call.with_key(key).await.is(200);
+        assert_eq!((&again["session"]["jwt"], &again["session"]["id"]), (&Value::Null, &session["id"]));
+        assert!(!ann.bank.is_active(&session["jwt"]).await);
     }
 }
 
@@ -603,7 +667,13 @@ async fn after_kill_9_a_repetition_finds_one_effect_and_its_answer() {
         assert_eq!(status, if is_right { 200 } else { 422 }, "{body}");
         match &first {
             Some((before, _, told)) => {
-                assert_eq!((*before, told), (status, &body), "the answer that came is the one that is kept");
+                let mut again = body.clone();
+                if is_right {
+                    let jwts = [told, &body].map(|answer| claims(&answer["session"]["jwt"]));
+                    assert_eq!(jwts[0], jwts[1]);
+                    again["session"]["jwt"] = told["session"]["jwt"].clone();
+                }
+                assert_eq!((*before, told), (status, &again), "the answer that came is the one that is kept");
                 assert!(was_kept);
                 answered += 1;
             }

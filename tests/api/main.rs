@@ -28,6 +28,7 @@ mod observed;
 mod portal;
 mod processes;
 mod races;
+mod rolling;
 mod secrets;
 mod sessions;
 mod texts;

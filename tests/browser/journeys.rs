@@ -54,6 +54,30 @@ async fn a_passkey_is_created_and_passes_a_challenge_whose_code_is_exchanged() {
     assert_eq!((&session["acr"], &session["user_id"]), (&json!("phr"), &json!("u")));
 }
 
+/// api.md, 5: inline enrolment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_is_set_up_on_the_way_to_a_challenge_and_passes_it() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    browser.plug_in(json!({})).await;
+    let (id, url) = world.challenge("new", "payout").await;
+    browser.go(&url).await;
+    browser.press(OPEN).await;
+    browser.sees("Set up a second step first").await;
+    browser.press("button[value=enrol]").await;
+    browser.sees("Sign in faster and safer with a passkey").await;
+    browser.press(".hero a").await;
+    browser.sees("Create a passkey").await;
+    browser.press("[data-start=any]:not([hidden])").await;
+    browser.sees("Passkey added").await;
+    browser.press(".actions a").await;
+    browser.sees("Unlock it with your face, fingerprint, or screen lock.").await;
+    browser.press(START).await;
+    let query = brought_back(&world, &browser).await;
+    let session = world.exchange(&id, &query).await;
+    assert_eq!((&session["acr"], &session["user_id"]), (&json!("phr"), &json!("new")));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_passkey_that_is_already_there_is_no_error() {
     let Some(browser) = Browser::start().await else { return };

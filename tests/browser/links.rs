@@ -3,6 +3,8 @@
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_SECURITY_POLICY, SET_COOKIE};
 
+use serde_json::json;
+
 use crate::visitor::Visitor;
 use crate::world::World;
 
@@ -46,6 +48,53 @@ async fn a_second_browser_cannot_open_the_link() {
     first.go(&url).await.says("Enter the code");
 }
 
+/// ux: the newest wins for each user, action and browser; the older one is not answered, and not lost either.
+#[tokio::test]
+async fn a_newer_request_in_the_same_browser_is_finished_first() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    world.person("v").await;
+    let visitor = Visitor::new(&world.base);
+    let (first, url) = world.challenge("u", "payout").await;
+    let old = visitor.open(&url).await;
+    let state = async |id: &str| {
+        let shown = world.says("GET", &format!("/v1/challenges/{id}"), json!(null)).await;
+        (shown["status"].clone(), shown["attempts_left"].clone())
+    };
+    // Another action, another person and another browser are no rivals.
+    visitor.open(&world.challenge("u", "login").await.1).await;
+    visitor.open(&world.challenge("v", "payout").await.1).await;
+    Visitor::new(&world.base).open(&world.challenge("u", "payout").await.1).await;
+    visitor.go(&old.path).await.says("Enter the code");
+
+    world.clock.advance(1);
+    let (second, url) = world.challenge("u", "payout").await;
+    visitor.open(&url).await.says("Enter the code");
+    let told = visitor.go(&old.path).await;
+    told.says("A newer request is open").says("Finish it in the other window, or start again here.");
+    let answered = visitor.send(&old, "Confirm", &[("code", &world.code(&secret))]).await;
+    answered.says("A newer request is open");
+    let guard = old.html.split("name=\"guard\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard");
+    for (path, body) in [("options", json!({})), ("credential", json!({"credential": {}}))] {
+        let call = visitor.client.post(format!("{}{}/{path}", world.base, old.path)).header("form-guard", guard);
+        let refused = call.json(&body).send().await.expect("an answer");
+        assert_eq!(refused.status(), StatusCode::CONFLICT, "{path}: the page is loaded anew");
+    }
+    assert_eq!(state(&first).await, (json!("pending"), json!(5)), "nothing was judged");
+
+    let new = visitor.go(&told.link("Go to the newer request")).await;
+    visitor.send(&new, "Confirm", &[("code", &world.code(&secret))]).await.says("Thanks, it's you");
+    assert_eq!(state(&second).await.0, "approved");
+    visitor.go(&old.path).await.says("Enter the code");
+
+    world.clock.advance(1);
+    visitor.open(&world.challenge("u", "payout").await.1).await;
+    let told = visitor.go(&old.path).await;
+    let again = visitor.send(&told, "Start again", &[]).await;
+    assert!(again.says("This request was cancelled").refresh().expect("the way back").contains("error=access_denied"));
+    assert_eq!(state(&first).await.0, "cancelled");
+}
+
 #[tokio::test]
 async fn a_wrong_or_unknown_link_says_nothing_about_what_there_is() {
     let world = World::start().await;
@@ -76,7 +125,10 @@ async fn a_browser_without_cookies_is_told_so_and_the_link_stays_good() {
 #[tokio::test]
 async fn the_cookie_is_for_this_browser_and_this_host_alone() {
     for public in [None, Some("https://mfa.localhost")] {
-        let world = World::start_at(public).await;
+        let behind = |config: &mut countersign::config::Config| {
+            config.public_url = public.map_or(config.public_url.clone(), |url| url.parse().expect("an address"));
+        };
+        let world = World::start_with(behind).await;
         world.person("u").await;
         let (id, url) = world.challenge("u", "login").await;
         let address = format!("{}/challenge/{id}?token={}", world.base, token(&url));

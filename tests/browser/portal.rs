@@ -213,3 +213,110 @@ async fn a_visit_ends_and_leads_back() {
     assert_eq!(page.status, StatusCode::GONE);
     page.says("This page timed out");
 }
+
+/// Issue 4.5: what is too new for a request is not offered for it, and says from when on it will be.
+#[tokio::test]
+async fn a_passkey_that_is_cooling_off_is_not_offered_and_says_until_when() {
+    let hours = 3600 * 3;
+    let world = World::start_with(|config| config.factor_cool_off = hours).await;
+    let visitor = Visitor::new(&world.base);
+    let why = "Passkey 2 It's new, so for your safety it can't confirm this yet. You can use it here at";
+    let strong = json!({"user_id": "u", "require": {"acr": "phr"}});
+    world.passkey("u").await;
+    assert_eq!(world.says("POST", "/v1/challenges", strong.clone()).await["status"], "enrolment_required");
+    // The only one there is may look after itself.
+    let page = visitor.open(&world.portal("u", "add_phone").await).await;
+    assert_eq!(offered(&visitor, &page).await, 1);
+    world.clock.advance(hours);
+    world.passkey("u").await;
+
+    let step_up = visitor.open(&world.portal("u", "add_phone").await).await;
+    let url = world.says("POST", "/v1/challenges", strong).await["url"].as_str().expect("a page").to_owned();
+    for page in [step_up, visitor.open(&url).await] {
+        page.says("Use your passkey").says(why).says("in about 3 hours.");
+        assert_eq!(offered(&visitor, &page).await, 1);
+    }
+    // Where it is strong enough it is offered.
+    world.clock.advance(1);
+    let page = visitor.open(&world.challenge("u", "login").await.1).await;
+    assert!(!page.text().contains("It's new"), "{}", page.text());
+    assert_eq!(offered(&visitor, &page).await, 2);
+    world.clock.advance(hours);
+    let page = visitor.open(&world.portal("u", "add_phone").await).await;
+    assert!(!page.says("Use your passkey").text().contains("It's new"), "{}", page.text());
+    assert_eq!(offered(&visitor, &page).await, 2);
+}
+
+/// How many passkeys the browser is asked for on a challenge's page.
+async fn offered(visitor: &Visitor, page: &Page) -> usize {
+    let guard = page.html.split("name=\"guard\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard");
+    let call = visitor.client.post(format!("{}{}/options", visitor.base, page.path)).header("form-guard", guard);
+    let options: serde_json::Value = call.json(&json!({})).send().await.expect("an answer").json().await.expect("JSON");
+    options["options"]["allowCredentials"].as_array().unwrap_or_else(|| panic!("{options}")).len()
+}
+
+/// api.md, 5: a person who has nothing that would do sets it up on the way, answers with it, and is brought back with the code.
+#[tokio::test]
+async fn what_is_missing_is_set_up_on_the_way_and_then_answered() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let (id, url) = world.challenge("new", "login").await;
+    let page = visitor.open(&url).await;
+    page.says("Set up a second step first").says("This action needs it. It takes about a minute.");
+    let page = visitor.send(&page, "Set up now", &[]).await;
+    page.says("Sign in faster and safer with a passkey");
+    let page = visitor.go(&page.html_link("Authenticator app")).await;
+    let secret = key(&page);
+    let added = visitor.send(&page, "Continue", &[("code", &world.code(&secret))]).await;
+    let page = visitor.go(&added.says("Authenticator app added").link("Continue")).await;
+    page.says("Enter the code from your authenticator app").says("You're about to change payout account");
+    // What was shown to set it up is spent: the proof is a code of its own.
+    let refused = visitor.send(&page, "Confirm", &[("code", &world.code(&secret))]).await;
+    let page = refused.says("That code was already used.");
+    world.clock.advance(30);
+    let done = visitor.send(page, "Confirm", &[("code", &world.code(&secret))]).await;
+    let back = done.says("Thanks, it's you").refresh().expect("the way back");
+    let session = world.exchange(&id, back.split_once('?').expect("a query").1).await;
+    assert_eq!((&session["user_id"], &session["acr"]), (&json!("new"), &json!("aal2")));
+}
+
+#[tokio::test]
+async fn setting_up_may_be_put_off_and_what_is_there_is_asked_for_first() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let (id, url) = world.challenge("new", "login").await;
+    let page = visitor.open(&url).await;
+    let cancelled = visitor.send(&page, "Not now", &[]).await.refresh().expect("the way back");
+    assert!(cancelled.contains("error=access_denied") && cancelled.contains(&id));
+
+    // Something weaker is there: it guards what is added.
+    let secret = world.person("u").await;
+    let strong = json!({"user_id": "u", "action": "pay", "require": {"acr": "phr"}});
+    let asked = world.says("POST", "/v1/challenges", strong).await;
+    assert_eq!((&asked["status"], &asked["missing"]), (&json!("enrolment_required"), &json!(["webauthn"])));
+    let page = visitor.open(asked["url"].as_str().expect("a page")).await;
+    page.says("This action needs a passkey or security key").says("Your authenticator app isn't enough here.");
+    let page = visitor.send(&page, "Add a passkey", &[]).await;
+    let page = confirm(&world, &secret, &visitor, &page).await;
+    page.says("Create a passkey");
+    world.passkey("u").await;
+    let portal = page.path.trim_end_matches("/passkey").to_owned();
+    let page = visitor.go(&format!("{portal}/done")).await;
+    page.says("Use your passkey").says("You're about to continue");
+
+    // Once it has ended, nothing is set up for it.
+    let (_, url) = world.challenge("other", "login").await;
+    let page = visitor.open(&url).await;
+    world.clock.advance(600);
+    visitor.send(&page, "Set up now", &[]).await.says("This request timed out");
+    // What vanished meanwhile is no leave to add another.
+    world.person("v").await;
+    let page = visitor.open(&world.challenge("v", "login").await.1).await;
+    let factors = world.says("GET", "/v1/users/v/factors", json!(null)).await;
+    let factor = factors["data"][0]["id"].as_str().expect("an id").to_owned();
+    world.says("DELETE", &format!("/v1/users/v/factors/{factor}"), json!(null)).await;
+    visitor.go(&page.path).await.says("Ask your administrator to set this up.");
+    let guard = page.html.split("name=\"guard\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard");
+    let fields = [("guard", guard), ("do", "enrol")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+    visitor.post(&page.path, &fields).await.says("Ask your administrator to set this up.");
+}

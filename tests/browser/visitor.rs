@@ -6,7 +6,7 @@ use reqwest::{Client, Response, StatusCode};
 /// Somebody with a browser.
 pub struct Visitor {
     pub client: Client,
-    base: String,
+    pub base: String,
 }
 
 /// A page that was answered.

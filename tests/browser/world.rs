@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
+use crate::authenticator::Authenticator;
+
 /// Guards that the application keeps for its browser.
 const STATE: &str = "st&ate=1";
 const VERIFIER: &str = "a verifier of forty-three characters or more, yes";
@@ -37,11 +39,11 @@ pub struct World {
 
 impl World {
     pub async fn start() -> World {
-        World::start_at(None).await
+        World::start_with(|_| {}).await
     }
 
-    /// Behind this public address instead of its own.
-    pub async fn start_at(public: Option<&str>) -> World {
+    /// With other settings.
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> World {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let base = format!("http://localhost:{}", address.port());
@@ -49,9 +51,9 @@ impl World {
         let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(now - now % 30 + 5)));
         let folder = std::env::temp_dir().join(format!("countersign-pages-{}-{}", std::process::id(), address.port()));
         std::fs::create_dir_all(&folder).expect("a folder");
-        let config = Config {
+        let mut config = Config {
             listen: address,
-            public_url: public.unwrap_or(&base).parse().expect("an address"),
+            public_url: base.parse().expect("an address"),
             storage: Storage { pool: 4, ..Storage::new(Database::Sqlite(folder.join("pages.db"))) },
             master_key: Secret(countersign::new_master_key()),
             sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
@@ -60,6 +62,7 @@ impl World {
             metrics_listen: None,
             development: true,
         };
+        change(&mut config);
         let (back, returned) = application().await;
         let operator = countersign::operator(&config.storage).await.expect("the database opens");
         let party = NewParty {
@@ -100,6 +103,16 @@ impl World {
         assert_eq!(active["status"], "active");
         self.clock.advance(30);
         secret
+    }
+
+    /// Adds a passkey: the device that holds it.
+    pub async fn passkey(&self, user: &str) -> Authenticator {
+        let mut device = Authenticator::new("http://localhost:3000");
+        let factor = self.says("POST", &format!("/v1/users/{user}/factors"), json!({"type": "webauthn"})).await;
+        let credential = device.create(&factor["webauthn"]["creation_options"]).expect("the browser has no objection");
+        let path = format!("/v1/users/{user}/factors/{}/activate", factor["id"].as_str().expect("an id"));
+        assert_eq!(self.says("POST", &path, json!({"credential": credential})).await["status"], "active");
+        device
     }
 
     /// Adds a phone.

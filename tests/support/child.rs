@@ -16,15 +16,23 @@ pub struct Ended {
     pub stderr: String,
 }
 
+/// The binary under test.
+pub const OWN: &str = env!("CARGO_BIN_EXE_countersign");
+
 /// Runs a command to its end.
 pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
-    let output = command(arguments, environment).output().expect("the binary runs");
+    run_of(OWN, arguments, environment)
+}
+
+/// The same with another binary.
+pub fn run_of(binary: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+    let output = command(binary, arguments, environment).output().expect("the binary runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     Ended { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+fn command(binary: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(binary);
     command.args(arguments).env_clear().envs(environment.iter().copied()).stdin(Stdio::null());
     command
 }
@@ -39,14 +47,23 @@ pub struct Serve {
 impl Serve {
     /// Starts it and waits until it serves. The settings must name `COUNTERSIGN_LISTEN` with this port.
     pub async fn start(port: u16, environment: &[(&str, &str)]) -> Serve {
-        let serve = Serve::spawn(port, environment);
+        Serve::start_of(OWN, port, environment).await
+    }
+
+    /// The same with another binary.
+    pub async fn start_of(binary: &str, port: u16, environment: &[(&str, &str)]) -> Serve {
+        let serve = Serve::spawn_of(binary, port, environment);
         serve.ready().await;
         serve
     }
 
     /// Starts it.
     pub fn spawn(port: u16, environment: &[(&str, &str)]) -> Serve {
-        let mut child = command(&["serve"], environment)
+        Serve::spawn_of(OWN, port, environment)
+    }
+
+    fn spawn_of(binary: &str, port: u16, environment: &[(&str, &str)]) -> Serve {
+        let mut child = command(binary, &["serve"], environment)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -165,7 +182,8 @@ impl Place {
         self.environment.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).expect("a setting")
     }
 
-    fn pairs(&self) -> Vec<(&str, &str)> {
+    /// What the commands are given.
+    pub fn pairs(&self) -> Vec<(&str, &str)> {
         self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
 
@@ -176,7 +194,11 @@ impl Place {
 
     /// Starts a command that goes on by itself.
     pub fn start(&self, arguments: &[&str]) -> Child {
-        command(arguments, &self.pairs()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs")
+        command(OWN, arguments, &self.pairs())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary runs")
     }
 
     /// The JSON that a command answers.

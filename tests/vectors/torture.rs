@@ -209,7 +209,7 @@ fn torture_of_tokens() {
         added_at: None,
         removed_at: None,
     };
-    let jwt = signer.sign(&session).expect("it signs").expect("a JWT");
+    let jwt = signer.sign(&session, NOW).expect("it signs").expect("a JWT");
     let opens = ClientToken { id: Id::new(Kind::Challenge, &at), secret: Zeroizing::new(at.token()) }.text();
     proptest!(config(), |(damage in damage(), any in any::<String>())| {
         let changed = damaged_text(&jwt, &damage);

@@ -14,6 +14,7 @@ use super::sessions::IntrospectionView;
 use super::shapes::{FactorView, RecoveryView};
 use crate::engine::{Ending, Told};
 use crate::http::problem::{Problem, Refused};
+use crate::model::{Id, Kind};
 
 /// Members that are seen once: an answer that is kept for longer than ten minutes has null there (api.md, 3).
 const SECRETS: [&str; 9] = [
@@ -63,6 +64,21 @@ pub fn again(kept: &[u8]) -> Option<Response> {
     Some(ready(StatusCode::from_u16(u16::from_be_bytes(*status)).ok()?, body.to_vec()))
 }
 
+/// The JWT in a kept answer, and its session.
+pub fn jwt(kept: &[u8]) -> Option<(Id, Zeroizing<String>)> {
+    let body: Value = serde_json::from_slice(kept.get(2..)?).ok()?;
+    let session = Id::parse(Kind::Session, body.pointer("/session/id")?.as_str()?)?;
+    Some((session, Zeroizing::new(body.pointer("/session/jwt")?.as_str()?.to_owned())))
+}
+
+/// The kept answer with another JWT in the place of its own, or none; every other byte stays.
+pub fn with_jwt(kept: &[u8], old: &str, new: Option<String>) -> Zeroizing<Vec<u8>> {
+    let quoted = |jwt: &str| format!("\"{jwt}\"").into_bytes();
+    let (old, new) = (quoted(old), new.map_or(b"null".to_vec(), |jwt| quoted(&jwt)));
+    let place = kept.windows(old.len()).position(|bytes| bytes == old).expect("the answer that the JWT was read from");
+    Zeroizing::new([&kept[..place], &new, &kept[place + old.len()..]].concat())
+}
+
 /// The request that a kept problem names.
 pub fn request_id(kept: &[u8]) -> Option<HeaderValue> {
     let body: Value = serde_json::from_slice(kept.get(2..)?).ok()?;
@@ -76,11 +92,9 @@ fn ready(status: StatusCode, body: Vec<u8>) -> Response {
 
 fn written(ending: Ending<'_>, issuer: &str, request_id: &str) -> (StatusCode, Vec<u8>) {
     match ending {
-        Ending::Opened { challenge, offers, link_token, client_token } => {
-            created(&ChallengeView::opened(challenge, offers, issuer, link_token, client_token))
-        }
+        Ending::Opened(open) => created(&ChallengeView::opened(open, issuer)),
         Ending::Approved { challenge, issued, reason } => ok(&OutcomeView::approved(challenge, issued, reason)),
-        Ending::EnrolmentRequired(missing) => ok(&OutcomeView::enrolment_required(missing)),
+        Ending::EnrolmentRequired { missing, open } => ok(&OutcomeView::enrolment_required(missing, open, issuer)),
         Ending::Prepared(shown, prompt) => ok(&PreparedView::new(shown, prompt)),
         Ending::Verified(verdict) => ok(&VerifiedView::from(verdict)),
         Ending::Exchanged(issued) => ok(&ExchangedView::from(issued)),

@@ -219,8 +219,10 @@ impl CreateRequest {
             state: self.state.map(Text::take),
             code_challenge: self.code_challenge.map(Text::take),
             portal: None,
+            enrol: false,
         };
         let answer = self.answer.map(|Object(a)| a.model("answer.")).transpose()?;
-        Ok(NewChallenge { user_id, terms, session_token: self.session_token.map(Text::take), answer })
+        let session_token = self.session_token.map(Text::take);
+        Ok(NewChallenge { user_id, terms, session_token, answer, may_enrol: false })
     }
 }

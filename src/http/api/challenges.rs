@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::answers;
 use super::challenge_request::{AnswerRequest, CreateRequest};
 use super::shapes::{MethodView, SentView, SessionView};
-use crate::engine::{Created, Delivery, Ending, Issued, Named, Offer, Shown, Verdict};
+use crate::engine::{Created, Delivery, Ending, Issued, Named, Offer, Open, Shown, Verdict};
 use crate::http::App;
 use crate::http::auth::{Bearer, Pass, Server};
 use crate::http::body::{Body, MaybeBody, Nothing, OfId, Text};
@@ -60,17 +60,11 @@ impl ChallengeView {
     }
 
     /// As it is opened.
-    pub fn opened(
-        c: &Challenge,
-        offers: &[Offer],
-        issuer: &str,
-        link_token: &str,
-        client_token: &str,
-    ) -> ChallengeView {
+    pub fn opened(open: &Open, issuer: &str) -> ChallengeView {
         ChallengeView {
-            url: Some(format!("{issuer}/challenge/{}?token={link_token}", c.id)),
-            client_token: Some(client_token.to_owned()),
-            ..ChallengeView::new(c, ChallengeStatus::Pending, offers)
+            url: Some(address(open, issuer)),
+            client_token: Some(open.client_token.clone()),
+            ..ChallengeView::new(&open.challenge, ChallengeStatus::Pending, &open.offers)
         }
     }
 
@@ -80,13 +74,17 @@ impl ChallengeView {
     }
 }
 
+fn address(open: &Open, issuer: &str) -> String {
+    format!("{issuer}/challenge/{}?token={}", open.challenge.id, open.link_token.as_str())
+}
+
 /// What came of it at once: approved, or nothing enrolled that would do.
 #[derive(Serialize, ToSchema)]
 pub struct OutcomeView {
     /// `approved` or `enrolment_required`
     #[schema(example = "approved")]
     status: &'static str,
-    /// `chl_…`, where it was approved.
+    /// `chl_…`, where it was approved, or is open while a factor is set up.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     /// `fresh_session` or `answer`
@@ -98,6 +96,16 @@ pub struct OutcomeView {
     /// Methods of which one would satisfy the demand; empty where none can.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<Vec<&'static str>>,
+    /// Where inline enrolment is allowed: the page on which the person sets up what is missing and then answers, once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    /// The same for calls from a browser: it may add a first factor of this user, and answer, once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_token: Option<String>,
+    /// When both run out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = "date-time")]
+    expires_at: Option<String>,
 }
 
 impl OutcomeView {
@@ -109,18 +117,30 @@ impl OutcomeView {
             reason: Some(reason),
             session: issued.map(SessionView::from),
             missing: None,
+            url: None,
+            client_token: None,
+            expires_at: None,
         }
     }
 
     /// Nothing that would do.
-    pub fn enrolment_required(missing: &[MethodKind]) -> OutcomeView {
-        let missing = missing.iter().map(|kind| kind.as_str()).collect();
-        OutcomeView { status: "enrolment_required", id: None, reason: None, session: None, missing: Some(missing) }
+    pub fn enrolment_required(missing: &[MethodKind], open: Option<&Open>, issuer: &str) -> OutcomeView {
+        OutcomeView {
+            status: "enrolment_required",
+            id: open.map(|open| open.challenge.id.to_string()),
+            reason: None,
+            session: None,
+            missing: Some(missing.iter().map(|kind| kind.as_str()).collect()),
+            url: open.map(|open| address(open, issuer)),
+            client_token: open.map(|open| open.client_token.clone()),
+            expires_at: open.map(|open| open.challenge.expires_at.rfc3339()),
+        }
     }
 }
 
-/// Opens a challenge over all the methods that the user may use.
-#[utoipa::path(post, path = "/v1/challenges", tag = "challenges", security(("api_key" = [])),
+/// Opens a challenge over all the methods that the user may use. Where nothing is enrolled that would do, inline enrolment is allowed
+/// to a key that may also write factors, unless an `answer` came along or a new factor would not do yet.
+#[utoipa::path(post, path = "/v1/challenges", tag = "challenges", security(("api_key" = ["challenges"])),
     request_body = CreateRequest,
     responses((status = 201, body = ChallengeView), (status = 200, body = OutcomeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn create(
@@ -128,21 +148,21 @@ pub async fn create(
     pass: Pass,
     Body(request): Body<CreateRequest>,
 ) -> Result<Response, Refused> {
-    let wanted = request.model()?;
-    let caller = pass.server(&app, Named::User(&wanted.user_id), Scope::Challenges).await?;
+    let mut wanted = request.model()?;
+    let server = pass.server(&app, Named::User(&wanted.user_id)).await?;
+    wanted.may_enrol = server.may(Scope::FactorsWrite);
+    let caller = server.with(Scope::Challenges)?;
     let created = app.engine.create_challenge(&caller, wanted).await?;
     let ending = match &created {
-        Created::Pending { challenge, offers, link_token, client_token } => {
-            Ending::Opened { challenge, offers, link_token, client_token }
-        }
+        Created::Pending(open) => Ending::Opened(open),
         Created::Approved { challenge, issued, reason } => Ending::Approved { challenge, issued: Some(issued), reason },
-        Created::EnrolmentRequired { missing } => Ending::EnrolmentRequired(missing),
+        Created::EnrolmentRequired { missing, open } => Ending::EnrolmentRequired { missing, open: open.as_deref() },
     };
     Ok(answers::of(ending, app.engine.issuer()))
 }
 
 /// Shows where a challenge stands. A status is no proof: the session leaves by `verify` or `exchange` only.
-#[utoipa::path(get, path = "/v1/challenges/{id}", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(get, path = "/v1/challenges/{id}", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)),
     responses((status = 200, body = ChallengeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(State(app): State<App>, bearer: Bearer, id: OfId) -> Result<Json<ChallengeView>, Refused> {
@@ -202,7 +222,7 @@ impl PreparedView {
 }
 
 /// Begins a WebAuthn ceremony, or sends a code. Nothing is ever sent when a challenge is created.
-#[utoipa::path(post, path = "/v1/challenges/{id}/prepare", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(post, path = "/v1/challenges/{id}/prepare", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)), request_body = PrepareRequest,
     responses((status = 200, body = PreparedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn prepare(
@@ -245,7 +265,7 @@ impl From<&Verdict> for VerifiedView {
 }
 
 /// Judges one answer. A server gets the session, a browser a one-time code. A wrong answer is never 2xx.
-#[utoipa::path(post, path = "/v1/challenges/{id}/verify", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(post, path = "/v1/challenges/{id}/verify", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)), request_body = AnswerRequest,
     responses((status = 200, body = VerifiedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn verify(
@@ -287,7 +307,7 @@ impl From<&Issued> for ExchangedView {
 }
 
 /// Exchanges a one-time code for the session, once.
-#[utoipa::path(post, path = "/v1/challenges/{id}/exchange", tag = "challenges", security(("api_key" = [])),
+#[utoipa::path(post, path = "/v1/challenges/{id}/exchange", tag = "challenges", security(("api_key" = ["challenges"])),
     params(("id" = String, Path)), request_body = ExchangeRequest,
     responses((status = 200, body = ExchangedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn exchange(
@@ -304,7 +324,7 @@ pub async fn exchange(
 }
 
 /// Calls a challenge off.
-#[utoipa::path(post, path = "/v1/challenges/{id}/cancel", tag = "challenges", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(post, path = "/v1/challenges/{id}/cancel", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)),
     responses((status = 200, body = ChallengeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn cancel(

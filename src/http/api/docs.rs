@@ -92,7 +92,11 @@ fn one_call(json: &Json, path: &str, method: &str, call: &Json) -> Call {
     let content = |of: &Json| named(json, &of["content"]["application/json"]["schema"]);
     let answers = members(&call["responses"]).filter(|(status, _)| status.starts_with('2'));
     let callers = call["security"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let callers: Vec<String> = callers.iter().flat_map(|c| members(c).map(|(n, _)| n.replace('_', " "))).collect();
+    let caller = |(name, scopes): (&str, &Json)| match scopes[0].as_str() {
+        Some(scope) => format!("{} with {scope}", name.replace('_', " ")),
+        None => name.replace('_', " "),
+    };
+    let callers: Vec<String> = callers.iter().flat_map(|c| members(c).map(caller)).collect();
     let parameter = |parameter: &Json| Member {
         about: format!("in the {}. {}", text(&parameter["in"]), text(&parameter["description"])),
         ..member(&text(&parameter["name"]), &parameter["schema"], parameter["required"] == true)

@@ -140,7 +140,7 @@ fn time(name: &'static str, text: &str) -> Result<Timestamp, Refused> {
 
 /// Events of the relying party, oldest first. They appear a second or two after they happened; a `cursor` may be the `sequence` of
 /// the last event that was seen, so a reader who comes back misses none.
-#[utoipa::path(get, path = "/v1/events", tag = "events", security(("api_key" = [])),
+#[utoipa::path(get, path = "/v1/events", tag = "events", security(("api_key" = ["events:read"])),
     params(("limit" = Option<usize>, Query), ("cursor" = Option<String>, Query), ("type" = Option<String>, Query),
         ("user_id" = Option<String>, Query), ("after" = Option<String>, Query, description = "RFC 3339; from this time on"),
         ("before" = Option<String>, Query, description = "RFC 3339; before this time")),

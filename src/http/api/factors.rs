@@ -85,7 +85,7 @@ fn name(text: String) -> Result<String, Refused> {
 }
 
 /// Starts the enrolment of a factor. Secrets and options in the answer are shown once.
-#[utoipa::path(post, path = "/v1/users/{user_id}/factors", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(post, path = "/v1/users/{user_id}/factors", tag = "factors", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path)), request_body = CreateRequest,
     responses((status = 201, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn create(
@@ -94,7 +94,7 @@ pub async fn create(
     bearer: Bearer,
     Body(request): Body<CreateRequest>,
 ) -> Result<Response, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let caller = bearer.for_enrolment(&user_id)?;
     let Started { factor, shown, prompt } = app.engine.begin_enrolment(&caller, request.model(user_id)?).await?;
     let begun = Ending::Begun { factor: &factor, shown: &shown, prompt: prompt.as_ref() };
     Ok(answers::of(begun, app.engine.issuer()))
@@ -113,7 +113,7 @@ pub struct ActivateRequest {
 }
 
 /// Proves a pending factor, which is active from then on. The code is spent by it.
-#[utoipa::path(post, path = "/v1/users/{user_id}/factors/{id}/activate", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(post, path = "/v1/users/{user_id}/factors/{id}/activate", tag = "factors", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path), ("id" = String, Path)), request_body = ActivateRequest,
     responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn activate(
@@ -122,7 +122,7 @@ pub async fn activate(
     bearer: Bearer,
     Body(request): Body<ActivateRequest>,
 ) -> Result<Response, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let caller = bearer.for_enrolment(&user_id)?;
     let answer = match (request.code, request.credential) {
         (Some(code), None) => Answer::Code(code),
         (None, Some(credential)) => Answer::Credential(Value::Object(credential)),
@@ -134,7 +134,7 @@ pub async fn activate(
 }
 
 /// Sends another code for a pending phone; the earlier one dies.
-#[utoipa::path(post, path = "/v1/users/{user_id}/factors/{id}/resend", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(post, path = "/v1/users/{user_id}/factors/{id}/resend", tag = "factors", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path), ("id" = String, Path)),
     responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn resend(
@@ -143,14 +143,14 @@ pub async fn resend(
     bearer: Bearer,
     _: MaybeBody<Nothing>,
 ) -> Result<Response, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let caller = bearer.for_enrolment(&user_id)?;
     let Started { factor, shown, prompt } = app.engine.resend(&caller, &user_id, &id).await?;
     let resent = Ending::Resent { factor: &factor, shown: &shown, prompt: prompt.as_ref() };
     Ok(answers::of(resent, app.engine.issuer()))
 }
 
 /// A user's factors, oldest first.
-#[utoipa::path(get, path = "/v1/users/{user_id}/factors", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(get, path = "/v1/users/{user_id}/factors", tag = "factors", security(("api_key" = ["users:read"]), ("client_token" = [])),
     params(("user_id" = String, Path), ("limit" = Option<usize>, Query), ("cursor" = Option<String>, Query)),
     responses((status = 200, body = List<FactorView>), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn list(
@@ -172,7 +172,7 @@ pub async fn list(
 }
 
 /// One factor.
-#[utoipa::path(get, path = "/v1/users/{user_id}/factors/{id}", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(get, path = "/v1/users/{user_id}/factors/{id}", tag = "factors", security(("api_key" = ["users:read"]), ("client_token" = [])),
     params(("user_id" = String, Path), ("id" = String, Path)),
     responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(
@@ -194,7 +194,7 @@ pub struct RenameRequest {
 }
 
 /// Renames a factor.
-#[utoipa::path(patch, path = "/v1/users/{user_id}/factors/{id}", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(patch, path = "/v1/users/{user_id}/factors/{id}", tag = "factors", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path), ("id" = String, Path)), request_body = RenameRequest,
     responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn rename(
@@ -209,7 +209,7 @@ pub async fn rename(
 }
 
 /// Removes a factor and ends the sessions that it earned.
-#[utoipa::path(delete, path = "/v1/users/{user_id}/factors/{id}", tag = "factors", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(delete, path = "/v1/users/{user_id}/factors/{id}", tag = "factors", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path), ("id" = String, Path)),
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn remove(

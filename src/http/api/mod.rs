@@ -57,7 +57,12 @@ impl Modify for Schemes {
             scheme.description = Some(about.to_owned());
             SecurityScheme::Http(scheme)
         };
-        components.add_security_scheme("api_key", bearer("A relying party's API key: sk_live_… or sk_test_…"));
+        components.add_security_scheme(
+            "api_key",
+            bearer(
+                "A relying party's API key: sk_live_… or sk_test_…, with the scope that the operation names, or admin",
+            ),
+        );
         components.add_security_scheme(
             "client_token",
             bearer("A browser's client token: ct_…, bound to one challenge or portal session"),

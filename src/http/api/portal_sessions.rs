@@ -58,7 +58,7 @@ impl CreatedView {
 }
 
 /// Opens a portal session.
-#[utoipa::path(post, path = "/v1/portal-sessions", tag = "portal", security(("api_key" = [])),
+#[utoipa::path(post, path = "/v1/portal-sessions", tag = "portal", security(("api_key" = ["factors:write"])),
     request_body = CreateRequest,
     responses((status = 201, body = CreatedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn create(

@@ -44,7 +44,7 @@ impl CodesView {
 }
 
 /// Makes a new set. The old one dies when the new one is active.
-#[utoipa::path(post, path = "/v1/users/{user_id}/recovery-codes", tag = "recovery codes", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(post, path = "/v1/users/{user_id}/recovery-codes", tag = "recovery codes", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path)), request_body = CreateRequest,
     responses((status = 201, body = CodesView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn create(
@@ -60,7 +60,7 @@ pub async fn create(
 }
 
 /// The person has saved the codes: the new set redeems, the old one no longer.
-#[utoipa::path(post, path = "/v1/users/{user_id}/recovery-codes/confirm", tag = "recovery codes", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(post, path = "/v1/users/{user_id}/recovery-codes/confirm", tag = "recovery codes", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path)),
     responses((status = 200, body = RecoveryView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn confirm(
@@ -75,7 +75,7 @@ pub async fn confirm(
 }
 
 /// How many codes there are and are left; never the codes.
-#[utoipa::path(get, path = "/v1/users/{user_id}/recovery-codes", tag = "recovery codes", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(get, path = "/v1/users/{user_id}/recovery-codes", tag = "recovery codes", security(("api_key" = ["users:read"]), ("client_token" = [])),
     params(("user_id" = String, Path)),
     responses((status = 200, body = RecoveryView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(

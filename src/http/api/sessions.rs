@@ -121,7 +121,7 @@ impl From<&Introspection> for IntrospectionView {
 }
 
 /// Judges a token for an action, and uses it up where that was asked and it satisfies.
-#[utoipa::path(post, path = "/v1/sessions/introspect", tag = "sessions", security(("api_key" = [])),
+#[utoipa::path(post, path = "/v1/sessions/introspect", tag = "sessions", security(("api_key" = ["sessions"])),
     request_body = IntrospectRequest,
     responses((status = 200, body = IntrospectionView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn introspect(
@@ -141,7 +141,7 @@ pub async fn introspect(
 }
 
 /// Shows a session, ended or not.
-#[utoipa::path(get, path = "/v1/sessions/{id}", tag = "sessions", security(("api_key" = [])),
+#[utoipa::path(get, path = "/v1/sessions/{id}", tag = "sessions", security(("api_key" = ["sessions"])),
     params(("id" = String, Path)),
     responses((status = 200, body = SessionState), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(State(app): State<App>, server: Server, id: OfId) -> Result<Json<SessionState>, Refused> {
@@ -152,7 +152,7 @@ pub async fn show(State(app): State<App>, server: Server, id: OfId) -> Result<Js
 }
 
 /// Revokes a session, at once and on every node.
-#[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "sessions", security(("api_key" = [])),
+#[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "sessions", security(("api_key" = ["sessions"])),
     params(("id" = String, Path)),
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn revoke(State(app): State<App>, server: Server, id: OfId) -> Result<StatusCode, Refused> {
@@ -162,7 +162,7 @@ pub async fn revoke(State(app): State<App>, server: Server, id: OfId) -> Result<
 }
 
 /// A user's active sessions, newest first.
-#[utoipa::path(get, path = "/v1/users/{user_id}/sessions", tag = "sessions", security(("api_key" = [])),
+#[utoipa::path(get, path = "/v1/users/{user_id}/sessions", tag = "sessions", security(("api_key" = ["sessions"])),
     params(("user_id" = String, Path), ("limit" = Option<usize>, Query), ("cursor" = Option<String>, Query)),
     responses((status = 200, body = List<SessionState>), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn list_of_user(
@@ -184,7 +184,7 @@ pub async fn list_of_user(
 }
 
 /// Revokes every session of a user.
-#[utoipa::path(delete, path = "/v1/users/{user_id}/sessions", tag = "sessions", security(("api_key" = [])),
+#[utoipa::path(delete, path = "/v1/users/{user_id}/sessions", tag = "sessions", security(("api_key" = ["sessions"])),
     params(("user_id" = String, Path)),
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn revoke_all_of_user(

@@ -61,7 +61,7 @@ async fn view(app: &App, caller: &Caller, user_id: &str) -> Result<Json<UserView
 }
 
 /// Shows a user.
-#[utoipa::path(get, path = "/v1/users/{user_id}", tag = "users", security(("api_key" = []), ("client_token" = [])),
+#[utoipa::path(get, path = "/v1/users/{user_id}", tag = "users", security(("api_key" = ["users:read"]), ("client_token" = [])),
     params(("user_id" = String, Path)),
     responses((status = 200, body = UserView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(State(app): State<App>, OfUser(user_id): OfUser, bearer: Bearer) -> Result<Json<UserView>, Refused> {
@@ -85,7 +85,7 @@ pub struct PutRequest {
 }
 
 /// Names a user, or names one anew.
-#[utoipa::path(put, path = "/v1/users/{user_id}", tag = "users", security(("api_key" = [])),
+#[utoipa::path(put, path = "/v1/users/{user_id}", tag = "users", security(("api_key" = ["factors:write"])),
     params(("user_id" = String, Path)), request_body = PutRequest,
     responses((status = 200, body = UserView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn put(
@@ -106,7 +106,7 @@ pub async fn put(
 }
 
 /// Erases a user's personal data. Audit rows keep an irreversible pseudonym.
-#[utoipa::path(delete, path = "/v1/users/{user_id}", tag = "users", security(("api_key" = [])),
+#[utoipa::path(delete, path = "/v1/users/{user_id}", tag = "users", security(("api_key" = ["factors:write"])),
     params(("user_id" = String, Path)),
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn erase(State(app): State<App>, OfUser(user_id): OfUser, server: Server) -> Result<StatusCode, Refused> {

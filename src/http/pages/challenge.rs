@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::screen::{Message, show as render};
-use super::visit::{Called, Fields, Posted, Visit, land, open, remembered, see};
+use super::visit::{Called, Fields, Posted, Visit, bound, land, open, remembered, see};
 use super::{ends, picture, words};
-use crate::engine::{Answer, Given, Shown};
+use crate::engine::{Answer, Error, Given, Shown};
 use crate::http::App;
 use crate::http::problem::{self, Refused};
 use crate::model::{Challenge, ChallengeStatus, Flow, Id, Kind, MethodKind};
@@ -69,11 +69,31 @@ async fn act(
     }
     let visit = visit?;
     visit.check(&fields)?;
+    if matches!(fields.text("do"), "answer" | "send" | "enrol")
+        && newer(&visit).await.map_err(|e| visit.fault(e))?.is_some()
+    {
+        // The page says why.
+        return Ok(see(&visit.path("")));
+    }
     match fields.text("do") {
         "answer" => answer(&visit, &fields).await,
         "send" => send(&visit, &fields).await,
+        "enrol" => enrol(&visit).await,
         "cancel" => cancel(&visit).await,
         _ => Ok(see(&visit.path(""))),
+    }
+}
+
+/// What this browser began since, for the same person and action.
+async fn newer(visit: &Visit<Challenge>) -> Result<Option<Id>, Error> {
+    visit.app.engine.newer(&visit.subject, &visit.beside).await
+}
+
+/// Whether the page's module may go on here; if not it loads the page anew, which says why.
+async fn is_newest(visit: &Visit<Challenge>) -> Result<(), Refused> {
+    match newer(visit).await? {
+        Some(_) => Err(problem::CHALLENGE_NOT_PENDING.into()),
+        None => Ok(()),
     }
 }
 
@@ -97,6 +117,18 @@ async fn send(visit: &Visit<Challenge>, fields: &Fields) -> Result<Response, Res
     match visit.app.engine.prepare(&visit.caller, &visit.subject.id, MethodKind::Sms, factor).await {
         Ok(_) => Ok(see(&picture::here(&visit.path(""), MethodKind::Sms, factor))),
         Err(refused) => screen(visit, &chosen, Some((refused.into(), ""))).await,
+    }
+}
+
+/// Leads to the pages on which the person sets up what would do; they lead back here.
+async fn enrol(visit: &Visit<Challenge>) -> Result<Response, Response> {
+    match visit.app.engine.enrol_first(&visit.caller, &visit.subject).await.map_err(Refused::from) {
+        Ok((portal, cookie)) => {
+            let response = see(&format!("/portal/{}/{}", portal.id, portal.flow.page()));
+            Ok(bound(&visit.app, response, &portal.id, &cookie, portal.expires_at))
+        }
+        Err(refused) if refused.code.status.is_server_error() => Err(visit.fault(refused)),
+        Err(_) => Ok(see(&visit.path(""))),
     }
 }
 
@@ -131,6 +163,11 @@ async fn screen(
     let at = engine.moment();
     if challenge.status_at(at.now) != ChallengeStatus::Pending {
         return ended(visit, challenge.status_at(at.now), false).await.map(|page| page.respond(status));
+    }
+    if let Some(newer) = newer(visit).await.map_err(|e| visit.fault(e))? {
+        let (target, own) = (format!("/challenge/{newer}"), visit.path(""));
+        let again = (own.as_str(), &[("guard", visit.guard.as_str()), ("do", "cancel")][..]);
+        return Ok(ends::newer(visit.party(), &target, again).respond(status));
     }
     let offers = engine.offers(&at, &visit.caller, challenge).await.map_err(|e| visit.fault(e))?;
     let view = engine.user_view(&visit.caller, &challenge.user_id).await.map_err(|e| visit.fault(e))?;
@@ -214,6 +251,7 @@ fn way_back(challenge: &Challenge, told: &[(&str, &str)]) -> Option<String> {
 struct Nothing {}
 
 async fn options(Called(visit, _): Called<Challenge, Nothing>) -> Result<Json<Value>, Refused> {
+    is_newest(&visit).await?;
     let engine = &visit.app.engine;
     match engine.prepare(&visit.caller, &visit.subject.id, MethodKind::Webauthn, None).await? {
         (Shown::Webauthn(options), _) => Ok(Json(json!({ "options": options }))),
@@ -229,6 +267,7 @@ struct Credential {
 
 async fn credential(Called(visit, body): Called<Challenge, Credential>) -> Result<Response, Refused> {
     let given = Given { kind: MethodKind::Webauthn, answer: Answer::Credential(body.credential), factor_id: None };
+    is_newest(&visit).await?;
     visit.app.engine.verify_on_page(&visit.caller, &visit.subject, &given).await?;
     Ok(visit.known(Json(json!({ "next": visit.path("done") })).into_response()))
 }

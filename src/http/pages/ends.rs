@@ -26,6 +26,13 @@ pub fn without_proof(party: &str, status: ChallengeStatus, target: Option<&str>,
     }
 }
 
+/// The same browser began another one since; here nothing is answered until that one has ended. `again` calls this one off.
+pub fn newer(party: &str, target: &str, again: (&str, &[(&str, &str)])) -> Message {
+    let page = Message::new(party, "A newer request is open").stopped();
+    let page = page.line("Finish it in the other window, or start again here.");
+    page.link("Go to the newer request", target).post("Start again", again.0, again.1)
+}
+
 /// It was answered rightly a moment ago, and goes on by itself.
 pub fn thanks(party: &str, target: Option<&str>) -> Message {
     let page = Message::new(party, "Thanks, it's you").done();

@@ -123,6 +123,10 @@ fn codes() -> Vec<Example> {
     paused.others[0].href = None;
     paused.others[0].why_not = Some(("You can use it again".to_owned(), Some(when(600))));
     let pause = Way::Paused(when(30));
+    let mut weak = challenge(words::set_up(&[MethodKind::Webauthn], Some("Authenticator app")));
+    weak.others.truncate(1);
+    weak.others[0].href = None;
+    weak.others[0].why_not = Some(("It isn't enough for this request.".to_owned(), None));
     let code = |typed: &str| refused(app(), MethodKind::Totp, problem::CODE_MALFORMED, 5, None, typed);
     vec![
         shown("app", &challenge(app())),
@@ -142,6 +146,8 @@ fn codes() -> Vec<Example> {
             &refused(Way::RecoveryCode, MethodKind::RecoveryCode, problem::CODE_INCORRECT, 4, None, "ABCD-2345"),
         ),
         shown("nothing-enrolled", &ChallengePage { others: Vec::new(), ..challenge(Way::Nothing) }),
+        shown("nothing-enrolled-set-up", &ChallengePage { others: Vec::new(), ..challenge(words::set_up(&[], None)) }),
+        shown("not-strong-enough", &weak),
         shown("many-details", &long()),
     ]
 }
@@ -196,6 +202,10 @@ fn ceremonies() -> Vec<Example> {
     ];
     let get = |state| shown(format!("passkey-{state}"), &challenge(Way::Passkey(ceremony("get", state, false))));
     let mut all: Vec<Example> = states.into_iter().map(get).collect();
+    let mut new = challenge(Way::Passkey(ceremony("get", "ready", false)));
+    let why_not = Some((words::TOO_NEW.to_owned(), Some(when(10_800))));
+    new.others.insert(0, Choice { href: None, why_not, ..choice(MethodKind::Webauthn, "Passkey", "Passkey 2") });
+    all.push(shown("passkey-cooling-off", &new));
     all.push(shown("security-key", &challenge(Way::Passkey(ceremony("get", "ready", true)))));
     let states = [
         "ready",
@@ -234,6 +244,7 @@ fn endings() -> Vec<Example> {
         example("cancelled", over(ChallengeStatus::Cancelled)),
         example("denied", over(ChallengeStatus::Denied)),
         example("expired", over(ChallengeStatus::Expired)),
+        example("newer-request", ends::newer(BANK, "#", ("", &[]))),
         example("expired-no-return", ends::without_proof(BANK, ChallengeStatus::Expired, None, false)),
     ]
 }
@@ -269,6 +280,7 @@ fn enrolments() -> Vec<Example> {
         name: "iCloud Keychain".to_owned(),
         line: line.to_owned(),
         next: Some(("Get recovery codes", "recovery-codes")),
+        done: "Done",
         notice,
         renamed: false,
     };

@@ -35,8 +35,8 @@ pub fn challenge(
         why: format!("You're about to {} in {party}.", engine::purpose(&challenge.terms)),
         details: challenge.terms.display.details.clone(),
         who: words::masked(&view.user),
-        way: offer.map_or(Way::Nothing, |offer| way(visit, offer, offers, &view.factors, sent)),
-        others: others(&base, offer, offers, view, visit.now),
+        way: offer.map_or_else(|| set_up(challenge, view), |offer| way(visit, offer, offers, &view.factors, sent)),
+        others: others(visit, offer, offers, view),
         notice: None,
         typed: String::new(),
         ends: When::new(challenge.expires_at, visit.now),
@@ -71,7 +71,7 @@ fn way(visit: &Visit<Challenge>, offer: &Offer, offers: &[Offer], factors: &[Fac
             base: visit.path(""),
             guard: visit.guard.clone(),
             host: visit.caller.rp.host.clone(),
-            key_only: keys_only(factors),
+            key_only: keys_only(offers, factors),
             saved_in: saved_in(offers),
         }),
         MethodKind::Totp => Way::App(names(offers, MethodKind::Totp)),
@@ -82,6 +82,14 @@ fn way(visit: &Visit<Challenge>, offer: &Offer, offers: &[Offer], factors: &[Fac
         }
         MethodKind::RecoveryCode => Way::RecoveryCode,
     }
+}
+
+fn set_up(challenge: &Challenge, view: &UserView) -> Way {
+    if !challenge.terms.enrol {
+        return Way::Nothing;
+    }
+    let held: Vec<&str> = view.factors.iter().filter(|f| f.is_active()).map(|f| f.kind.default_name()).collect();
+    words::set_up(&engine::missing(&challenge.terms), held.first().copied())
 }
 
 /// A text that was sent, as the page counts.
@@ -95,7 +103,8 @@ pub fn last_digits(masked: Option<&str>) -> String {
     masked.unwrap_or_default().chars().filter(char::is_ascii_digit).collect()
 }
 
-fn others(base: &str, chosen: Option<&Offer>, offers: &[Offer], view: &UserView, now: Timestamp) -> Vec<Choice> {
+fn others(visit: &Visit<Challenge>, chosen: Option<&Offer>, offers: &[Offer], view: &UserView) -> Vec<Choice> {
+    let base = visit.path("");
     let mut choices: Vec<Choice> = Vec::new();
     let mut seen = Vec::new();
     for offer in offers {
@@ -106,48 +115,55 @@ fn others(base: &str, chosen: Option<&Offer>, offers: &[Offer], view: &UserView,
         seen.push(same);
         let paused = offer.pause.map(|pause| match pause.hold {
             true => ("It's on hold".to_owned(), None),
-            false => ("You can use it again".to_owned(), Some(When::new(pause.until, now))),
+            false => ("You can use it again".to_owned(), Some(When::new(pause.until, visit.now))),
         });
         choices.push(Choice {
-            icon: if is_key(offer, &view.factors) { "key" } else { offer.kind.as_str() },
-            label: label(offer, &view.factors),
+            icon: if is_key(offer, offers, &view.factors) { "key" } else { offer.kind.as_str() },
+            label: label(offer, offers, &view.factors),
             note: note(offer, offers),
-            href: paused.is_none().then(|| here(base, offer.kind, phone(offer))),
+            href: paused.is_none().then(|| here(&base, offer.kind, phone(offer))),
             why_not: paused,
         });
     }
-    choices.extend(unfit(offers, view));
+    choices.extend(unfit(visit, offers, view));
     choices
 }
 
 /// What the person holds and cannot use here, with the reason.
-fn unfit(offers: &[Offer], view: &UserView) -> Vec<Choice> {
+fn unfit(visit: &Visit<Challenge>, offers: &[Offer], view: &UserView) -> Vec<Choice> {
     let offered = |kind| offers.iter().any(|o| o.kind == kind);
-    let weak = |kind: MethodKind, note: &str, why: &str| Choice {
+    let weak = |kind: MethodKind, note: &str, why: &str, until: Option<When>| Choice {
         icon: kind.as_str(),
         label: kind.default_name().to_owned(),
         note: note.to_owned(),
         href: None,
-        why_not: Some((why.to_owned(), None)),
+        why_not: Some((why.to_owned(), until)),
     };
-    let factors = view.factors.iter().filter(|f| f.is_active() && !offered(f.kind));
-    let mut choices: Vec<Choice> =
-        factors.map(|f| weak(f.kind, &f.name, "It isn't enough for this request.")).collect();
+    let reason = |f: &Factor| match visit.app.engine.cools_off_at(f, &visit.subject.terms, visit.now) {
+        Some(until) => weak(f.kind, &f.name, words::TOO_NEW, Some(When::new(until, visit.now))),
+        None => weak(f.kind, &f.name, "It isn't enough for this request.", None),
+    };
+    let factors = view.factors.iter().filter(|f| f.is_active() && !is_offered(offers, f));
+    let mut choices: Vec<Choice> = factors.map(reason).collect();
     let has_codes = view.recovery.status == RecoveryStatus::Active && view.recovery.remaining > 0;
     if has_codes && !offered(MethodKind::RecoveryCode) {
         let why = "Recovery codes can sign you in but can't confirm this action.";
-        choices.push(weak(MethodKind::RecoveryCode, "", why));
+        choices.push(weak(MethodKind::RecoveryCode, "", why, None));
     }
     choices
 }
 
-fn is_key(offer: &Offer, factors: &[Factor]) -> bool {
-    offer.kind == MethodKind::Webauthn && keys_only(factors)
+fn is_offered(offers: &[Offer], factor: &Factor) -> bool {
+    offers.iter().any(|o| o.factor_id.as_ref() == Some(&factor.id))
 }
 
-fn label(offer: &Offer, factors: &[Factor]) -> String {
+fn is_key(offer: &Offer, offers: &[Offer], factors: &[Factor]) -> bool {
+    offer.kind == MethodKind::Webauthn && keys_only(offers, factors)
+}
+
+fn label(offer: &Offer, offers: &[Offer], factors: &[Factor]) -> String {
     match offer.kind {
-        MethodKind::Webauthn if is_key(offer, factors) => "Security key".to_owned(),
+        MethodKind::Webauthn if is_key(offer, offers, factors) => "Security key".to_owned(),
         MethodKind::Sms => format!("Text to the number ending {}", last_digits(offer.hint.as_deref())),
         kind => kind.default_name().to_owned(),
     }
@@ -179,11 +195,11 @@ fn saved_in(offers: &[Offer]) -> String {
     providers.join(", ")
 }
 
-/// Whether all that the person holds are keys to be plugged in or held near.
-fn keys_only(factors: &[Factor]) -> bool {
+/// Whether all that the person may use are keys to be plugged in or held near.
+fn keys_only(offers: &[Offer], factors: &[Factor]) -> bool {
     let mut credentials = factors
         .iter()
-        .filter(|f| f.is_active())
+        .filter(|f| is_offered(offers, f))
         .filter_map(|f| match &f.details {
             Details::Webauthn(details) => Some(details),
             _ => None,

@@ -100,6 +100,11 @@ impl AtPortal {
         self.fault(refused)
     }
 
+    /// Whether the visit leads back to a challenge of ours that waits for what is set up.
+    fn is_on_the_way(&self) -> bool {
+        self.subject.return_url.as_ref().is_some_and(|url| url.starts_with('/'))
+    }
+
     /// What the engine knows of the person.
     pub async fn person(&self) -> Result<UserView, Response> {
         self.app.engine.user_view(&self.caller, &self.subject.user_id).await.map_err(|e| self.fault(e))
@@ -109,6 +114,7 @@ impl AtPortal {
 async fn done(visit: AtPortal) -> Response {
     let party = visit.party();
     match &visit.subject.return_url {
+        Some(own) if visit.is_on_the_way() => return see(own),
         Some(url) => Message::new(party, &format!("Back to {party}")).link("Continue", url).refresh(url),
         None => Message::new(party, "You can close this page").line(format!("Go back to {party} to go on.")),
     }
@@ -302,9 +308,11 @@ async fn success(
         name: factor.name.clone(),
         line,
         next: match factor.kind {
+            _ if visit.is_on_the_way() => None,
             MethodKind::Sms => Some(("Add a passkey", Flow::AddPasskey.page())),
             _ => backup.then_some(("Get recovery codes", Flow::RecoveryCodes.page())),
         },
+        done: if visit.is_on_the_way() { "Continue" } else { "Done" },
         notice,
         renamed,
     };

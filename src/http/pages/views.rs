@@ -58,7 +58,9 @@ pub enum Way {
     Paused(When),
     /// Not before another way was right or support ended it; the request's reference.
     OnHold(String),
-    /// Nothing is enrolled that would do.
+    /// Nothing is enrolled that would do: the heading, what is not enough, and the button that leads to setting it up.
+    SetUp(&'static str, String, &'static str),
+    /// Nothing is enrolled that would do, and nothing can be set up here.
     Nothing,
 }
 
@@ -217,6 +219,8 @@ pub struct AddedPage {
     pub line: String,
     /// What else to add: label and page.
     pub next: Option<(&'static str, &'static str)>,
+    /// The way on.
+    pub done: &'static str,
     /// What was refused.
     pub notice: Option<Notice>,
     /// It has a new name.

@@ -103,6 +103,8 @@ pub struct Visit<S> {
     pub now: Timestamp,
     /// The method that was last right in this browser.
     pub usual: Option<MethodKind>,
+    /// Cookies of others of its kind that this browser holds.
+    pub beside: Vec<(Id, Zeroizing<String>)>,
     /// What the browser is known by once it passes.
     device: Zeroizing<String>,
 }
@@ -160,7 +162,11 @@ impl<S: Subject> FromRequestParts<App> for Visit<S> {
         let guard = app.engine.form_guard(cookie);
         let subject = S::of(opened).ok_or_else(closed)?;
         let usual = cookies.get(&host_name(app, USUAL)).and_then(|cookie| MethodKind::parse(cookie.value()));
-        Ok(Visit { app: app.clone(), subject, caller, guard, now: at.now, usual, device })
+        let prefix = host_name(app, "cs_");
+        let other = |name: &str| Id::parse(S::KIND, name.strip_prefix(&prefix)?).filter(|other| other != &id);
+        let beside = cookies.iter().filter_map(|c| Some((other(c.name())?, Zeroizing::new(c.value().to_owned()))));
+        let beside = beside.collect();
+        Ok(Visit { app: app.clone(), subject, caller, guard, now: at.now, usual, beside, device })
     }
 }
 

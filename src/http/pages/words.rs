@@ -1,5 +1,6 @@
 //! Refusals, times and names in the words of the pages: what happened, then what to do.
 
+use super::views::Way;
 use super::visit::Fields;
 use crate::http::problem::{self, Code, Refused};
 use crate::model::{Details, Factor, MethodKind, Timestamp, User};
@@ -39,6 +40,9 @@ pub fn day(at: Timestamp) -> String {
     let at = time::OffsetDateTime::from_unix_timestamp(at.seconds()).ok();
     at.and_then(|t| t.format(FORM).ok()).unwrap_or_default()
 }
+
+/// Why a factor that is cooling off is not offered; the time follows.
+pub const TOO_NEW: &str = "It's new, so for your safety it can't confirm this yet. You can use it here";
 
 /// What was refused, and what to do.
 #[derive(Clone, Debug, Default)]
@@ -173,6 +177,20 @@ pub fn name_of(fields: &Fields) -> Option<String> {
     let name = fields.text("name").trim();
     let fits = (1..=crate::engine::LONGEST_FACTOR_NAME).contains(&name.chars().count());
     (fits && !name.chars().any(char::is_control)).then(|| name.to_owned())
+}
+
+/// What to do where nothing is enrolled that would do, by what would, and what the person holds.
+pub fn set_up(missing: &[MethodKind], held: Option<&str>) -> Way {
+    match held {
+        Some(held) if *missing == [MethodKind::Webauthn] => {
+            let line = format!("Your {} isn't enough here. It takes about a minute.", held.to_lowercase());
+            Way::SetUp("This action needs a passkey or security key", line, "Add a passkey")
+        }
+        _ => {
+            let line = "This action needs it. It takes about a minute.".to_owned();
+            Way::SetUp("Set up a second step first", line, "Set up now")
+        }
+    }
 }
 
 /// What was added, and what to know of it.

@@ -1,0 +1,64 @@
+//! Inline enrolment: a person who has nothing that would do sets it up on the way to the challenge, and answers with it.
+
+use zeroize::Zeroizing;
+
+use super::challenge::is_open;
+use super::portal::LIFE;
+use super::{Caller, Engine, Error};
+use crate::model::{Acr, Challenge, Flow, Id, Kind, MethodKind, PortalSession, Terms};
+use crate::policy::requirement;
+use crate::vault::token_hash;
+
+/// The methods of which one would satisfy these terms.
+pub fn missing(terms: &Terms) -> Vec<MethodKind> {
+    requirement::would_satisfy(&terms.action, &terms.require)
+}
+
+impl Engine {
+    /// Whether a factor that is set up now would do: some method would, and a new one counts for enough.
+    pub(super) fn would_do(&self, terms: &Terms, missing: &[MethodKind]) -> bool {
+        let counts = self.cool_off == 0 || terms.least_of_factors().is_none_or(|acr| acr <= Acr::Aal2);
+        counts && !missing.is_empty()
+    }
+
+    /// Opens the visit in which the person behind an open challenge sets up what would do, bound to the browser that asks. It
+    /// leads back to the challenge, which is then answered like any other.
+    pub async fn enrol_first(
+        &self,
+        caller: &Caller,
+        challenge: &Challenge,
+    ) -> Result<(PortalSession, Zeroizing<String>), Error> {
+        let at = self.moment();
+        is_open(challenge, at.now)?;
+        if !challenge.terms.enrol {
+            return Err(Error::MethodNotAllowed);
+        }
+        let flow = match missing(&challenge.terms)[..] {
+            [MethodKind::Webauthn] => Flow::AddPasskey,
+            [MethodKind::Totp] => Flow::AddAuthenticatorApp,
+            [MethodKind::Sms] => Flow::AddPhone,
+            _ => Flow::Settings,
+        };
+        let (cookie, unused) = (Zeroizing::new(at.token()), Zeroizing::new(at.token()));
+        let portal = PortalSession {
+            id: Id::new(Kind::Portal, &at),
+            rp_id: challenge.rp_id.clone(),
+            user_id: challenge.user_id.clone(),
+            flow,
+            return_url: Some(format!("/challenge/{}", challenge.id)),
+            created_at: at.now,
+            expires_at: at.now.plus_seconds(LIFE),
+            link_hash: token_hash(&unused),
+            link_opened_at: None,
+            browser_hash: None,
+            client_token_hash: token_hash(&at.token()),
+            session_id: None,
+            factor_id: None,
+        };
+        let mut event = self.event(&at, caller, "portal_session.created", Some(&portal.user_id));
+        event.challenge_id = Some(challenge.id.clone());
+        self.store.create_portal_session(&portal, &event).await?;
+        self.store.open_portal_link(&portal, &token_hash(&cookie), at.now).await?;
+        Ok((portal, cookie))
+    }
+}

@@ -1,0 +1,92 @@
+//! How a challenge may be answered: by which of the user's factors, strongest first, and which not yet.
+
+use super::limits::{Pause, device_of, lane_of};
+use super::{Caller, Engine, Error};
+use crate::model::{Challenge, Details, Factor, Id, MethodKind, Moment, RecoveryStatus, Terms, Timestamp};
+use crate::policy::{assurance, requirement};
+use crate::store::Dossier;
+
+/// One way to answer.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The method.
+    pub kind: MethodKind,
+    /// The factor; recovery codes are none.
+    pub factor_id: Option<Id>,
+    /// The person's name for it.
+    pub name: String,
+    /// What helps to recognise it.
+    pub hint: Option<String>,
+    /// The method's pause.
+    pub pause: Option<Pause>,
+    /// When it was last used.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl Engine {
+    /// How a challenge may be answered, strongest first.
+    pub async fn offers(&self, at: &Moment<'_>, caller: &Caller, challenge: &Challenge) -> Result<Vec<Offer>, Error> {
+        let dossier = self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?;
+        self.offers_of(caller, challenge, &dossier, at.now)
+    }
+
+    pub(super) fn offers_of(
+        &self,
+        caller: &Caller,
+        challenge: &Challenge,
+        dossier: &Dossier,
+        now: Timestamp,
+    ) -> Result<Vec<Offer>, Error> {
+        let terms = &challenge.terms;
+        let paused = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, challenge), now)?.paused(now);
+        let mut offers = Vec::new();
+        for kind in MethodKind::ALL.into_iter().filter(|k| requirement::admits(&terms.action, &terms.require, *k)) {
+            let pause = paused.iter().find(|pause| pause.method == kind).copied();
+            if kind == MethodKind::RecoveryCode {
+                let codes = dossier.recovery.filter(|r| r.status == RecoveryStatus::Active && r.remaining > 0);
+                offers.extend(codes.map(|codes| Offer {
+                    kind,
+                    factor_id: None,
+                    name: kind.default_name().to_owned(),
+                    hint: Some(format!("{} left", codes.remaining)),
+                    pause,
+                    last_used_at: None,
+                }));
+                continue;
+            }
+            let suits = |f: &&Factor| f.kind == kind && self.suffices(f, terms, now);
+            offers.extend(dossier.factors.iter().filter(suits).map(|f| Offer {
+                kind,
+                factor_id: Some(f.id.clone()),
+                name: f.name.clone(),
+                hint: hint(f),
+                pause,
+                last_used_at: f.last_used_at,
+            }));
+        }
+        Ok(offers)
+    }
+
+    /// Whether this factor may answer a challenge of these terms, now: it is active, and strong enough.
+    pub(super) fn suffices(&self, factor: &Factor, terms: &Terms, now: Timestamp) -> bool {
+        factor.is_active()
+            && terms.least_of_factors().is_none_or(|acr| assurance::best_of(factor, self.cool_off, now) >= acr)
+    }
+
+    /// When a factor that is too new for these terms will do for them; `None` where it does already or never will.
+    pub fn cools_off_at(&self, factor: &Factor, terms: &Terms, now: Timestamp) -> Option<Timestamp> {
+        let will_do = requirement::admits(&terms.action, &terms.require, factor.kind)
+            && terms.least_of_factors().is_none_or(|acr| assurance::best(factor.kind) >= acr);
+        let is_new = factor.is_active() && !self.suffices(factor, terms, now);
+        factor.activated_at.filter(|_| will_do && is_new).map(|at| at.plus_seconds(self.cool_off))
+    }
+}
+
+/// What helps to recognise a factor.
+fn hint(factor: &Factor) -> Option<String> {
+    match &factor.details {
+        Details::Totp => None,
+        Details::Webauthn(details) => details.provider_name.clone(),
+        Details::Sms(details) => Some(details.phone_masked.clone()),
+    }
+}
