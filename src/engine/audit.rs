@@ -10,7 +10,7 @@ use crate::store::{self, EventQuery};
 /// How old an event must be to be numbered, in seconds: what is committed late by a moment still gets its place in the order of times.
 const LAG: i64 = 1;
 /// Events that are chained in one write.
-const BATCH: usize = 200;
+const BATCH: usize = 64;
 /// How long a sealer may be silent before another takes its place, in seconds.
 const LEASE: i64 = 10;
 /// How far an event may stand behind younger ones, in seconds, and still be found by its time: far more than any commit takes.

@@ -131,10 +131,16 @@ pub(super) async fn ask(db: &Db, asks: Vec<Ask>) -> Result<Vec<Vec<PartRow>>> {
             let place = asks.len().next_power_of_two().trailing_zeros() as usize;
             let mut query = sqlx::query_as(AssertSqlSafe(ON_SQLITE[place].as_str()));
             for ask in &asks {
-                query = query.bind(&ask.key_hash).bind(&ask.rp_id).bind(&ask.user_id).bind(&ask.challenge_id).bind(ask.now);
+                query =
+                    query.bind(&ask.key_hash).bind(&ask.rp_id).bind(&ask.user_id).bind(&ask.challenge_id).bind(ask.now);
             }
             for _ in asks.len()..1 << place {
-                query = query.bind(None::<Vec<u8>>).bind(None::<&str>).bind(None::<&str>).bind(None::<&str>).bind(None::<i64>);
+                query = query
+                    .bind(None::<Vec<u8>>)
+                    .bind(None::<&str>)
+                    .bind(None::<&str>)
+                    .bind(None::<&str>)
+                    .bind(None::<i64>);
             }
             query.fetch_all(&lite.readers).await?
         }

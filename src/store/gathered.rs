@@ -65,8 +65,8 @@ const TYPES: [&str; VALUES + 1] = {
     const N: &str = "bigint";
     const B: &str = "bytea";
     [
-        N, T, T, N, T, N, T, N, T, T, N, T, B, N, N, T, N, T, T, T, T, N, N, B, T, T, T, T, B, T, T, N, T, T, T, T, T, T,
-        T, T, T, T, T, N,
+        N, T, T, N, T, N, T, N, T, T, N, T, B, N, N, T, N, T, T, T, T, N, N, B, T, T, T, T, B, T, T, N, T, T, T, T, T,
+        T, T, T, T, T, T, N,
     ]
 };
 

@@ -5,14 +5,16 @@
 //! transaction; PostgreSQL runs them as one statement, which is one round trip and one commit. A part that touches no row
 //! was lost to somebody faster, and then nothing of the whole stands.
 
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgArguments;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
-use sqlx::AssertSqlSafe;
 
 use super::journal::{Note, Noting};
 use super::parts::{Part, guard, script, unencodable};
 use super::postgres::{Postgres, RETRIES};
-use super::{Activation, Contest, Db, DeviceChange, Error, Keep, NewSession, Result, Store, ThrottleLane, gathered, kept};
+use super::{
+    Activation, Contest, Db, DeviceChange, Error, Keep, NewSession, Result, Store, ThrottleLane, gathered, kept,
+};
 use crate::model::{Challenge, Details, Event, Id, MethodKind, Proof, Timestamp};
 
 /// What happens to the challenge.
