@@ -392,6 +392,79 @@ async fn writes_that_are_gathered_fail_alone() {
     .await;
 }
 
+/// What many users prove at once is written together, and what one of them lost takes nothing from the others: a replayed step,
+/// and a second copy of the same proof. On PostgreSQL rows of one transaction carry its number, which shows that it was so.
+#[tokio::test]
+async fn settlements_of_many_users_at_once_have_each_their_own_outcome() {
+    const USERS: usize = 40;
+    for scratch in Scratch::all().await {
+        let now = SystemClock.now();
+        let (rp, store) = (Id::new(Kind::RelyingParty, &Moment::new(now, &SystemRng)), scratch.store().await);
+        let ann = Fixture { store, rp, user_id: "ann".to_owned(), now };
+        ann.settle_in("Bank").await;
+        let mut proofs = Vec::new();
+        for n in 0..USERS {
+            let user = ann.other_user(&format!("user-{n}")).await;
+            let (factor, challenge, prompt) =
+                (user.factor("App", None).await, user.challenge().await, user.prompt().await);
+            // Every tenth gives a code of the step that its activation used up.
+            let step = if n % 10 == 9 { 5 } else { 6 };
+            let settlement = Settlement {
+                throttle: Some(throttle(0, 0)),
+                challenge: ChallengeChange::Approve(challenge.id.clone(), user.proof(&factor), None),
+                prompt: Some((prompt.owner_id.clone(), prompt.method, prompt.id.clone())),
+                factor: Some(FactorChange::Step(factor.id.clone(), step)),
+                session: Some(user.session(&factor)),
+                ..user.nothing()
+            };
+            proofs.push((user, challenge, settlement));
+        }
+        let sent = Arc::new(proofs);
+        // Of every fourth user there are two copies.
+        let outcomes = at_once(USERS + USERS / 4, |n| {
+            let (sent, place) = (Arc::clone(&sent), if n < USERS { n } else { (n - USERS) * 4 });
+            async move {
+                let (user, _, settlement) = &sent[place];
+                let mut settlement = settlement.clone();
+                settlement.event.id = Id::new(Kind::Event, &user.at());
+                (place, user.store.settle(settlement).await)
+            }
+        })
+        .await;
+        for (place, (user, challenge, settlement)) in sent.iter().enumerate() {
+            let own: Vec<_> = outcomes.iter().filter(|(of, _)| *of == place).map(|(_, outcome)| outcome).collect();
+            let (stood, replayed) = (own.iter().filter(|o| o.is_ok()).count(), place % 10 == 9);
+            assert_eq!(stood, usize::from(!replayed), "user {place}: {own:?}");
+            assert!(own.iter().all(|o| matches!(o, Ok(()) | Err(Error::Conflict(_)))), "user {place}: {own:?}");
+            let after = user.store.challenge(&challenge.id).await.expect("it answers").expect("it is there");
+            assert_eq!(after.status, if replayed { "pending" } else { "approved" });
+            let token = &settlement.session.as_ref().expect("a session").token_hash;
+            let session = user.store.session_by_token(&user.rp, token).await.expect("it answers");
+            assert_eq!(session.is_some(), !replayed);
+            let dossier = user.store.dossier(&user.rp, &user.user_id, now).await.expect("it answers");
+            assert_eq!(dossier.factors[0].last_step, if replayed { 5 } else { 6 });
+            assert_eq!(dossier.throttles.len(), usize::from(!replayed));
+        }
+        if let Database::Postgres(url) = &scratch.storage.database {
+            // Without a loser among them, so that none has to be settled by itself.
+            at_once(USERS, |n| {
+                let (user, _, _) = &sent[n];
+                let settlement = Settlement {
+                    throttle: Some(ThrottleLane { lane: "other".to_owned(), ..throttle(0, 0) }),
+                    ..user.nothing()
+                };
+                let store = user.store.clone();
+                async move { store.settle(settlement).await.expect("it stands") }
+            })
+            .await;
+            let mut conn = sqlx::PgConnection::connect(url).await.expect("it opens");
+            let count = "select count(distinct xmin::text) from throttle_lanes where lane = 'other'";
+            let transactions: i64 = sqlx::query_scalar(count).fetch_one(&mut conn).await.expect("a count");
+            assert!(transactions < USERS as i64 / 2, "{transactions} transactions for {USERS} settlements");
+        }
+    }
+}
+
 // --- factors ---
 
 /// WR-14: a credential id belongs to one factor of a relying party.

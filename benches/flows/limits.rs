@@ -22,8 +22,9 @@ pub async fn serve_empty_route() {
     axum::serve(listener, router).await.expect("it serves");
 }
 
-/// The empty route under the load that the engine gets.
-pub async fn empty_route(options: &Options) -> load::Row {
+/// The empty route under the load that the engine gets: in a closed loop, and with flows due at a rate, which shows what the
+/// generator itself adds to a latency.
+pub async fn empty_route(options: &Options, rate: f64) -> [load::Row; 2] {
     let address = free_address();
     let mut process = Command::new(std::env::current_exe().expect("this program"))
         .arg("--empty-route")
@@ -35,14 +36,17 @@ pub async fn empty_route(options: &Options) -> load::Row {
     let id = process.id();
     let cost = || (watch::cpu(id), 0.0);
     let span = Duration::from_secs(options.seconds);
-    let host = address.clone();
-    let request = move |_| {
-        load::post(&host, "/v1/challenges", "none", r#"{"user_id":"u","answer":{"type":"totp","code":"123456"}}"#, 200)
-    };
-    let row = load::run(&address, options.connections, None, span, &cost, &|| watch::memory(id), request).await;
+    let body = r#"{"user_id":"u","answer":{"type":"totp","code":"123456"}}"#;
+    let mut rows = Vec::new();
+    for rate in [None, Some(rate)] {
+        let host = address.clone();
+        let request = move |_| load::post(&host, "/v1/challenges", "none", body, 200);
+        let memory = || watch::memory(id);
+        rows.push(load::run(&address, options.connections, rate, span, &cost, &memory, request).await);
+    }
     let _ = process.kill();
     let _ = process.wait();
-    row
+    rows.try_into().expect("two rows")
 }
 
 /// Guarded one-row updates a second.

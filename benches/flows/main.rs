@@ -56,6 +56,9 @@ struct Options {
     empty_route: bool,
 }
 
+/// Flows a second at which the empty route shows the generator's own share of a latency.
+const EMPTY_RATE: f64 = 2000.0;
+
 #[tokio::main]
 async fn main() {
     let options = Options::parse();
@@ -68,8 +71,9 @@ async fn main() {
         "{:<34} {:>9} {:>8} {:>8} {:>10} {:>10} {:>9}",
         "what", "flows/s", "p50 ms", "p99 ms", "engine µs", "db µs", "PSS MiB"
     );
-    let empty = limits::empty_route(&options).await;
-    say(&mut figures, "empty route", &empty);
+    let [closed, open] = limits::empty_route(&options, EMPTY_RATE).await;
+    say(&mut figures, "empty route", &closed);
+    say(&mut figures, &format!("empty route, open loop at {EMPTY_RATE}"), &open);
     let lite = limits::sqlite();
     println!("{:<34} {:>9.0}", "SQLite FULL, 1 row a commit", lite.one_row);
     println!("{:<34} {:>9.0}", "SQLite FULL, 64 rows a commit", lite.group);

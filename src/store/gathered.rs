@@ -206,6 +206,8 @@ mod tests {
     use sqlx::Connection;
 
     use super::*;
+    use crate::model::{Actor, Event, Id, Kind, Moment, Timestamp};
+    use crate::store::{ChallengeChange, ThrottleLane};
 
     #[test]
     fn every_part_draws_on_the_table_alone() {
@@ -228,6 +230,41 @@ mod tests {
                 sqlx::query_as(AssertSqlSafe(plan)).fetch_all(&mut conn).await.expect("a plan");
             let walked = |step: &str| step.starts_with("SCAN") && step != "SCAN s";
             assert!(!steps.iter().any(|(_, _, _, step)| walked(step)), "{statement}\n{steps:?}");
+        }
+    }
+
+    /// One statement for each part, and every row that it owes: two users' settlements stand as one, and with a third that lost
+    /// its challenge none of them does.
+    #[tokio::test]
+    async fn settlements_stand_together_or_not_at_all_on_sqlite() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.expect("it opens");
+        crate::store::MIGRATIONS.run(&mut conn).await.expect("the schema");
+        sqlx::query(AssertSqlSafe(TABLE.as_str())).execute(&mut conn).await.expect("the table");
+        let at = Moment::new(Timestamp(1), &crate::clock::SystemRng);
+        let rp = Id::new(Kind::RelyingParty, &at);
+        let settlement = |user: &str, challenge| Settlement {
+            rp_id: rp.clone(),
+            user_id: user.to_owned(),
+            at: at.now,
+            throttle: Some(ThrottleLane::default()),
+            device: None,
+            challenge,
+            prompt: None,
+            factor: None,
+            right_of: None,
+            session: None,
+            event: Event::new(&at, &rp, "verification.failed", Actor::Server),
+        };
+        let good = || [settlement("ann", ChallengeChange::None), settlement("bob", ChallengeChange::None)];
+        let lost = settlement("cat", ChallengeChange::Charge(Id::new(Kind::Challenge, &at), 5));
+        let events = "select count(*) from events";
+        for (all, stand, left) in [([good().to_vec(), vec![lost]].concat(), false, 0), (good().to_vec(), true, 2)] {
+            sqlx::query("begin").execute(&mut conn).await.expect("begun");
+            assert_eq!(on_sqlite(&mut conn, all.iter()).await.expect("it runs"), stand);
+            let end = if stand { "commit" } else { "rollback" };
+            sqlx::query(end).execute(&mut conn).await.expect("ended");
+            let found: i64 = sqlx::query_scalar(events).fetch_one(&mut conn).await.expect("a count");
+            assert_eq!(found, left);
         }
     }
 }
