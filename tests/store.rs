@@ -11,6 +11,7 @@ mod lifecycles;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use countersign::clock::{Clock, SystemClock, SystemRng};
 use countersign::config::Database;
@@ -21,8 +22,8 @@ use countersign::model::{
 use countersign::policy::chain;
 use countersign::policy::throttle::{Stop, Throttle};
 use countersign::store::{
-    Activation, BudgetChange, ChallengeChange, Contest, Error, EventQuery, FactorChange, Keep, NewChallenge, NewFactor,
-    NewSession, PromptChange, Purge, Reservation, RingChange, RingKey, SEALED, SealedRow, Settlement, Store,
+    Activation, BudgetChange, ChallengeChange, Contest, Error, EventQuery, FactorChange, Keep, Limits, NewChallenge,
+    NewFactor, NewSession, PromptChange, Purge, Reservation, RingChange, RingKey, SEALED, SealedRow, Settlement, Store,
     ThrottleLane,
 };
 use countersign::vault::{MasterKey, Vault};
@@ -463,6 +464,58 @@ async fn settlements_of_many_users_at_once_have_each_their_own_outcome() {
             assert!(transactions < USERS as i64 / 2, "{transactions} transactions for {USERS} settlements");
         }
     }
+}
+
+/// A row of somebody's that another process holds makes nobody else wait: what was gathered with it goes on without it.
+#[tokio::test]
+async fn a_row_that_is_held_keeps_nobody_else_waiting() {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let Some(scratch) = Scratch::postgres().await else { return };
+    let Database::Postgres(url) = &scratch.storage.database else { panic!("it is PostgreSQL") };
+    scratch.store().await;
+    let limits = Limits { pool: 16, acquire: PATIENCE * 3, statement: PATIENCE * 3 };
+    let store = Store::postgres(url, limits).await.expect("it opens");
+    let now = SystemClock.now();
+    let rp = Id::new(Kind::RelyingParty, &Moment::new(now, &SystemRng));
+    let ann = Fixture { store, rp, user_id: "ann".to_owned(), now };
+    ann.settle_in("Bank").await;
+    ann.store.settle(Settlement { throttle: Some(throttle(0, 1)), ..ann.nothing() }).await.expect("a lane");
+    let mut conn = sqlx::PgConnection::connect(url).await.expect("it opens");
+    conn.execute("begin; select 1 from throttle_lanes where user_id = 'ann' for update").await.expect("it is held");
+    let users: Vec<_> = (0..30).map(|n| Fixture { user_id: format!("user-{n}"), ..ann.clone() }).collect();
+    let held = tokio::spawn({
+        let (store, settlement) = (ann.store.clone(), Settlement { throttle: Some(throttle(1, 2)), ..ann.nothing() });
+        async move { store.settle(settlement).await }
+    });
+    let others = at_once(users.len(), |n| {
+        let settlement = Settlement { throttle: Some(throttle(0, 1)), ..users[n].nothing() };
+        let store = users[n].store.clone();
+        async move { store.settle(settlement).await.expect("it stands") }
+    });
+    tokio::time::timeout(PATIENCE, others).await.expect("nobody waits for the row that is held");
+    assert!(!held.is_finished(), "the row is held");
+    conn.execute("commit").await.expect("it is let go");
+    held.await.expect("no panic").expect("it stands");
+}
+
+/// A row that does not read closes what it belongs to, not what was asked in the same moment.
+#[tokio::test]
+async fn a_row_that_does_not_read_closes_its_own_user_alone() {
+    let scratch = Scratch::sqlite();
+    let now = SystemClock.now();
+    let rp = Id::new(Kind::RelyingParty, &Moment::new(now, &SystemRng));
+    let ann = Fixture { store: scratch.store().await, rp, user_id: "ann".to_owned(), now };
+    ann.settle_in("Bank").await;
+    ann.factor("App", None).await;
+    let bob = ann.other_user("bob").await;
+    bob.factor("App", None).await;
+    assert_eq!(scratch.execute("update factors set last_step = 'x' where user_id = 'ann'").await, 1);
+    let read = at_once(60, |n| {
+        let user = if n % 3 == 0 { ann.clone() } else { bob.clone() };
+        async move { (n % 3 == 0, user.store.dossier(&user.rp, &user.user_id, user.now).await.is_err()) }
+    })
+    .await;
+    assert!(read.iter().all(|(damaged, closed)| damaged == closed), "{read:?}");
 }
 
 // --- factors ---

@@ -49,8 +49,9 @@ impl Engine {
             created_at: at.now,
             expires_at: at.now.plus_seconds(LIFE),
             link_hash: token_hash(&unused),
-            link_opened_at: None,
-            browser_hash: None,
+            // Nobody has its link: it is open from the start, to this browser.
+            link_opened_at: Some(at.now),
+            browser_hash: Some(token_hash(&cookie)),
             client_token_hash: token_hash(&at.token()),
             session_id: None,
             factor_id: None,
@@ -58,7 +59,6 @@ impl Engine {
         let mut event = self.event(&at, caller, "portal_session.created", Some(&portal.user_id));
         event.challenge_id = Some(challenge.id.clone());
         self.store.create_portal_session(&portal, &event).await?;
-        self.store.open_portal_link(&portal, &token_hash(&cookie), at.now).await?;
         Ok((portal, cookie))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use sqlx::{AssertSqlSafe, FromRow};
 
+use super::gather::{Waiting, tell};
 use super::{Db, Error, Result, Store, ThrottleLane, json};
 use crate::model::{
     ApiKey, Challenge, Factor, Id, MethodKind, Mode, Prompt, RecoveryStatus, RecoverySummary, RelyingParty, Timestamp,
@@ -124,13 +125,26 @@ pub fn statements() -> Vec<&'static str> {
     own.chain([super::kept::KEEP]).collect()
 }
 
-/// Asks all questions at once; the rows of each.
-pub(super) async fn ask(db: &Db, asks: Vec<Ask>) -> Result<Vec<Vec<PartRow>>> {
+/// Asks all questions at once. A row that does not read closes the answer that it belongs to, and no other.
+pub(super) async fn answer(db: &Db, waiting: Vec<Waiting<Ask, Vec<PartRow>>>) {
+    let (asks, waits): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+    match ask(db, &asks).await {
+        Ok(answers) => waits.into_iter().zip(answers).for_each(|(waits, answer)| tell(waits, Ok(answer))),
+        Err(Error::Corrupt(_)) if asks.len() > 1 => {
+            for (one, waits) in asks.chunks(1).zip(waits) {
+                tell(waits, ask(db, one).await.map(|mut answers| answers.remove(0)));
+            }
+        }
+        Err(error) => waits.into_iter().for_each(|waits| tell(waits, Err(error.again()))),
+    }
+}
+
+async fn ask(db: &Db, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
     let rows: Vec<PartRow> = match db {
         Db::Sqlite(lite) => {
             let place = asks.len().next_power_of_two().trailing_zeros() as usize;
             let mut query = sqlx::query_as(AssertSqlSafe(ON_SQLITE[place].as_str()));
-            for ask in &asks {
+            for ask in asks {
                 query =
                     query.bind(&ask.key_hash).bind(&ask.rp_id).bind(&ask.user_id).bind(&ask.challenge_id).bind(ask.now);
             }
@@ -142,7 +156,7 @@ pub(super) async fn ask(db: &Db, asks: Vec<Ask>) -> Result<Vec<Vec<PartRow>>> {
                     .bind(None::<&str>)
                     .bind(None::<i64>);
             }
-            query.fetch_all(&lite.readers).await?
+            query.fetch_all(&lite.readers).await.map_err(unread)?
         }
         Db::Postgres(postgres) => {
             let mut conn = postgres.acquire().await?;
@@ -153,7 +167,7 @@ pub(super) async fn ask(db: &Db, asks: Vec<Ask>) -> Result<Vec<Vec<PartRow>>> {
                 .bind(asks.iter().map(|a| a.user_id.as_deref()).collect::<Vec<_>>())
                 .bind(asks.iter().map(|a| a.challenge_id.as_deref()).collect::<Vec<_>>())
                 .bind(asks.iter().map(|a| a.now).collect::<Vec<_>>());
-            postgres.answer(query.fetch_all(&mut *conn)).await?
+            postgres.answer(query.fetch_all(&mut *conn)).await.map_err(unread)?
         }
     };
     let mut answers: Vec<Vec<PartRow>> = asks.iter().map(|_| Vec::with_capacity(8)).collect();
@@ -170,6 +184,13 @@ struct Found {
     challenge: Option<PartRow>,
     key: Option<PartRow>,
     party: Option<PartRow>,
+}
+
+fn unread(error: sqlx::Error) -> Error {
+    match error {
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Error::Corrupt("dossier"),
+        other => other.into(),
+    }
 }
 
 impl Store {

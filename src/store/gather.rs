@@ -9,7 +9,8 @@ use super::{Error, Result};
 /// What may wait before callers do.
 const QUEUE: usize = 4096;
 
-type Waiting<Q, A> = (Q, oneshot::Sender<Result<A>>);
+/// A question, and who waits for its outcome.
+pub type Waiting<Q, A> = (Q, oneshot::Sender<Result<A>>);
 
 /// A queue before the database.
 pub struct Gather<Q, A>(mpsc::Sender<Waiting<Q, A>>);
@@ -21,25 +22,21 @@ impl<Q, A> Clone for Gather<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
-    /// Hands on up to so many at once, in so many turns beside each other; each is told its own outcome. It ends with the last
-    /// of those who may ask.
+    /// Hands on up to so many at once, in so many turns beside each other, to what tells each its own outcome. It ends with the
+    /// last of those who may ask.
     pub fn start<F, R>(turns: usize, most: usize, answer: F) -> Gather<Q, A>
     where
-        F: Fn(Vec<Q>) -> R + Clone + Send + 'static,
-        R: Future<Output = Vec<Result<A>>> + Send,
+        F: Fn(Vec<Waiting<Q, A>>) -> R + Clone + Send + 'static,
+        R: Future<Output = ()> + Send,
     {
         let (asks, waiting) = mpsc::channel::<Waiting<Q, A>>(QUEUE);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..turns {
             let (waiting, answer) = (Arc::clone(&waiting), answer.clone());
             tokio::spawn(async move {
-                let mut batch = Vec::with_capacity(most);
+                let mut batch = Vec::new();
                 while waiting.lock().await.recv_many(&mut batch, most).await > 0 {
-                    let (asks, tells): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-                    for (outcome, tell) in answer(asks).await.into_iter().zip(tells) {
-                        // Whoever no longer waits is not told.
-                        let _ = tell.send(outcome);
-                    }
+                    answer(std::mem::take(&mut batch)).await;
                 }
             });
         }
@@ -53,4 +50,9 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
         self.0.send((question, tell)).await.map_err(|_| gone())?;
         told.await.map_err(|_| gone())?
     }
+}
+
+/// Tells an outcome; whoever no longer waits is not told.
+pub fn tell<A>(waits: oneshot::Sender<Result<A>>, outcome: Result<A>) {
+    let _ = waits.send(outcome);
 }

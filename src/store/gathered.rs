@@ -10,6 +10,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments, AssertSqlSafe};
 
+use super::gather::{Waiting, tell};
 use super::parts::{PARTS, Part, VALUES, Value};
 use super::postgres::Postgres;
 use super::settlement::{FactorChange, Settlement};
@@ -139,35 +140,29 @@ pub(super) async fn on_sqlite<'s>(
     Ok(done.rows_affected() == rows + size as u64)
 }
 
-/// Settles all, as one where that can be; the outcome of each.
-pub(super) async fn on_postgres(postgres: &Postgres, all: Vec<Settlement>) -> Vec<Result<()>> {
-    let mut all: Vec<_> = all.into_iter().enumerate().collect();
+/// Settles all, as one where that can be. What has to be settled by itself is, and nobody waits for it but its own caller.
+pub(super) async fn on_postgres(postgres: &Postgres, mut all: Vec<Waiting<Settlement, ()>>) {
     // In one order on every node, so that none waits for the other in a circle.
-    all.sort_by(|(_, a), (_, b)| (&a.rp_id, &a.user_id).cmp(&(&b.rp_id, &b.user_id)));
-    let (together, mut alone) = one_of_each(all, |(_, settlement)| settlement);
-    let mut outcomes = Vec::new();
-    if together.len() > 1 {
-        match as_one(postgres, together.iter().map(|(_, settlement)| settlement)).await {
-            Ok(()) => outcomes.extend(together.iter().map(|(place, _)| (*place, Ok(())))),
+    all.sort_by(|(a, _), (b, _)| (&a.rp_id, &a.user_id).cmp(&(&b.rp_id, &b.user_id)));
+    let (together, mut alone) = one_of_each(all, |(settlement, _)| settlement);
+    if together.len() < 2 {
+        alone.extend(together);
+    } else {
+        match as_one(postgres, together.iter().map(|(settlement, _)| settlement)).await {
+            Ok(()) => together.into_iter().for_each(|(_, waits)| tell(waits, Ok(()))),
             // The database took nothing.
             Err(error) if error.as_database_error().is_some() => alone.extend(together),
             // Nobody knows what it took: to try again could charge a guess twice.
             Err(error) => {
-                let errors = Error::from(error).for_each(together.len());
-                outcomes.extend(together.iter().zip(errors).map(|((place, _), error)| (*place, Err(error))));
+                let error = Error::from(error);
+                together.into_iter().for_each(|(_, waits)| tell(waits, Err(error.again())));
             }
         }
-    } else {
-        alone.extend(together);
     }
-    let mut tasks = tokio::task::JoinSet::new();
-    for (place, settlement) in alone {
+    for (settlement, waits) in alone {
         let postgres = postgres.clone();
-        tasks.spawn(async move { (place, settlement::on_postgres(&postgres, &settlement, None).await) });
+        tokio::spawn(async move { tell(waits, settlement::on_postgres(&postgres, &settlement, None).await) });
     }
-    outcomes.extend(tasks.join_all().await);
-    outcomes.sort_by_key(|(place, _)| *place);
-    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 async fn as_one<'s>(

@@ -159,16 +159,15 @@ pub enum Error {
 }
 
 impl Error {
-    /// The same for each of those who asked at once.
-    fn for_each(self, all: usize) -> impl Iterator<Item = Error> {
-        std::iter::repeat_with(move || match &self {
+    /// The same for another of those who asked at once.
+    fn again(&self) -> Error {
+        match self {
             Error::Conflict(contest) => Error::Conflict(*contest),
             Error::Unserialised => Error::Unserialised,
             Error::Corrupt(table) => Error::Corrupt(table),
             Error::Kept => Error::Kept,
             Error::Unavailable(why) | Error::InUse(why) => Error::Unavailable(why.clone()),
-        })
-        .take(all)
+        }
     }
 }
 
@@ -225,15 +224,9 @@ impl Store {
     fn on(db: Db) -> Store {
         let asked = db.clone();
         let turns = if matches!(db, Db::Sqlite(_)) { 1 } else { TURNS };
-        let reads = Gather::start(turns, dossier::MOST, move |asks: Vec<dossier::Ask>| {
+        let reads = Gather::start(turns, dossier::MOST, move |asks| {
             let db = asked.clone();
-            async move {
-                let all = asks.len();
-                match dossier::ask(&db, asks).await {
-                    Ok(answers) => answers.into_iter().map(Ok).collect(),
-                    Err(error) => error.for_each(all).map(Err).collect(),
-                }
-            }
+            async move { dossier::answer(&db, asks).await }
         });
         let settles = match &db {
             Db::Sqlite(_) => None,

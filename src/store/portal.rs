@@ -29,11 +29,11 @@ impl Store {
         write!(self, (portal, event) conn => {
             sql! { conn,
                 "insert into portal_sessions (rp_id, user_id, id, flow, return_url, created_at, expires_at,
-                 link_hash, client_token_hash, session_id)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                 link_hash, link_opened_at, browser_hash, client_token_hash, session_id)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
                 portal.rp_id.as_str(), &portal.user_id, portal.id.as_str(), portal.flow.as_str(), &portal.return_url,
-                portal.created_at.0, portal.expires_at.0, &portal.link_hash, &portal.client_token_hash,
-                portal.session_id.as_ref().map(|s| s.as_str())
+                portal.created_at.0, portal.expires_at.0, &portal.link_hash, portal.link_opened_at.map(|t| t.0),
+                &portal.browser_hash, &portal.client_token_hash, portal.session_id.as_ref().map(|s| s.as_str())
             };
             append!(conn, &event);
             Ok(())

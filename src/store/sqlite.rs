@@ -140,7 +140,6 @@ fn answer<T>(tell: oneshot::Sender<Result<T>>, outcome: Result<T>, commit: Resul
     let _ = tell.send(outcome.and_then(|value| commit.map(|()| value)));
 }
 
-/// Brings the schema up to date inside one write: another process that does the same at this moment waits, and finds it done.
 /// A database that is not there yet is made readable by its owner alone; SQLite gives its side files the same mode.
 fn make_private(path: &Path) -> Result<()> {
     match std::fs::File::options().write(true).create_new(true).mode(0o600).open(path) {
@@ -150,6 +149,7 @@ fn make_private(path: &Path) -> Result<()> {
     }
 }
 
+/// Brings the schema up to date inside one write: another process that does the same at this moment waits, and finds it done.
 async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<()> {
     let mut write = conn.begin_with("begin immediate").await?;
     super::MIGRATIONS.run(&mut *write).await.map_err(|e| Error::Unavailable(e.to_string()))?;
