@@ -150,8 +150,7 @@ pub(super) async fn on_postgres(postgres: &Postgres, mut all: Vec<Waiting<Settle
     } else {
         match as_one(postgres, together.iter().map(|(settlement, _)| settlement)).await {
             Ok(()) => together.into_iter().for_each(|(_, waits)| tell(waits, Ok(()))),
-            // The database took nothing.
-            Err(error) if error.as_database_error().is_some() => alone.extend(together),
+            Err(error) if took_nothing(&error) => alone.extend(together),
             // Nobody knows what it took: to try again could charge a guess twice.
             Err(error) => {
                 let error = Error::from(error);
@@ -163,6 +162,13 @@ pub(super) async fn on_postgres(postgres: &Postgres, mut all: Vec<Waiting<Settle
         let postgres = postgres.clone();
         tokio::spawn(async move { tell(waits, settlement::on_postgres(&postgres, &settlement, None).await) });
     }
+}
+
+/// Whether the database says for sure that the transaction did not stand: a part was lost or met a row, rows were not to be had
+/// in time or in order. A server that ends says so too, perhaps after the commit.
+fn took_nothing(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|e| e.code());
+    code.is_some_and(|c| c == "57014" || ["22", "23", "40", "55"].iter().any(|class| c.starts_with(class)))
 }
 
 async fn as_one<'s>(

@@ -10,6 +10,7 @@ mod leases;
 #[macro_use]
 mod kept;
 
+mod asking;
 mod backup;
 mod chain;
 mod challenges;
@@ -35,10 +36,11 @@ mod sqlite;
 mod throttles;
 mod users;
 
+pub use asking::statements;
 pub use backup::{Restoration, Restored};
 pub use chain::EventQuery;
 pub use challenges::NewChallenge;
-pub use dossier::{Dossier, statements};
+pub use dossier::Dossier;
 pub use factors::{Activation, NewFactor};
 pub use housekeeping::Purge;
 pub use kept::{Keep, Kept};
@@ -92,7 +94,7 @@ impl From<u32> for Limits {
 #[derive(Clone)]
 pub struct Store {
     db: Db,
-    reads: Gather<dossier::Ask, Vec<dossier::PartRow>>,
+    reads: Gather<asking::Ask, Vec<dossier::PartRow>>,
     /// On PostgreSQL; SQLite's writer gathers all that is written.
     settles: Option<Gather<Settlement, ()>>,
     /// What the next write keeps beside its effect.
@@ -224,9 +226,9 @@ impl Store {
     fn on(db: Db) -> Store {
         let asked = db.clone();
         let turns = if matches!(db, Db::Sqlite(_)) { 1 } else { TURNS };
-        let reads = Gather::start(turns, dossier::MOST, move |asks| {
+        let reads = Gather::start(turns, asking::MOST, move |asks| {
             let db = asked.clone();
-            async move { dossier::answer(&db, asks).await }
+            async move { asking::answer(&db, asks).await }
         });
         let settles = match &db {
             Db::Sqlite(_) => None,
