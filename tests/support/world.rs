@@ -155,7 +155,9 @@ impl World {
 
     /// The settings of the process, as a command takes them.
     pub fn command(&self, arguments: &[&str]) -> super::child::Ended {
-        let pairs: Vec<_> = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut pairs: Vec<_> = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        // Any free port: the usual one may be taken on this machine.
+        pairs.push(("COUNTERSIGN_LISTEN", "127.0.0.1:0"));
         super::child::run(arguments, &pairs)
     }
 
