@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -148,9 +149,8 @@ pub struct NewSigningKey {
 
 /// Makes a P-256 key. AWS-LC draws the key itself: it takes no random source from outside.
 pub fn new_signing_key() -> NewSigningKey {
-    let document =
-        EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &aws_lc_rs::rand::SystemRandom::new())
-            .expect("AWS-LC makes a P-256 key");
+    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+        .expect("AWS-LC makes a P-256 key");
     let private = Zeroizing::new(document.as_ref().to_vec());
     let kid =
         public_key(&private).and_then(|jwk| jwk.common.key_id).expect("a key that was just made has a public part");
@@ -176,7 +176,10 @@ pub struct SigningKey {
     kid: String,
     jwk: Jwk,
     decoding: DecodingKey,
-    encoding: EncodingKey,
+    /// As it was read: the library would read it anew for each signature, which takes as long as to sign.
+    pair: EcdsaKeyPair,
+    /// The first part of every JWT that it signs.
+    header: String,
     active_at: Option<Timestamp>,
     retired_at: Option<Timestamp>,
 }
@@ -191,7 +194,18 @@ impl SigningKey {
         let jwk = public_key(private).ok_or(TokenError::Key)?;
         let kid = jwk.common.key_id.clone().ok_or(TokenError::Key)?;
         let decoding = DecodingKey::from_jwk(&jwk).map_err(|_| TokenError::Key)?;
-        Ok(SigningKey { kid, jwk, decoding, encoding: EncodingKey::from_ec_der(private), active_at, retired_at })
+        let pair = key_pair(private).ok_or(TokenError::Key)?;
+        let mut header = Header::new(Algorithm::ES256);
+        header.typ = Some(TYP.to_owned());
+        header.kid = Some(kid.clone());
+        Ok(SigningKey { kid, jwk, decoding, pair, header: encoded(&header), active_at, retired_at })
+    }
+
+    /// JWS, compact (RFC 7515, 3.1).
+    fn sign(&self, claims: &Claims) -> Option<String> {
+        let message = format!("{}.{}", self.header, encoded(claims));
+        let signature = self.pair.sign(&SystemRandom::new(), message.as_bytes()).ok()?;
+        Some(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
     fn is_published(&self, now: Timestamp) -> bool {
@@ -234,11 +248,7 @@ impl Signer {
         let first = || keys.iter().filter(|key| key.active_at.is_some()).min_by_key(|key| key.active_at);
         let newest = keys.iter().filter(active).max_by_key(|key| key.active_at);
         let key = newest.or_else(first).ok_or(TokenError::Key)?;
-        let mut header = Header::new(Algorithm::ES256);
-        header.typ = Some(TYP.to_owned());
-        header.kid = Some(key.kid.clone());
-        let claims = Claims::of(session, &self.issuer);
-        jsonwebtoken::encode(&header, &claims, &key.encoding).map(Some).map_err(|_| TokenError::Key)
+        key.sign(&Claims::of(session, &self.issuer)).map(Some).ok_or(TokenError::Key)
     }
 
     /// The claims of a JWT of ours that has not run out; algorithm, type, key and issuer are checked, time against `now`.
@@ -271,8 +281,17 @@ impl Signer {
     }
 }
 
+/// A part of a JWT: base64url of JSON.
+fn encoded(part: &impl Serialize) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(part).expect("headers and claims are JSON"))
+}
+
+fn key_pair(private: &[u8]) -> Option<EcdsaKeyPair> {
+    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, private).ok()
+}
+
 fn public_key(private: &[u8]) -> Option<Jwk> {
-    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, private).ok()?;
+    key_pair(private)?;
     let mut jwk = Jwk::from_encoding_key(&EncodingKey::from_ec_der(private), Algorithm::ES256).ok()?;
     jwk.common.key_id = Some(jwk.thumbprint(ThumbprintHash::SHA256).ok()?);
     jwk.common.public_key_use = Some(PublicKeyUse::Signature);

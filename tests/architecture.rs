@@ -40,7 +40,7 @@ const FOR_TESTS: &[&str] = &["clock", "vault"];
 /// Foreign crates with one home: rooms, or the beginning of a path where a star ends it. No home: nowhere.
 const HOMES: &[(&[&str], &[&str])] = &[
     (&["axum", "hyper", "hyper_util"], &["http", "demo", "lib"]),
-    (&["axum_extra", "tower", "tower_http", "utoipa_axum", "askama", "governor"], &["http", "demo"]),
+    (&["axum_extra", "tower", "utoipa_axum", "askama", "governor"], &["http", "demo"]),
     (&["sqlx"], &["store"]),
     (&["webauthn_rs", "webauthn_rs_core", "webauthn_rs_proto", "serde_cbor_2"], &["methods/webauthn*"]),
     (&["totp_rs", "qrcode"], &["methods/totp*"]),
@@ -49,7 +49,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["aws_lc_rs"], &["vault", "token", "clock"]),
     (&["jsonwebtoken"], &["token"]),
     (&["reqwest"], &["delivery", "demo", "main"]),
-    (&["anyhow", "clap", "tracing_subscriber"], &["main"]),
+    (&["anyhow", "clap", "tikv_jemallocator", "tracing_subscriber"], &["main"]),
     (&["opentelemetry", "opentelemetry_sdk", "opentelemetry_otlp"], &["main", "http/trace*"]),
     (&["tracing_opentelemetry"], &["main", "http/trace*"]),
     (&["metrics", "metrics_exporter_prometheus"], &["measure"]),
@@ -772,7 +772,7 @@ mod checker {
             ("src/model/user.rs", "#[derive(sqlx::FromRow)] struct Row;"),
             ("src/methods/totp.rs", "use webauthn_rs::prelude::*;"),
             ("src/methods/webauthn.rs", "use totp_rs::Totp;"),
-            ("src/lib.rs", "use tower_http::trace::TraceLayer;"),
+            ("src/lib.rs", "use tower::ServiceExt;"),
             ("src/lib.rs", "fn f() -> anyhow::Result<()> { Ok(()) }"),
             ("src/config.rs", "use clap::Parser;"),
             ("src/http/auth.rs", "let x = rand::random::<u8>();"),

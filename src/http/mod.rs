@@ -22,10 +22,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::Response;
-use tower_http::catch_panic::CatchPanicLayer;
+use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
 use crate::engine::Engine;
@@ -115,33 +114,22 @@ pub fn router(app: App) -> Router {
         .merge(api::around(document, app.settings.development))
         .fallback(|| async { Refused::from(problem::NOT_FOUND) })
         .method_not_allowed_fallback(|| async { Refused::from(problem::HTTP_METHOD_UNSUPPORTED) });
-    routes
-        .layer(middleware::from_fn(in_time))
-        .layer(middleware::from_fn_with_state(app.clone(), cross_origin))
-        .layer(CatchPanicLayer::custom(|_| {
-            axum::response::IntoResponse::into_response(Refused::from(problem::STORE_UNAVAILABLE))
-        }))
-        .layer(middleware::from_fn_with_state(app.clone(), frame))
-        .with_state(app)
+    routes.layer(middleware::from_fn_with_state(app.clone(), frame)).with_state(app)
 }
 
-/// A request that takes too long ends as a problem too.
-async fn in_time(request: Request, next: Next) -> Response {
-    let late = || axum::response::IntoResponse::into_response(Refused::from(problem::STORE_UNAVAILABLE));
-    tokio::time::timeout(LONGEST, next.run(request)).await.unwrap_or_else(|_| late())
-}
-
-/// The outermost layer: gives the request its id, completes refusals and sets the headers that every answer has.
+/// The one layer around all routes, since each copies the request once more: gives the request its id, completes refusals and
+/// sets the headers that every answer has. A request that panics or takes too long ends as a problem too.
 async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let given =
         request.headers().get(REQUEST_ID).and_then(|v| v.to_str().ok()).filter(|v| is_sane(v)).map(str::to_owned);
     let id = given.unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
     request.extensions_mut().insert(RequestId(id.clone()));
     let trace = trace::Trace::begin(&request, &id);
+    let answer = tokio::time::timeout(LONGEST, cross_origin(app.clone(), request, next));
     // A task of its own: a caller that hangs up does not stop what it began, such as the settling of a text that is on its way.
-    let response = tokio::spawn(next.run(request).instrument(trace.span.clone())).await;
-    let response = response
-        .unwrap_or_else(|_| axum::response::IntoResponse::into_response(Refused::from(problem::STORE_UNAVAILABLE)));
+    let response = tokio::spawn(answer.instrument(trace.span.clone())).await;
+    let response = response.ok().and_then(Result::ok);
+    let response = response.unwrap_or_else(|| Refused::from(problem::STORE_UNAVAILABLE).into_response());
     let mut response = problem::complete(response, app.engine.issuer(), &id);
     trace.end(&response);
     let headers = response.headers_mut();
@@ -169,7 +157,7 @@ fn is_sane(id: &str) -> bool {
 }
 
 /// CORS for registered origins, on the API alone: client tokens are used by pages of the relying party's own.
-async fn cross_origin(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn cross_origin(app: App, request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let Some(origin) = origin.filter(|_| request.uri().path().starts_with("/v1/")) else {
         return next.run(request).await;
@@ -177,7 +165,7 @@ async fn cross_origin(State(app): State<App>, request: Request, next: Next) -> R
     let known = app.engine.knows_origin(&origin).await.unwrap_or(false);
     let is_preflight = request.method() == axum::http::Method::OPTIONS;
     let mut response = match is_preflight && known {
-        true => axum::response::IntoResponse::into_response(axum::http::StatusCode::NO_CONTENT),
+        true => StatusCode::NO_CONTENT.into_response(),
         false => next.run(request).await,
     };
     let headers = response.headers_mut();

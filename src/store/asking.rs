@@ -76,10 +76,10 @@ const ANSWERS: &str = "
     where c.rp_id = w.rp_id and c.user_id = w.user_id and c.id = w.challenge_id
     union all
     select q.ask, 7, k.id, k.hint, k.scopes, k.rp_id, null, k.created_at, k.expires_at, k.revoked_at, k.last_used_at, null, null, null, null, null
-    from asked q cross join api_keys k where k.hash = q.key_hash
+    from asked q cross join api_keys k where q.fresh = 1 and k.hash = q.key_hash
     union all
     select q.ask, 8, p.name, p.host, p.mode, p.origins, p.return_urls, p.created_at, null, null, null, null, null, null, null, null
-    from asked q cross join api_keys k cross join relying_parties p where k.hash = q.key_hash and p.id = k.rp_id";
+    from asked q cross join api_keys k cross join relying_parties p where q.fresh = 1 and k.hash = q.key_hash and p.id = k.rp_id";
 
 /// The most questions that are asked at once.
 pub(super) const MOST: usize = 32;
@@ -88,9 +88,9 @@ pub(super) const MOST: usize = 32;
 static ON_SQLITE: LazyLock<Vec<String>> = LazyLock::new(|| {
     let sizes = std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size <= MOST);
     let text = |size| {
-        let places: Vec<String> = (0..size).map(|n| format!("({n}, ?, ?, ?, ?, ?)")).collect();
+        let places: Vec<String> = (0..size).map(|n| format!("({n}, ?, ?, ?, ?, ?, ?)")).collect();
         let places = places.join(", ");
-        format!("with asked (ask, key_hash, rp_id, user_id, challenge_id, now) as (values {places}), {ANSWERS}")
+        format!("with asked (ask, fresh, key_hash, rp_id, user_id, challenge_id, now) as (values {places}), {ANSWERS}")
     };
     sizes.map(text).collect()
 });
@@ -98,8 +98,8 @@ static ON_SQLITE: LazyLock<Vec<String>> = LazyLock::new(|| {
 /// The statement on PostgreSQL for any number of questions.
 static ON_POSTGRES: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "with asked (ask, key_hash, rp_id, user_id, challenge_id, now) as (
-           select * from unnest($1::bigint[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::bigint[])), {ANSWERS}"
+        "with asked (ask, fresh, key_hash, rp_id, user_id, challenge_id, now) as (
+           select * from unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::bigint[])), {ANSWERS}"
     )
 });
 
@@ -124,16 +124,26 @@ pub(super) async fn answer(db: &Db, waiting: Vec<Waiting<Ask, Vec<PartRow>>>) {
 }
 
 async fn ask(db: &Db, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
+    // A key and its relying party are asked for once, by the first of those who show it.
+    let first = |ask: &Ask| asks.iter().position(|other| other.key_hash == ask.key_hash).unwrap_or_default();
+    let firsts: Vec<usize> = asks.iter().map(first).collect();
+    let fresh = firsts.iter().enumerate().map(|(n, first)| i64::from(n == *first));
     let rows: Vec<PartRow> = match db {
         Db::Sqlite(lite) => {
             let place = asks.len().next_power_of_two().trailing_zeros() as usize;
             let mut query = sqlx::query_as(AssertSqlSafe(ON_SQLITE[place].as_str()));
-            for ask in asks {
-                query =
-                    query.bind(&ask.key_hash).bind(&ask.rp_id).bind(&ask.user_id).bind(&ask.challenge_id).bind(ask.now);
+            for (ask, fresh) in asks.iter().zip(fresh) {
+                query = query
+                    .bind(fresh)
+                    .bind(&ask.key_hash)
+                    .bind(&ask.rp_id)
+                    .bind(&ask.user_id)
+                    .bind(&ask.challenge_id)
+                    .bind(ask.now);
             }
             for _ in asks.len()..1 << place {
                 query = query
+                    .bind(0)
                     .bind(None::<Vec<u8>>)
                     .bind(None::<&str>)
                     .bind(None::<&str>)
@@ -146,6 +156,7 @@ async fn ask(db: &Db, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
             let mut conn = postgres.acquire().await?;
             let query = sqlx::query_as(AssertSqlSafe(ON_POSTGRES.as_str()))
                 .bind((0..asks.len() as i64).collect::<Vec<_>>())
+                .bind(fresh.collect::<Vec<_>>())
                 .bind(asks.iter().map(|a| a.key_hash.as_deref()).collect::<Vec<_>>())
                 .bind(asks.iter().map(|a| a.rp_id.as_deref()).collect::<Vec<_>>())
                 .bind(asks.iter().map(|a| a.user_id.as_deref()).collect::<Vec<_>>())
@@ -157,6 +168,10 @@ async fn ask(db: &Db, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
     let mut answers: Vec<Vec<PartRow>> = asks.iter().map(|_| Vec::with_capacity(8)).collect();
     for row in rows {
         answers.get_mut(row.ask as usize).ok_or(Error::Corrupt("dossier"))?.push(row);
+    }
+    for (n, first) in firsts.into_iter().enumerate().filter(|(n, first)| n != first) {
+        let shared: Vec<_> = answers[first].iter().filter(|row| row.is_of_key()).cloned().collect();
+        answers[n].extend(shared);
     }
     Ok(answers)
 }

@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, FromRow};
 
-use super::{Contest, Error, Result, Store, won};
+use super::{Contest, Db, Error, Result, Store, won};
 use crate::model::{ChainHead, Id, Link, Recorded, Timestamp};
 
 #[derive(FromRow)]
@@ -84,15 +84,17 @@ pub struct EventQuery {
 
 /// How many events get their links by one statement.
 const ROWS: usize = 64;
+/// Values of each.
+const LINK: usize = 11;
 
 /// The statement that links so many events of a relying party, each still as it was read. Their rows are there, so that each is
 /// found by its key, one by one: no planner can think of walking the table instead.
-fn linking(rows: usize) -> String {
-    let row = |n: usize| {
-        let values: Vec<String> = (2..12).map(|value| format!("${}", value + 10 * n)).collect();
-        format!("($1, {})", values.join(", "))
-    };
-    let rows: Vec<String> = (0..rows).map(row).collect();
+///
+/// Numbered places, which PostgreSQL needs, are looked up by their names in SQLite's driver, each among all.
+fn linking(rows: usize, numbered: bool) -> String {
+    let place = |n: usize| if numbered { format!("${n}") } else { "?".to_owned() };
+    let row = |n: usize| (1..=LINK).map(|value| place(value + LINK * n)).collect::<Vec<_>>().join(", ");
+    let rows: Vec<String> = (0..rows).map(|n| format!("({})", row(n))).collect();
     format!(
         "insert into events (rp_id, id, at, kind, actor, outcome, user_id, sequence, salt, person, hash) values {}
          on conflict (rp_id, id) do update set sequence = excluded.sequence, salt = excluded.salt, person = excluded.person,
@@ -142,6 +144,7 @@ impl Store {
     /// not what was read: then nothing stands, and all of it is read anew.
     pub async fn seal_events(&self, old: Option<&ChainHead>, new: &ChainHead, events: &[Recorded]) -> Result<()> {
         let old = old.map(|head| (head.sequence, head.hash.clone()));
+        let numbered = matches!(self.db, Db::Postgres(_));
         write!(self, (old, new, events) conn => {
             let done = match &old {
                 None => sql! { conn,
@@ -156,10 +159,11 @@ impl Store {
             };
             won(done, Contest::Row)?;
             for some in events.chunks(ROWS) {
-                let mut query = sqlx::query(AssertSqlSafe(linking(some.len()))).bind(new.rp_id.as_str().to_owned());
+                let mut query = sqlx::query(AssertSqlSafe(linking(some.len(), numbered)));
                 for event in some {
                     let link = event.link.as_ref().ok_or(Error::Corrupt("events"))?;
                     query = query
+                        .bind(new.rp_id.as_str().to_owned())
                         .bind(event.id.as_str().to_owned())
                         .bind(event.at.0)
                         .bind(event.kind.clone())

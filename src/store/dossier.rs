@@ -1,6 +1,6 @@
 //! Everything that a verdict about a user depends on, in one round trip: the parts of a union, told apart by a column.
 
-use sqlx::FromRow;
+use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
 use super::asking::Ask;
 use super::{Error, Result, Store, ThrottleLane, json};
@@ -25,7 +25,7 @@ pub struct Dossier {
 }
 
 /// A row of any part; what a column means depends on `part`.
-#[derive(FromRow)]
+#[derive(Clone)]
 pub(super) struct PartRow {
     /// Which question it answers.
     pub(super) ask: i64,
@@ -44,6 +44,36 @@ pub(super) struct PartRow {
     x: Option<Vec<u8>>,
     y: Option<Vec<u8>>,
     z: Option<Vec<u8>>,
+}
+
+/// By place: a row is read some times a question, and a name would be looked up for each of its columns.
+impl<'r, R: Row> FromRow<'r, R> for PartRow
+where
+    usize: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<PartRow> {
+        Ok(PartRow {
+            ask: row.try_get(0)?,
+            part: row.try_get(1)?,
+            a: row.try_get(2)?,
+            b: row.try_get(3)?,
+            c: row.try_get(4)?,
+            d: row.try_get(5)?,
+            e: row.try_get(6)?,
+            k: row.try_get(7)?,
+            l: row.try_get(8)?,
+            m: row.try_get(9)?,
+            n: row.try_get(10)?,
+            o: row.try_get(11)?,
+            p: row.try_get(12)?,
+            x: row.try_get(13)?,
+            y: row.try_get(14)?,
+            z: row.try_get(15)?,
+        })
+    }
 }
 
 /// What one read found.
@@ -161,6 +191,11 @@ fn there<T>(value: Option<T>, table: &'static str) -> Result<T> {
 }
 
 impl PartRow {
+    /// Whether it tells of the key that was shown, not of who was asked for.
+    pub(super) fn is_of_key(&self) -> bool {
+        self.part >= 7
+    }
+
     fn factor(self, user_id: &str) -> Result<Factor> {
         const TABLE: &str = "factors";
         Ok(Factor {

@@ -1,4 +1,4 @@
-//! Settlements of different users, settled as one: every part is one statement over a table of their values, and each statement
+//! Settlements of different users on PostgreSQL, settled as one: every part is one statement over a table of their values, and each
 //! must touch a row for each settlement that has the part. Where one of them lost a race, nothing of all stands, and each is
 //! settled by itself: who wins, and what is said of it, is decided there alone.
 
@@ -7,34 +7,16 @@ use std::sync::LazyLock;
 
 use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
-use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments, AssertSqlSafe};
 
 use super::gather::{Waiting, tell};
 use super::parts::{PARTS, Part, VALUES, Value};
 use super::postgres::Postgres;
 use super::settlement::{FactorChange, Settlement};
-use super::{Error, Result, settlement};
+use super::{Error, settlement};
 
 /// The most that are settled as one.
 pub(super) const MOST: usize = 64;
-
-/// The table of values, in memory: which parts a settlement has as bits, then its values in their order.
-pub(super) static TABLE: LazyLock<String> = LazyLock::new(|| format!("create temp table gathered ({})", columns()));
-
-/// Fills it with 1, 2, 4 … settlements; rows that are left over have no part.
-static FILL: LazyLock<Vec<String>> = LazyLock::new(|| {
-    // Numbered places would be looked up by their names, each among all.
-    let row = format!("({})", ["?"; VALUES + 1].join(", "));
-    let sizes = std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size <= MOST);
-    sizes.map(|size| format!("insert into gathered values {}", vec![row.as_str(); size].join(", "))).collect()
-});
-
-/// The parts on SQLite, which empty the table behind them.
-static SCRIPT: LazyLock<String> = LazyLock::new(|| {
-    let parts: Vec<String> = PARTS.iter().enumerate().map(|(n, part)| together(n, part)).collect();
-    format!("{};\ndelete from gathered", parts.join(";\n"))
-});
 
 /// The parts on PostgreSQL. A settlement that would have to wait for another's rows lets all be settled by themselves.
 static STATEMENT: LazyLock<String> = LazyLock::new(|| {
@@ -44,7 +26,7 @@ static STATEMENT: LazyLock<String> = LazyLock::new(|| {
         writes.push_str(&format!(", p{n} as ({} returning 1)", together(n, part)));
         losses.push_str(&format!(
             " when (select count(*) from p{n}) <> (select count(*) from gathered s where {}) then 'lost {n}'",
-            has(n)
+            has("s", n)
         ));
     }
     format!(
@@ -56,7 +38,8 @@ static STATEMENT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-fn columns() -> String {
+/// The columns of a table of settlements: which parts each has as bits, then its values in their order.
+pub(super) fn columns() -> String {
     std::iter::once("parts".to_owned()).chain((1..=VALUES).map(|n| format!("v{n}"))).collect::<Vec<_>>().join(", ")
 }
 
@@ -71,14 +54,14 @@ const TYPES: [&str; VALUES + 1] = {
     ]
 };
 
-/// Whether a row of the table has the part with this number.
-fn has(n: usize) -> String {
-    format!("(s.parts & {}) <> 0", 1 << n)
+/// Whether a row has the part with this number.
+pub(super) fn has(row: &str, n: usize) -> String {
+    format!("({row}.parts & {}) <> 0", 1 << n)
 }
 
 /// A part for every settlement that has it.
 fn together(n: usize, (_, sql): &Part) -> String {
-    let (sql, has) = (of_row(sql), has(n));
+    let (sql, has) = (of_row(sql), has("s", n));
     if let Some((head, values)) = sql.split_once("values (") {
         let (values, tail) = values.split_once(')').unwrap_or((values, ""));
         return format!("{head}select {values} from gathered s where {has}{tail}");
@@ -98,7 +81,7 @@ fn of_row(sql: &str) -> String {
 }
 
 /// Which parts a settlement has, as bits.
-fn bits(settlement: &Settlement) -> i64 {
+pub(super) fn bits(settlement: &Settlement) -> i64 {
     let place = |part: &Part| PARTS.iter().position(|known| known.1 == part.1).expect("every part is known");
     settlement.parts().iter().map(|part| 1 << place(part)).sum()
 }
@@ -115,29 +98,6 @@ pub(super) fn one_of_each<T>(all: Vec<T>, of: impl Fn(&T) -> &Settlement) -> (Ve
         let settlement = of(item);
         seen.insert((settlement.rp_id.clone(), settlement.user_id.clone()))
     })
-}
-
-/// Settles all, in the writer's transaction; where that is false or fails, the transaction is to be rolled back.
-pub(super) async fn on_sqlite<'s>(
-    conn: &mut SqliteConnection,
-    all: impl ExactSizeIterator<Item = &'s Settlement>,
-) -> Result<bool> {
-    let (size, mut values, mut rows) = (all.len().next_power_of_two(), SqliteArguments::default(), 0);
-    let left = size - all.len();
-    for settlement in all {
-        let bits = bits(settlement);
-        rows += u64::from(bits.count_ones());
-        Value::Number(Some(bits)).add_to(&mut values)?;
-        settlement.values().into_iter().try_for_each(|value| value.add_to(&mut values))?;
-    }
-    for _ in 0..left {
-        Value::Number(Some(0)).add_to(&mut values)?;
-        (0..VALUES).try_for_each(|_| Value::Number(None).add_to(&mut values))?;
-    }
-    let fill = FILL[size.trailing_zeros() as usize].as_str();
-    sqlx::query_with(AssertSqlSafe(fill), values).execute(&mut *conn).await?;
-    let done = sqlx::query(AssertSqlSafe(SCRIPT.as_str())).execute(&mut *conn).await?;
-    Ok(done.rows_affected() == rows + size as u64)
 }
 
 /// Settles all, as one where that can be. What has to be settled by itself is, and nobody waits for it but its own caller.
@@ -204,11 +164,7 @@ fn add(values: &mut PgArguments, column: Vec<Value>) -> std::result::Result<(), 
 
 #[cfg(test)]
 mod tests {
-    use sqlx::Connection;
-
     use super::*;
-    use crate::model::{Actor, Event, Id, Kind, Moment, Timestamp};
-    use crate::store::{ChallengeChange, ThrottleLane};
 
     #[test]
     fn every_part_draws_on_the_table_alone() {
@@ -217,55 +173,5 @@ mod tests {
             assert!(text.contains("from gathered s where") && !text.contains('$'), "{text}");
         }
         assert_eq!(together(7, &PARTS[7]).matches("s.v").count(), 5, "every column of a prompt's key");
-    }
-
-    /// Nothing is walked but the values themselves: the cost of a settlement does not grow with the tables.
-    #[tokio::test]
-    async fn every_part_finds_its_rows_by_key_on_sqlite() {
-        let mut conn = SqliteConnection::connect("sqlite::memory:").await.expect("it opens");
-        crate::store::MIGRATIONS.run(&mut conn).await.expect("the schema");
-        sqlx::query(AssertSqlSafe(TABLE.as_str())).execute(&mut conn).await.expect("the table");
-        for statement in SCRIPT.split(";\n").filter(|statement| *statement != "delete from gathered") {
-            let plan = format!("explain query plan {statement}");
-            let steps: Vec<(i64, i64, i64, String)> =
-                sqlx::query_as(AssertSqlSafe(plan)).fetch_all(&mut conn).await.expect("a plan");
-            let walked = |step: &str| step.starts_with("SCAN") && step != "SCAN s";
-            assert!(!steps.iter().any(|(_, _, _, step)| walked(step)), "{statement}\n{steps:?}");
-        }
-    }
-
-    /// One statement for each part, and every row that it owes: two users' settlements stand as one, and with a third that lost
-    /// its challenge none of them does.
-    #[tokio::test]
-    async fn settlements_stand_together_or_not_at_all_on_sqlite() {
-        let mut conn = SqliteConnection::connect("sqlite::memory:").await.expect("it opens");
-        crate::store::MIGRATIONS.run(&mut conn).await.expect("the schema");
-        sqlx::query(AssertSqlSafe(TABLE.as_str())).execute(&mut conn).await.expect("the table");
-        let at = Moment::new(Timestamp(1), &crate::clock::SystemRng);
-        let rp = Id::new(Kind::RelyingParty, &at);
-        let settlement = |user: &str, challenge| Settlement {
-            rp_id: rp.clone(),
-            user_id: user.to_owned(),
-            at: at.now,
-            throttle: Some(ThrottleLane::default()),
-            device: None,
-            challenge,
-            prompt: None,
-            factor: None,
-            right_of: None,
-            session: None,
-            event: Event::new(&at, &rp, "verification.failed", Actor::Server),
-        };
-        let good = || [settlement("ann", ChallengeChange::None), settlement("bob", ChallengeChange::None)];
-        let lost = settlement("cat", ChallengeChange::Charge(Id::new(Kind::Challenge, &at), 5));
-        let events = "select count(*) from events";
-        for (all, stand, left) in [([good().to_vec(), vec![lost]].concat(), false, 0), (good().to_vec(), true, 2)] {
-            sqlx::query("begin").execute(&mut conn).await.expect("begun");
-            assert_eq!(on_sqlite(&mut conn, all.iter()).await.expect("it runs"), stand);
-            let end = if stand { "commit" } else { "rollback" };
-            sqlx::query(end).execute(&mut conn).await.expect("ended");
-            let found: i64 = sqlx::query_scalar(events).fetch_one(&mut conn).await.expect("a count");
-            assert_eq!(found, left);
-        }
     }
 }

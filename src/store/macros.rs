@@ -1,4 +1,7 @@
 //! One body, two drivers: the statements of a verb are written once and compiled for SQLite and for PostgreSQL.
+//!
+//! What runs them is put on the heap: a future holds room for everything it may wait for, and whoever calls a verb would carry
+//! both drivers' share, some kilobytes, and copy it with every layer of a request.
 
 /// Runs a reading body on a pool of either database.
 macro_rules! read {
@@ -6,15 +9,16 @@ macro_rules! read {
         match &$store.db {
             crate::store::Db::Sqlite(lite) => {
                 let $db = &lite.readers;
-                $body
+                Box::pin(async { $body }).await
             }
-            crate::store::Db::Postgres(postgres) => match postgres.acquire().await {
-                Ok(mut conn) => {
+            crate::store::Db::Postgres(postgres) => {
+                let asked = async {
+                    let mut conn = postgres.acquire().await?;
                     let $db = &mut *conn;
                     postgres.answer(async { $body }).await
-                }
-                Err(error) => Err(error),
-            },
+                };
+                Box::pin(asked).await
+            }
         }
     };
 }
@@ -30,17 +34,16 @@ macro_rules! write {
             crate::store::Db::Sqlite(lite) => {
                 let keep = kept.clone();
                 $(let $argument = $argument.to_owned();)*
-                lite.write(move |$conn| Box::pin(async move { keep!($conn, keep); $body })).await
+                Box::pin(lite.write(move |$conn| Box::pin(async move { keep!($conn, keep); $body }))).await
             }
             crate::store::Db::Postgres(postgres) => {
                 let kept = kept.clone();
-                postgres
-                    .write(move |$conn| {
-                        let keep = kept.clone();
-                        $(let $argument = $argument.to_owned();)*
-                        Box::pin(async move { keep!($conn, keep); $body })
-                    })
-                    .await
+                let written = postgres.write(move |$conn| {
+                    let keep = kept.clone();
+                    $(let $argument = $argument.to_owned();)*
+                    Box::pin(async move { keep!($conn, keep); $body })
+                });
+                Box::pin(written).await
             }
         };
         crate::store::kept::mark(kept.as_deref(), settled)

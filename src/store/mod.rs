@@ -34,6 +34,7 @@ mod sessions;
 mod settlement;
 mod sqlite;
 mod throttles;
+mod trigger;
 mod users;
 
 pub use asking::statements;

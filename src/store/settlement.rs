@@ -1,19 +1,18 @@
 //! The one transaction that settles a verification or an enrolment's first proof, whatever its outcome.
 //!
 //! It is put together from parts in one order (throttle, device, challenge, prompt, factor, session): each part is one conditional
-//! write of one row, and all draw on the same numbered values. SQLite runs the parts as one script in the writer's
-//! transaction; PostgreSQL runs them as one statement, which is one round trip and one commit. A part that touches no row
-//! was lost to somebody faster, and then nothing of the whole stands.
+//! write of one row, and all draw on the same numbered values. On SQLite a trigger writes them, on PostgreSQL
+//! they are one statement: one round trip and one commit. A part that touches no row was lost to somebody faster, and then
+//! nothing of the whole stands.
 
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgArguments;
-use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 
-use super::journal::{Note, Noting};
-use super::parts::{Part, guard, script, unencodable};
+use super::parts::{Part, unencodable};
 use super::postgres::{Postgres, RETRIES};
 use super::{
     Activation, Contest, Db, DeviceChange, Error, Keep, NewSession, Result, Store, ThrottleLane, gathered, kept,
+    trigger,
 };
 use crate::model::{Challenge, Details, Event, Id, MethodKind, Proof, Timestamp};
 
@@ -88,54 +87,21 @@ impl Store {
         let settled = match (&self.db, self.keep.clone()) {
             (Db::Sqlite(lite), None) => lite.settle(settlement).await,
             (Db::Sqlite(lite), keep) => {
-                lite.write(move |conn| {
+                let written = lite.write(move |conn| {
                     Box::pin(async move {
                         keep!(conn, keep);
-                        on_sqlite(conn, &settlement).await
+                        trigger::settle_one(conn, &settlement).await
                     })
-                })
-                .await
+                });
+                Box::pin(written).await
             }
             (Db::Postgres(postgres), keep) => match (&self.settles, keep) {
                 (Some(settles), None) if gathered::may_join(&settlement) => settles.ask(settlement).await,
-                (_, keep) => on_postgres(postgres, &settlement, keep.as_deref()).await,
+                (_, keep) => Box::pin(on_postgres(postgres, &settlement, keep.as_deref())).await,
             },
         };
         kept::mark(self.keep.as_deref(), settled)
     }
-}
-
-/// The parts as one script that keeps itself whole: the first part writes only where every later one can, and each later one
-/// only where the one before did. The writer's transaction has no rival, so nothing changes between them.
-pub(super) async fn on_sqlite(conn: &mut SqliteConnection, settlement: &Settlement) -> Result<()> {
-    let parts = settlement.parts();
-    let done = sqlx::query_with(AssertSqlSafe(script(&parts)), sqlite_values(settlement)?).execute(&mut *conn).await?;
-    if done.rows_affected() == parts.len() as u64 {
-        return match &settlement.factor {
-            Some(FactorChange::RecoveryCode(set, hash)) => {
-                conn.note(vec![Note::Code(set.as_str().to_owned(), hash.clone())]).await
-            }
-            _ => Ok(()),
-        };
-    }
-    for (contest, sql) in &parts {
-        let Some(guard) = guard(sql) else { continue };
-        let statement = format!("select {guard}");
-        let stands: i64 =
-            sqlx::query_scalar_with(AssertSqlSafe(statement), sqlite_values(settlement)?).fetch_one(&mut *conn).await?;
-        if stands == 0 {
-            return Err(Error::Conflict(*contest));
-        }
-    }
-    // All that is needed is there: an insert met a row.
-    let insert = parts.iter().find(|(_, sql)| guard(sql).is_none());
-    Err(Error::Conflict(insert.map_or(Contest::Row, |(contest, _)| *contest)))
-}
-
-fn sqlite_values(settlement: &Settlement) -> Result<SqliteArguments> {
-    let mut values = SqliteArguments::default();
-    settlement.values().into_iter().try_for_each(|value| value.add_to(&mut values))?;
-    Ok(values)
 }
 
 /// The parts as one statement. It fails as a whole, naming the first part that was lost, unless each touched its row.

@@ -10,14 +10,15 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlitePool};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::settlement::{self, Settlement};
+use super::settlement::Settlement;
+use super::trigger::{self, Lost};
 use super::{Error, Limits, Result, gathered};
 
 /// A future that may borrow the connection.
 pub type Borrowing<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
 
 /// Writes that share one commit at most.
-const BATCH: usize = gathered::MOST;
+const BATCH: usize = trigger::MOST;
 /// Writes that may wait before callers do.
 const QUEUE: usize = 4096;
 
@@ -26,8 +27,10 @@ enum Job {
     /// Statements, in a savepoint of their own.
     Write(Run),
     /// A settlement, which may be settled with others; it writes all or nothing by itself.
-    Settle(Box<Settlement>, oneshot::Sender<Result<()>>),
+    Settle(Settling),
 }
+
+type Settling = (Box<Settlement>, oneshot::Sender<Result<()>>);
 
 type Run = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Done> + Send>;
 
@@ -84,10 +87,12 @@ impl Sqlite {
             .busy_timeout(Duration::from_secs(10))
             .pragma("temp_store", "memory")
             .statement_cache_capacity(512)
+            // What is read in one go is there before who asked is woken, not piece by piece.
+            .row_buffer_size(1024)
             .disable_statement_logging();
         let mut writer = SqliteConnection::connect_with(&options).await?;
         migrate(&mut writer, path).await?;
-        sqlx::query(AssertSqlSafe(gathered::TABLE.as_str())).execute(&mut writer).await?;
+        sqlx::query(AssertSqlSafe(trigger::VIEW.as_str())).execute(&mut writer).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(limits.pool)
             .acquire_timeout(limits.acquire)
@@ -125,7 +130,7 @@ impl Sqlite {
     /// Settles in a transaction, gathered with others; answers once the commit stands.
     pub(super) async fn settle(&self, settlement: Settlement) -> Result<()> {
         let (tell, told) = oneshot::channel();
-        self.queue(Job::Settle(Box::new(settlement), tell), told).await
+        self.queue(Job::Settle((Box::new(settlement), tell)), told).await
     }
 
     async fn queue<T>(&self, job: Job, told: oneshot::Receiver<Result<T>>) -> Result<T> {
@@ -181,31 +186,45 @@ async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>,
 
 /// One transaction for these writes. A write that fails takes back its own statements only.
 async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
-    if !begin(conn).await {
-        return;
-    }
-    let mut done: Vec<Done> = Vec::with_capacity(batch.len());
     let (mut writes, mut settles) = (Vec::new(), Vec::new());
     for job in batch {
         match job {
             Job::Write(run) => writes.push(run),
-            Job::Settle(settlement, tell) => settles.push((settlement, tell)),
+            Job::Settle(settling) => settles.push(settling),
         }
     }
-    if settles.len() > 1 {
-        let joined = settles.extract_if(.., |(settlement, _)| gathered::may_join(settlement)).collect();
-        let (together, others) = gathered::one_of_each(joined, |(settlement, _)| settlement);
-        settles.extend(others);
-        if together.len() < 2 {
-            settles.extend(together);
-        } else if settle_as_one(conn, &together).await {
-            let stands = |tell| Done { keep: true, tell: Box::new(move |commit| answer(tell, Ok(()), commit)) };
-            done.extend(together.into_iter().map(|(_, tell)| stands(tell)));
-        } else {
-            settles.extend(together);
-            let _ = run(conn, "rollback").await;
-            if !begin(conn).await {
-                return;
+    let joined = settles.extract_if(.., |(settlement, _)| gathered::may_join(settlement)).collect();
+    let (mut together, others) = gathered::one_of_each(joined, |(settlement, _)| settlement);
+    settles.extend(others);
+    if writes.is_empty() && settles.is_empty() && !together.is_empty() {
+        let Err(lost) = settle_together(conn, &together, true).await else {
+            return together.into_iter().for_each(|(_, tell)| answer(tell, Ok(()), Ok(())));
+        };
+        let _ = run(conn, "rollback").await;
+        if together.len() == 1 {
+            let (_, tell) = together.remove(0);
+            return answer(tell, Err(lost.into()), Ok(()));
+        }
+        settles.append(&mut together);
+    }
+    if !begin(conn).await {
+        return;
+    }
+    let mut done: Vec<Done> = Vec::with_capacity(together.len() + settles.len() + writes.len());
+    if together.len() < 2 {
+        settles.append(&mut together);
+    } else {
+        match settle_together(conn, &together, false).await {
+            Ok(()) => done.extend(together.into_iter().map(|(_, tell)| settled(tell, Ok(())))),
+            Err(lost) => {
+                settles.append(&mut together);
+                // What broke off may have ended the transaction, too.
+                if let Lost::Broken(_) = lost {
+                    let _ = run(conn, "rollback").await;
+                    if !begin(conn).await {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -214,11 +233,11 @@ async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
         if broken.is_err() {
             break;
         }
-        let outcome = settlement::on_sqlite(conn, &settlement).await;
+        let outcome = trigger::settle_one(conn, &settlement).await;
         if matches!(&outcome, Err(error) if !matches!(error, Error::Conflict(_))) {
             broken = Err(sqlx::Error::Protocol("a write of the same commit broke off".to_owned()));
         }
-        done.push(Done { keep: outcome.is_ok(), tell: Box::new(move |commit| answer(tell, outcome, commit)) });
+        done.push(settled(tell, outcome));
     }
     for job in writes {
         if broken.is_err() {
@@ -242,13 +261,18 @@ async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
     }
 }
 
-/// Whether these stand, all of them; otherwise the transaction is spoilt.
-async fn settle_as_one(conn: &mut SqliteConnection, all: &[(Box<Settlement>, oneshot::Sender<Result<()>>)]) -> bool {
-    let stand = gathered::on_sqlite(conn, all.iter().map(|(settlement, _)| &**settlement)).await;
-    if let Err(error) = &stand {
-        tracing::warn!(%error, "settlements are written one by one");
+/// A settlement whose outcome awaits the commit.
+fn settled(tell: oneshot::Sender<Result<()>>, outcome: Result<()>) -> Done {
+    Done { keep: outcome.is_ok(), tell: Box::new(move |commit| answer(tell, outcome, commit)) }
+}
+
+/// Settles all by one statement, `whole` with begin and commit; that some cannot be settled so is nothing to tell of.
+async fn settle_together(conn: &mut SqliteConnection, all: &[Settling], whole: bool) -> std::result::Result<(), Lost> {
+    let settled = trigger::settle(conn, all.iter().map(|(settlement, _)| &**settlement), whole).await;
+    if let Err(Lost::Broken(error)) = &settled {
+        tracing::error!(%error, settlements = all.len(), "settlements did not commit");
     }
-    stand.unwrap_or(false)
+    settled
 }
 
 /// Where it does not begin, dropping the writes drops their answers, which callers read as unavailable: nothing of them ever runs

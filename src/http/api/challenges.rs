@@ -152,7 +152,8 @@ pub async fn create(
     let server = pass.server(&app, Named::User(&wanted.user_id)).await?;
     wanted.may_enrol = server.may(Scope::FactorsWrite);
     let caller = server.with(Scope::Challenges)?;
-    let created = app.engine.create_challenge(&caller, wanted).await?;
+    // On the heap, as `verify` below: the layers of a request would each copy it.
+    let created = Box::pin(app.engine.create_challenge(&caller, wanted)).await?;
     let ending = match &created {
         Created::Pending(open) => Ending::Opened(open),
         Created::Approved { challenge, issued, reason } => Ending::Approved { challenge, issued: Some(issued), reason },
@@ -277,7 +278,7 @@ pub async fn verify(
     let id = id.of(Kind::Challenge)?;
     let (caller, is_browser) = pass.enter(&app, Named::Challenge(&id)).await?.for_challenge(&id, Scope::Challenges)?;
     let delivery = if is_browser { Delivery::Code } else { Delivery::Session };
-    let verdict = app.engine.verify(&caller, &id, &request.model("")?, delivery).await?;
+    let verdict = Box::pin(app.engine.verify(&caller, &id, &request.model("")?, delivery)).await?;
     Ok(answers::of(Ending::Verified(&verdict), app.engine.issuer()))
 }
 
