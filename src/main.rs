@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// The system's own allocator took a fifth of a verification's CPU (decision 31).
+/// The system's own allocator takes more of a verification's CPU (decision 32).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -39,7 +39,7 @@ pub struct Passkey {
     pub device: Authenticator,
 }
 
-const AT_ONCE: usize = 128;
+const AT_ONCE: usize = 512;
 
 pub async fn apps(engine: &Engine, users: usize) -> Apps {
     let store = open_store(&engine.storage, false).await.expect("the database opens beside the engine");

@@ -196,16 +196,11 @@ async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
     let joined = settles.extract_if(.., |(settlement, _)| gathered::may_join(settlement)).collect();
     let (mut together, others) = gathered::one_of_each(joined, |(settlement, _)| settlement);
     settles.extend(others);
-    if writes.is_empty() && settles.is_empty() && !together.is_empty() {
-        let Err(lost) = settle_together(conn, &together, true).await else {
-            return together.into_iter().for_each(|(_, tell)| answer(tell, Ok(()), Ok(())));
-        };
-        let _ = run(conn, "rollback").await;
-        if together.len() == 1 {
-            let (_, tell) = together.remove(0);
-            return answer(tell, Err(lost.into()), Ok(()));
+    if writes.is_empty() && settles.is_empty() {
+        settles = commit_together(conn, std::mem::take(&mut together)).await;
+        if settles.is_empty() {
+            return;
         }
-        settles.append(&mut together);
     }
     if !begin(conn).await {
         return;
@@ -259,6 +254,22 @@ async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
     for d in done {
         (d.tell)(failure.clone().map_or(Ok(()), |reason| Err(Error::Unavailable(reason))));
     }
+}
+
+/// Settles and commits all by one statement; gives back those that have to be settled by themselves.
+async fn commit_together(conn: &mut SqliteConnection, mut all: Vec<Settling>) -> Vec<Settling> {
+    let settled = settle_together(conn, &all, true).await;
+    if let Err(lost) = settled {
+        let _ = run(conn, "rollback").await;
+        if all.len() > 1 {
+            return all;
+        }
+        if let Some((_, tell)) = all.pop() {
+            answer(tell, Err(lost.into()), Ok(()));
+        }
+    }
+    all.into_iter().for_each(|(_, tell)| answer(tell, Ok(()), Ok(())));
+    Vec::new()
 }
 
 /// A settlement whose outcome awaits the commit.
