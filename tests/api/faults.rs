@@ -112,7 +112,7 @@ async fn a_network_that_swallows_everything_is_no_trap() {
     is_cut_off(State::Silent, 3).await;
 }
 
-/// The same at the length that issue 3.3 names; `cargo test --test api thirty_seconds -- --ignored`.
+/// The same for thirty seconds; `cargo test --test api thirty_seconds -- --ignored`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a minute and more"]
 async fn thirty_seconds_without_the_database() {
