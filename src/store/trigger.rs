@@ -34,7 +34,7 @@ static SETTLE: LazyLock<Vec<[String; 2]>> = LazyLock::new(|| {
     let row = format!("({})", ["?"; VALUES + 1].join(", "));
     let sizes = std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size <= MOST);
     let text = |size| format!("insert into settle values {}", vec![row.as_str(); size].join(", "));
-    sizes.map(text).map(|one| [format!("begin immediate;\n{one};\ncommit"), one].into()).collect()
+    sizes.map(text).map(|one| [format!("begin immediate;\n{one};\ncommit"), one]).collect()
 });
 
 /// A part for the row that is put in, if it has it.
