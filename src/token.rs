@@ -191,10 +191,10 @@ impl SigningKey {
         active_at: Option<Timestamp>,
         retired_at: Option<Timestamp>,
     ) -> Result<SigningKey, TokenError> {
+        let pair = key_pair(private).ok_or(TokenError::Key)?;
         let jwk = public_key(private).ok_or(TokenError::Key)?;
         let kid = jwk.common.key_id.clone().ok_or(TokenError::Key)?;
         let decoding = DecodingKey::from_jwk(&jwk).map_err(|_| TokenError::Key)?;
-        let pair = key_pair(private).ok_or(TokenError::Key)?;
         let mut header = Header::new(Algorithm::ES256);
         header.typ = Some(TYP.to_owned());
         header.kid = Some(kid.clone());
@@ -291,7 +291,6 @@ fn key_pair(private: &[u8]) -> Option<EcdsaKeyPair> {
 }
 
 fn public_key(private: &[u8]) -> Option<Jwk> {
-    key_pair(private)?;
     let mut jwk = Jwk::from_encoding_key(&EncodingKey::from_ec_der(private), Algorithm::ES256).ok()?;
     jwk.common.key_id = Some(jwk.thumbprint(ThumbprintHash::SHA256).ok()?);
     jwk.common.public_key_use = Some(PublicKeyUse::Signature);

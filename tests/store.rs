@@ -16,8 +16,9 @@ use std::time::Duration;
 use countersign::clock::{Clock, SystemClock, SystemRng};
 use countersign::config::Database;
 use countersign::model::{
-    Acr, Actor, Budget, BudgetKey, Challenge, Channel, Details, Event, Evidence, Factor, Grant, Id, Kind, MethodKind,
-    Mode, Moment, Outcome, Prompt, Proof, RecoverySet, RecoveryStatus, RelyingParty, Session, Terms, Timestamp, User,
+    Acr, Actor, ApiKey, Budget, BudgetKey, Challenge, Channel, Details, Event, Evidence, Factor, Grant, Id, Kind,
+    MethodKind, Mode, Moment, Outcome, Prompt, Proof, RecoverySet, RecoveryStatus, RelyingParty, Scope, Session, Terms,
+    Timestamp, User,
 };
 use countersign::policy::chain;
 use countersign::policy::throttle::{Stop, Throttle};
@@ -428,7 +429,13 @@ async fn settlements_of_many_users_at_once_have_each_their_own_outcome() {
                 let (user, _, settlement) = &sent[place];
                 let mut settlement = settlement.clone();
                 settlement.event.id = Id::new(Kind::Event, &user.at());
-                (place, user.store.settle(settlement).await)
+                // Of every third user something else is written at that moment.
+                let beside = async {
+                    if n % 3 == 0 {
+                        user.other_user(&format!("beside-{n}")).await;
+                    }
+                };
+                (place, tokio::join!(user.store.settle(settlement), beside).0)
             }
         })
         .await;
@@ -463,6 +470,58 @@ async fn settlements_of_many_users_at_once_have_each_their_own_outcome() {
             let transactions: i64 = sqlx::query_scalar(count).fetch_one(&mut conn).await.expect("a count");
             assert!(transactions < USERS as i64 / 2, "{transactions} transactions for {USERS} settlements");
         }
+    }
+}
+
+/// Keys that are shown at once are asked for together, each once: every caller gets its own key and relying party and what is known
+/// there of the user it names, also where both parties name theirs alike; a key that is not known opens nothing.
+#[tokio::test]
+async fn keys_that_are_shown_at_once_open_each_their_own() {
+    for scratch in Scratch::all().await {
+        let now = SystemClock.now();
+        let (rp, store) = (Id::new(Kind::RelyingParty, &Moment::new(now, &SystemRng)), scratch.store().await);
+        let bank = Fixture { store, rp, user_id: "ann".to_owned(), now };
+        bank.settle_in("Bank").await;
+        let shop = bank.other_party("Shop").await;
+        let mut keys = Vec::new();
+        for party in [&bank, &shop, &bank] {
+            let id = Id::new(Kind::ApiKey, &party.at());
+            let key = ApiKey {
+                id: id.clone(),
+                rp_id: party.rp.clone(),
+                hint: "sk_live_…".to_owned(),
+                scopes: vec![Scope::Challenges],
+                created_at: now,
+                expires_at: None,
+                revoked_at: None,
+                last_used_at: None,
+            };
+            let hash = Sha256::digest(id.as_str()).to_vec();
+            party.store.create_api_key(&key, &hash, &party.event("key.created")).await.expect("a key");
+            let factor = party.factor(&format!("App {}", keys.len()), None).await;
+            keys.push((hash, Some((id, factor))));
+        }
+        keys.push((vec![0; 32], None));
+        let shown = Arc::new((bank, keys));
+        at_once(200, |n| {
+            let shown = Arc::clone(&shown);
+            async move {
+                let (bank, keys) = &*shown;
+                let (hash, own) = &keys[n % keys.len()];
+                let found = bank.store.enter(hash, "ann", bank.now).await.expect("it answers");
+                let Some((key, rp, dossier)) = found else {
+                    assert!(own.is_none(), "a key of its own opens");
+                    return;
+                };
+                let (id, factor) = own.as_ref().expect("an unknown key opens nothing");
+                assert_eq!((&key.id, &key.rp_id), (id, &rp.id));
+                assert!(dossier.factors.iter().any(|f| f.id == factor.id), "the factors of the key's own party");
+                let others = keys.iter().filter_map(|(_, own)| own.as_ref()).filter(|(other, _)| other != id);
+                let foreign = others.filter(|(_, f)| dossier.factors.iter().any(|known| known.id == f.id)).count();
+                assert_eq!(foreign, if n % 4 == 1 { 0 } else { 1 }, "two keys of the bank share its user");
+            }
+        })
+        .await;
     }
 }
 

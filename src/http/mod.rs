@@ -125,11 +125,7 @@ async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Resp
     let id = given.unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
     request.extensions_mut().insert(RequestId(id.clone()));
     let trace = trace::Trace::begin(&request, &id);
-    let answer = tokio::time::timeout(LONGEST, cross_origin(app.clone(), request, next));
-    // A task of its own: a caller that hangs up does not stop what it began, such as the settling of a text that is on its way.
-    let response = tokio::spawn(answer.instrument(trace.span.clone())).await;
-    let response = response.ok().and_then(Result::ok);
-    let response = response.unwrap_or_else(|| Refused::from(problem::STORE_UNAVAILABLE).into_response());
+    let response = apart(cross_origin(app.clone(), request, next).instrument(trace.span.clone())).await;
     let mut response = problem::complete(response, app.engine.issuer(), &id);
     trace.end(&response);
     let headers = response.headers_mut();
@@ -149,6 +145,14 @@ async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Resp
         headers.insert(REQUEST_ID, value);
     }
     response
+}
+
+/// Answers in a task of its own, within its time: a caller that hangs up does not stop what it began, such as the settling of a text
+/// that is on its way, and a panic ends that task alone.
+async fn apart(answer: impl Future<Output = Response> + Send + 'static) -> Response {
+    let answered = tokio::spawn(tokio::time::timeout(LONGEST, answer)).await;
+    let answered = answered.ok().and_then(Result::ok);
+    answered.unwrap_or_else(|| Refused::from(problem::STORE_UNAVAILABLE).into_response())
 }
 
 /// A caller's own id is echoed if it is short and plain.
@@ -197,7 +201,15 @@ fn torture() -> proptest::prelude::ProptestConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::is_sane;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_panics_ends_as_a_problem() {
+        let response = apart(async { None::<Response>.expect("there is none") }).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let response = apart(async { StatusCode::NO_CONTENT.into_response() }).await;
+        assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    }
 
     #[test]
     fn only_short_plain_request_ids_are_echoed() {

@@ -1,4 +1,5 @@
-//! Settlements of different users on PostgreSQL, settled as one: every part is one statement over a table of their values, and each
+//! Settlements of different users, settled as one: which may be, and the statement on PostgreSQL (that of SQLite is in
+//! `trigger`). There every part is one statement over a table of their values, and each
 //! must touch a row for each settlement that has the part. Where one of them lost a race, nothing of all stands, and each is
 //! settled by itself: who wins, and what is said of it, is decided there alone.
 
@@ -10,7 +11,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, AssertSqlSafe};
 
 use super::gather::{Waiting, tell};
-use super::parts::{PARTS, Part, VALUES, Value};
+use super::parts::{PARTS, Part, VALUES, Value, bits, columns, has, selecting};
 use super::postgres::Postgres;
 use super::settlement::{FactorChange, Settlement};
 use super::{Error, settlement};
@@ -38,11 +39,6 @@ static STATEMENT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The columns of a table of settlements: which parts each has as bits, then its values in their order.
-pub(super) fn columns() -> String {
-    std::iter::once("parts".to_owned()).chain((1..=VALUES).map(|n| format!("v{n}"))).collect::<Vec<_>>().join(", ")
-}
-
 /// The types of the table's columns, as PostgreSQL has to be told them: bits, then the values.
 const TYPES: [&str; VALUES + 1] = {
     const T: &str = "text";
@@ -54,17 +50,11 @@ const TYPES: [&str; VALUES + 1] = {
     ]
 };
 
-/// Whether a row has the part with this number.
-pub(super) fn has(row: &str, n: usize) -> String {
-    format!("({row}.parts & {}) <> 0", 1 << n)
-}
-
 /// A part for every settlement that has it.
 fn together(n: usize, (_, sql): &Part) -> String {
     let (sql, has) = (of_row(sql), has("s", n));
-    if let Some((head, values)) = sql.split_once("values (") {
-        let (values, tail) = values.split_once(')').unwrap_or((values, ""));
-        return format!("{head}select {values} from gathered s where {has}{tail}");
+    if let Some(insert) = selecting(&sql, &format!("from gathered s where {has}")) {
+        return insert;
     }
     let (head, condition) = sql.split_once("where ").unwrap_or((&sql, "1 = 1"));
     if head.starts_with("update ") {
@@ -78,12 +68,6 @@ fn together(n: usize, (_, sql): &Part) -> String {
 /// A part whose values are a row of the table.
 fn of_row(sql: &str) -> String {
     sql.replace('$', "s.v")
-}
-
-/// Which parts a settlement has, as bits.
-pub(super) fn bits(settlement: &Settlement) -> i64 {
-    let place = |part: &Part| PARTS.iter().position(|known| known.1 == part.1).expect("every part is known");
-    settlement.parts().iter().map(|part| 1 << place(part)).sum()
 }
 
 /// Whether a settlement can be settled with others: a recovery code is noted for restorations too.

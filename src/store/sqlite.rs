@@ -18,7 +18,7 @@ use super::{Error, Limits, Result, gathered};
 pub type Borrowing<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
 
 /// Writes that share one commit at most.
-const BATCH: usize = trigger::MOST;
+const BATCH: usize = gathered::MOST;
 /// Writes that may wait before callers do.
 const QUEUE: usize = 4096;
 
@@ -87,7 +87,7 @@ impl Sqlite {
             .busy_timeout(Duration::from_secs(10))
             .pragma("temp_store", "memory")
             .statement_cache_capacity(512)
-            // What is read in one go is there before who asked is woken, not piece by piece.
+            // A connection's thread need not stop in the middle until somebody has taken what it read.
             .row_buffer_size(1024)
             .disable_statement_logging();
         let mut writer = SqliteConnection::connect_with(&options).await?;
@@ -257,18 +257,18 @@ async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
 }
 
 /// Settles and commits all by one statement; gives back those that have to be settled by themselves.
-async fn commit_together(conn: &mut SqliteConnection, mut all: Vec<Settling>) -> Vec<Settling> {
-    let settled = settle_together(conn, &all, true).await;
-    if let Err(lost) = settled {
-        let _ = run(conn, "rollback").await;
-        if all.len() > 1 {
-            return all;
-        }
-        if let Some((_, tell)) = all.pop() {
-            answer(tell, Err(lost.into()), Ok(()));
-        }
+async fn commit_together(conn: &mut SqliteConnection, all: Vec<Settling>) -> Vec<Settling> {
+    let Err(lost) = settle_together(conn, &all, true).await else {
+        all.into_iter().for_each(|(_, tell)| answer(tell, Ok(()), Ok(())));
+        return Vec::new();
+    };
+    // Where there is no transaction, it did not begin or the database ended it: to try again would only wait again.
+    let was_open = run(conn, "rollback").await.is_ok();
+    if was_open && all.len() > 1 {
+        return all;
     }
-    all.into_iter().for_each(|(_, tell)| answer(tell, Ok(()), Ok(())));
+    let error = Error::from(lost);
+    all.into_iter().for_each(|(_, tell)| answer(tell, Err(error.again()), Ok(())));
     Vec::new()
 }
 

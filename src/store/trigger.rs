@@ -7,14 +7,11 @@ use std::sync::LazyLock;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 
-use super::gathered::{bits, columns, has};
+use super::gathered::MOST;
 use super::journal::{Note, Noting};
-use super::parts::{PARTS, Part, VALUES, Value};
+use super::parts::{PARTS, Part, VALUES, Value, bits, columns, has, selecting};
 use super::settlement::{FactorChange, Settlement};
 use super::{Contest, Error, Result};
-
-/// The most that are settled by one statement.
-pub(super) const MOST: usize = 64;
 
 /// What the writer's connection is told once: the view and its trigger, which live as long as the connection does.
 pub(super) static VIEW: LazyLock<String> = LazyLock::new(|| {
@@ -40,14 +37,7 @@ static SETTLE: LazyLock<Vec<[String; 2]>> = LazyLock::new(|| {
 /// A part for the row that is put in, if it has it.
 fn of_row(n: usize, (_, sql): &Part) -> String {
     let (sql, has) = (sql.replace('$', "new.v"), has("new", n));
-    match sql.split_once("values (") {
-        // The values hold no parenthesis.
-        Some((head, values)) => {
-            let (values, tail) = values.split_once(')').unwrap_or((values, ""));
-            format!("{head}select {values} where {has}{tail}")
-        }
-        None => sql.replacen("where ", &format!("where {has} and "), 1),
-    }
+    selecting(&sql, &format!("where {has}")).unwrap_or_else(|| sql.replacen("where ", &format!("where {has} and "), 1))
 }
 
 /// Whether the part before touched its row.
