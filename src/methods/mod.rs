@@ -11,6 +11,8 @@ pub mod aaguid;
 pub mod delivered;
 pub mod recovery_code;
 pub mod sms;
+#[cfg(test)]
+mod specimen;
 pub mod totp;
 pub mod webauthn;
 
@@ -353,7 +355,39 @@ fn loosened(text: &str) -> impl Iterator<Item = char> + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Kind;
     use proptest::prelude::*;
+
+    #[test]
+    fn each_kind_has_its_method_and_only_a_slow_hash_is_costly() {
+        let methods = Methods::new(None);
+        for kind in MethodKind::ALL {
+            assert_eq!(methods.of(kind).kind(), kind);
+            assert_eq!(methods.of(kind).is_costly(), kind == MethodKind::RecoveryCode);
+        }
+        let number = Number::parse("+14155550123").expect("E.164");
+        for (wish, kind) in [
+            (Wish::Totp, MethodKind::Totp),
+            (Wish::Webauthn(Attachment::Any), MethodKind::Webauthn),
+            (Wish::Sms(number), MethodKind::Sms),
+        ] {
+            assert_eq!(wish.kind(), kind);
+        }
+    }
+
+    #[test]
+    fn all_but_a_recovery_code_belongs_to_a_factor() {
+        let (factor, details) = (Id::from_bytes(Kind::Factor, [2; 16]), Details::Totp);
+        for spent in [
+            Spent::Step { factor: factor.clone(), step: 1 },
+            Spent::Credential { factor: factor.clone(), version: 1, secret: Zeroizing::new(Vec::new()), details },
+            Spent::SentCode { factor: factor.clone() },
+        ] {
+            assert_eq!(spent.factor(), Some(&factor));
+        }
+        let set = Id::from_bytes(Kind::RecoverySet, [4; 16]);
+        assert_eq!(Spent::RecoveryCode { set, hash: Vec::new() }.factor(), None);
+    }
 
     /// T-20, and the forms that people paste.
     #[test]

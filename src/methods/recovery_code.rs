@@ -89,6 +89,7 @@ fn normalised(text: &str) -> Result<Zeroizing<String>, Refusal> {
 mod tests {
     use super::*;
     use crate::clock::SystemRng;
+    use crate::methods::specimen::{self, OpenKeys, exam, recovery_set};
     use crate::model::Timestamp;
 
     ///
@@ -125,5 +126,41 @@ mod tests {
         for bad in ["", "0123", "0123-4567-89AB-CDEU", "0123-4567-89AB-CDEF-0", "0123-4567-89AB-CDÉF", "123456"] {
             assert!(normalised(bad).is_err(), "{bad}");
         }
+    }
+
+    /// each code of the set is right whichever it is; one that is gone and one that never was are alike.
+    #[test]
+    fn a_code_of_the_set_is_right_and_says_which_it_was() {
+        let (one, two) = ("0123456789ABCDEF", "FEDCBA9876543210");
+        let verify = |set: Option<&[&str]>, answer| {
+            let recovery = set.map(recovery_set);
+            match RecoveryCode.verify(&Exam { recovery, ..exam(Vec::new(), None, answer) }) {
+                Ok(Proven { spent: Spent::RecoveryCode { set, hash }, evidence }) => {
+                    assert_eq!((set, evidence), (recovery_set(&[]).id, Evidence::of_code(Channel::RecoveryCode)));
+                    Ok(hash)
+                }
+                Ok(_) => unreachable!("a code is what is used up"),
+                Err(refusal) => Err(refusal),
+            }
+        };
+        let hashed = |code| hash(&OpenKeys, 1, b"salt", code).expect("a pepper that is known").to_vec();
+        for code in [one, two] {
+            assert_eq!(verify(Some(&[one, two]), specimen::code(code)), Ok(hashed(code)));
+        }
+        let wrong = Err(Refusal::Wrong(Fault::Code));
+        assert_eq!(verify(Some(&[two]), specimen::code(one)), wrong);
+        assert_eq!(verify(Some(&[]), specimen::code(one)), wrong);
+        assert_eq!(verify(None, specimen::code(one)), wrong);
+        assert_eq!(verify(Some(&[one]), specimen::code("0123")), Err(Refusal::Malformed));
+        assert_eq!(verify(Some(&[one]), specimen::credential()), Err(Refusal::Malformed));
+        assert_eq!(hash(&OpenKeys, 2, b"salt", one), None, "no pepper of that number");
+        assert_eq!(hash(&OpenKeys, 1, b"salt", "0123"), None);
+    }
+
+    #[test]
+    fn sixteen_letters_of_the_alphabet_have_the_form_of_a_code() {
+        assert_eq!(RecoveryCode.check_form(&specimen::code("0123-4567-89AB-CDEF")), Ok(()));
+        assert_eq!(RecoveryCode.check_form(&specimen::code("0123-4567-89AB-CDE")), Err(Refusal::Malformed));
+        assert_eq!(RecoveryCode.check_form(&specimen::credential()), Err(Refusal::Malformed));
     }
 }

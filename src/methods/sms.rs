@@ -155,6 +155,9 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemRng;
+    use crate::methods::Fault;
+    use crate::methods::specimen::{self, NOW, OpenKeys, code, exam, owner, parties};
 
     fn country(number: &str) -> Result<Option<String>, Refusal> {
         Sms::new(None).country(&Number::parse(number).expect("E.164"))
@@ -193,5 +196,100 @@ mod tests {
         assert!(text.starts_with("012345 is your Acme 2000  Bank code to"), "{text}");
         assert_eq!(text.lines().last(), Some("@example.com #012345"));
         assert_eq!(text.lines().count(), 3);
+    }
+
+    fn phone(secret: &str, details: Details) -> Held {
+        specimen::held(2, MethodKind::Sms, details, secret.as_bytes())
+    }
+
+    fn details() -> Details {
+        Details::Sms(SmsDetails { phone_masked: "+••••••23".to_owned(), country: Some("US".to_owned()) })
+    }
+
+    /// The code at the head of a text.
+    fn sent(begun: &Begun) -> String {
+        begun.text.as_ref().expect("a text").1[..6].to_owned()
+    }
+
+    fn other(than: &str) -> &'static str {
+        if than == "000000" { "000001" } else { "000000" }
+    }
+
+    /// P-04, P-12: a code goes to the number that is to be enrolled, and that code enrols it.
+    #[test]
+    fn a_phone_is_enrolled_by_the_code_that_it_was_sent() {
+        let at = Moment::new(NOW, &SystemRng);
+        let begin = |wish: &Wish| Sms::new(None).begin_enrolment(&at, &OpenKeys, &parties(), &owner(), wish, &[]);
+        let number = Number::parse("+14155550123").expect("E.164");
+        let begun = begin(&Wish::Sms(number.clone())).unwrap_or_else(|e| panic!("{e:?}"));
+        assert_eq!(begun.secret.as_deref().map(Vec::as_slice), Some(&b"+14155550123"[..]));
+        let Details::Sms(shown) = &begun.details else { unreachable!("a phone's") };
+        assert_eq!((shown.phone_masked.clone(), shown.country.as_deref()), (number.masked(), Some("US")));
+        let Shown::Sms { phone_masked } = &begun.shown else { unreachable!("a phone's") };
+        assert_eq!(*phone_masked, number.masked());
+        assert_eq!(begun.text.as_ref().map(|(to, _)| to.as_str()), Some("+14155550123"));
+        let code_sent = sent(&begun);
+        let (_, text) = begun.text.as_ref().expect("a text");
+        let meant =
+            format!("{code_sent} is your Bank code to pay 12 euros. Don't share it.\n\n@bank.example #{code_sent}");
+        assert_eq!(text.as_str(), meant);
+        assert_eq!(begin(&Wish::Totp).err(), Some(Refusal::NotAllowed));
+        let premium = Number::parse("+19005550123").expect("E.164");
+        assert_eq!(begin(&Wish::Sms(premium)).err(), Some(Refusal::PhoneNotAllowed));
+
+        let held = || vec![phone("+14155550123", begun.details.clone())];
+        let finish =
+            |held, state: &Option<_>, answer| Sms::new(None).finish_enrolment(&exam(held, state.clone(), answer));
+        let enrolled = finish(held(), &begun.state, code(&code_sent)).unwrap_or_else(|e| panic!("{e:?}"));
+        assert_eq!((enrolled.details, enrolled.last_step), (begun.details.clone(), 0));
+        assert!(enrolled.secret.is_none() && enrolled.credential_id.is_none());
+        let refused = |held, state: &Option<_>, answer| finish(held, state, answer).err();
+        assert_eq!(refused(held(), &begun.state, code(other(&code_sent))), Some(Refusal::Wrong(Fault::Code)));
+        assert_eq!(refused(held(), &None, code(&code_sent)), Some(Refusal::Expired));
+        assert_eq!(refused(Vec::new(), &begun.state, code(&code_sent)), Some(Refusal::NotAllowed));
+        assert_eq!(refused(held(), &begun.state, specimen::credential()), Some(Refusal::Malformed));
+    }
+
+    /// P-04, P-15: a challenge's code goes to the enrolled number, as long as it may still be texted.
+    #[test]
+    fn a_challenge_is_answered_by_the_code_that_was_sent_for_it() {
+        let at = Moment::new(NOW, &SystemRng);
+        let begin = |held: &[Held]| Sms::new(None).begin_challenge(&at, &OpenKeys, &parties(), &owner(), held);
+        let held = [phone("+14155550123", details())];
+        let begun = begin(&held).unwrap_or_else(|e| panic!("{e:?}"));
+        assert_eq!((begun.details.clone(), begun.secret.is_none()), (details(), true));
+        let Shown::Sms { phone_masked } = &begun.shown else { unreachable!("a phone's") };
+        assert_eq!(phone_masked, "+••••••23");
+        assert_eq!(begun.text.as_ref().map(|(to, _)| to.as_str()), Some("+14155550123"));
+        assert_eq!(begin(&[]).err(), Some(Refusal::NotAllowed));
+        assert_eq!(begin(&[phone("14155550123", details())]).err(), Some(Refusal::PhoneInvalid));
+        assert_eq!(begin(&[phone("+19005550123", details())]).err(), Some(Refusal::PhoneNotAllowed));
+        assert_eq!(begin(&[phone("+14155550123", Details::Totp)]).err(), Some(Refusal::NotAllowed));
+
+        let code_sent = sent(&begun);
+        let verify = |held: &[Held], state: &Option<_>, answer| {
+            Sms::new(None).verify(&exam(held.to_vec(), state.clone(), answer))
+        };
+        let proven = verify(&held, &begun.state, code(&code_sent)).unwrap_or_else(|e| panic!("{e:?}"));
+        assert_eq!(proven.evidence, Evidence::of_code(Channel::Sms));
+        assert_eq!(proven.spent.factor(), Some(&held[0].factor.id));
+        let refused = |held, state: &Option<_>, answer| verify(held, state, answer).err();
+        assert_eq!(refused(&held, &begun.state, code(other(&code_sent))), Some(Refusal::Wrong(Fault::Code)));
+        assert_eq!(refused(&held, &begun.state, code("12345")), Some(Refusal::Malformed));
+        assert_eq!(refused(&held, &None, code(&code_sent)), Some(Refusal::Expired));
+        assert_eq!(refused(&[], &begun.state, code(&code_sent)), Some(Refusal::Expired));
+    }
+
+    #[test]
+    fn only_six_digits_have_the_form_of_a_code() {
+        assert_eq!(Sms::new(None).check_form(&code("123 456")), Ok(()));
+        assert_eq!(Sms::new(None).check_form(&code("12345")), Err(Refusal::Malformed));
+        assert_eq!(Sms::new(None).check_form(&specimen::credential()), Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn names_in_a_text_are_one_line_of_bounded_length() {
+        assert_eq!(one_line(" a\r\nb\u{7}c "), "a  b c");
+        assert_eq!(one_line(&"é".repeat(99)).chars().count(), 60);
     }
 }

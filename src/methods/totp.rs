@@ -157,6 +157,9 @@ fn qr_svg(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemRng;
+    use crate::methods::specimen::{self, NOW, OpenKeys, code, exam};
+    use crate::model::RelyingParty;
     use proptest::prelude::*;
 
     /// RFC 4226, appendix D: the secret of its table, which RFC 6238 uses for SHA-1 too.
@@ -233,29 +236,115 @@ mod tests {
     }
 
     fn parties(issuer: &str, account: &str) -> Parties {
-        use crate::model::{Kind, Mode, RelyingParty, User};
-        let now = Timestamp(0);
-        Parties {
-            rp: std::sync::Arc::new(RelyingParty {
-                id: Id::from_bytes(Kind::RelyingParty, [1; 16]),
-                name: issuer.to_owned(),
-                host: "localhost".to_owned(),
-                mode: Mode::Test,
-                origins: Vec::new(),
-                return_urls: Vec::new(),
-                created_at: now,
-            }),
-            origins: Vec::new(),
-            user: User {
-                user_id: "u".to_owned(),
-                handle: [0; 16],
-                display_name: None,
-                login_hint: Some(account.to_owned()),
-                locale: None,
-                created_at: now,
-            },
-            purpose: String::new(),
+        let mut parties = specimen::parties();
+        parties.rp = std::sync::Arc::new(RelyingParty { name: issuer.to_owned(), ..(*parties.rp).clone() });
+        parties.user.login_hint = Some(account.to_owned());
+        parties
+    }
+
+    fn app(number: u8, secret: &[u8], last_step: i64) -> Held {
+        let mut held = specimen::held(number, MethodKind::Totp, Details::Totp, secret);
+        held.factor.last_step = last_step;
+        held
+    }
+
+    /// T-01, T-14: what is shown and what is kept are the same 160 bits, drawn anew each time.
+    #[test]
+    fn a_set_up_shows_the_secret_that_is_kept() {
+        let at = Moment::new(NOW, &SystemRng);
+        let begin = || {
+            Totp.begin_enrolment(&at, &OpenKeys, &specimen::parties(), &specimen::owner(), &Wish::Totp, &[])
+                .expect("a set-up")
+        };
+        let (one, other) = (begin(), begin());
+        let kept = one.secret.expect("a secret");
+        assert_eq!((kept.len(), one.details), (SECRET, Details::Totp));
+        assert_ne!(Some(kept.as_slice()), other.secret.as_deref().map(Vec::as_slice));
+        let Shown::Totp { secret, .. } = &one.shown else { unreachable!("a TOTP set-up") };
+        assert_eq!(Secret::try_from_base32(secret.as_str()).expect("base32"), Secret::from(kept.as_slice()));
+        assert!(one.state.is_none() && one.text.is_none());
+    }
+
+    /// T-08: the first code of an app spends its step.
+    #[test]
+    fn the_first_code_of_an_app_spends_its_step() {
+        let step = NOW.seconds() / PERIOD;
+        let finish = |held, answer| Totp.finish_enrolment(&exam(held, None, answer));
+        let right = code_at(RFC_SECRET, NOW);
+        let enrolled = finish(vec![app(2, RFC_SECRET, 0)], code(&right)).unwrap_or_else(|e| panic!("{e:?}"));
+        assert_eq!((enrolled.last_step, enrolled.details), (step, Details::Totp));
+        assert!(enrolled.secret.is_none() && enrolled.credential_id.is_none());
+        let refused = |held, answer| finish(held, answer).map(drop);
+        let wrong = if right == "000000" { "000001" } else { "000000" };
+        assert_eq!(refused(vec![app(2, RFC_SECRET, 0)], code(wrong)), Err(Refusal::Wrong(Fault::Code)));
+        assert_eq!(refused(vec![app(2, RFC_SECRET, 0)], code("12345")), Err(Refusal::Malformed));
+        assert_eq!(refused(vec![app(2, RFC_SECRET, 0)], specimen::credential()), Err(Refusal::Malformed));
+        assert_eq!(refused(Vec::new(), code(&right)), Err(Refusal::NotAllowed));
+    }
+
+    /// T-08, T-09: a step that was spent, or one before it, is a replay; another app's code is its own.
+    #[test]
+    fn a_step_is_good_once_and_for_its_own_app() {
+        const OTHER: &[u8] = b"09876543210987654321";
+        let step = NOW.seconds() / PERIOD;
+        let verify = |held, text: &str| match Totp.verify(&exam(held, None, code(text))) {
+            Ok(Proven { spent: Spent::Step { factor, step }, evidence }) => {
+                assert_eq!(evidence, Evidence::of_code(Channel::AuthenticatorApp));
+                Ok((factor, step))
+            }
+            Ok(_) => unreachable!("a step is what an app's code uses up"),
+            Err(refusal) => Err(refusal),
+        };
+        let id = |number| app(number, RFC_SECRET, 0).factor.id;
+        let (now, before) = (code_at(RFC_SECRET, NOW), code_at(RFC_SECRET, NOW.plus_seconds(-PERIOD)));
+        assert_eq!(verify(vec![app(2, RFC_SECRET, step - 1)], &now), Ok((id(2), step)));
+        assert_eq!(verify(vec![app(2, RFC_SECRET, step - 2)], &before), Ok((id(2), step - 1)));
+        assert_eq!(verify(vec![app(2, RFC_SECRET, step)], &now), Err(Refusal::Replayed));
+        assert_eq!(verify(vec![app(2, RFC_SECRET, step - 1)], &before), Err(Refusal::Replayed));
+        assert_eq!(verify(vec![app(2, RFC_SECRET, step), app(3, OTHER, 0)], &code_at(OTHER, NOW)), Ok((id(3), step)));
+        assert_eq!(verify(vec![app(2, OTHER, 0)], &now), Err(Refusal::Wrong(Fault::Code)));
+        assert_eq!(verify(Vec::new(), &now), Err(Refusal::Wrong(Fault::Code)));
+        assert_eq!(verify(vec![app(2, RFC_SECRET, 0)], "nonsense"), Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn only_six_digits_have_the_form_of_a_code() {
+        assert_eq!(Totp.check_form(&code("123 456")), Ok(()));
+        assert_eq!(Totp.check_form(&code("12345")), Err(Refusal::Malformed));
+        assert_eq!(Totp.check_form(&specimen::credential()), Err(Refusal::Malformed));
+    }
+
+    /// T-16: what could lead a reader of the label astray is left out, and nothing else.
+    #[test]
+    fn names_are_plain_and_bounded() {
+        assert_eq!(named("  Acme: Bank\u{0}\n "), "Acme  Bank");
+        assert_eq!(named("a\u{202a}b\u{202e}c\u{2066}d\u{2069}e\u{2029}"), "abcde");
+        assert_eq!(named("\u{2029}\u{202f}\u{2065}\u{206a}x"), "\u{2065}\u{206a}x");
+        assert_eq!(named(&"é".repeat(99)).chars().count(), LONGEST_NAME);
+        assert_eq!((named(" : "), named("")), ("-".to_owned(), "-".to_owned()));
+    }
+
+    /// The picture holds each module of the symbol where it belongs, inside a quiet zone of four.
+    #[test]
+    fn the_picture_is_the_symbol() {
+        let text = "otpauth://totp/Bank:ann?secret=77777777&issuer=Bank";
+        let symbol = QrCode::with_error_correction_level(text, EcLevel::M).expect("it fits");
+        let svg = qr_svg(text);
+        let (width, size) = (symbol.width(), symbol.width() + 8);
+        assert!(svg.contains(&format!("viewBox=\"0 0 {size} {size}\"")), "{svg}");
+        let path = svg.split("fill=\"#000\" d=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a path");
+        let mut drawn = vec![Color::Light; width * width];
+        for piece in path.split_terminator('z') {
+            let (place, run) = piece.strip_prefix('M').and_then(|p| p.split_once('h')).expect("a run");
+            let (x, y) = place.split_once(' ').expect("a place");
+            let (run, back) = run.split_once("v1h-").expect("a rectangle");
+            assert_eq!(run, back, "{piece}");
+            let number = |text: &str| text.parse::<usize>().expect("a number");
+            for x in number(x)..number(x) + number(run) {
+                drawn[(number(y) - 4) * width + x - 4] = Color::Dark;
+            }
         }
+        assert_eq!(drawn, symbol.to_colors());
     }
 
     /// T-01, T-02, T-14, T-15.

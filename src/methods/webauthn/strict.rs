@@ -173,7 +173,7 @@ fn extensions(flags: Flags, rest: &[u8]) -> Result<(), Refusal> {
 }
 
 /// WR-11: an offered algorithm, over a key of its own kind (RFC 9053, 2 and 7): ES256 on P-256, ES384 on P-384, RS256.
-fn public_key(key: &Cbor) -> Result<(), Refusal> {
+pub fn public_key(key: &Cbor) -> Result<(), Refusal> {
     let Cbor::Map(members) = key else { return Err(wrong("public_key")) };
     let number = |label: i128| match members.get(&Cbor::Integer(label)) {
         Some(Cbor::Integer(value)) => Some(*value),
@@ -188,7 +188,7 @@ fn public_key(key: &Cbor) -> Result<(), Refusal> {
 
 /// The first CBOR item, and what follows it. The item must be as long as its shortest form: so no key occurs twice, since
 /// of two readers each might take another.
-fn cbor_item(bytes: &[u8]) -> Result<(Cbor, &[u8]), Refusal> {
+pub fn cbor_item(bytes: &[u8]) -> Result<(Cbor, &[u8]), Refusal> {
     let mut reader = serde_cbor_2::Deserializer::from_slice(bytes);
     let item: Cbor = serde::Deserialize::deserialize(&mut reader).map_err(|_| wrong("cbor"))?;
     let (read, rest) = bytes.split_at_checked(reader.byte_offset()).ok_or(wrong("cbor"))?;
