@@ -20,12 +20,8 @@ for name in "${!COUNTERSIGN_@}"; do unset "$name"; done
 export CARGO_TARGET_DIR="${MUTANTS_TARGET-$PWD/target/mutants}"
 copy="$(mktemp -d /tmp/countersign-mutants.XXXXXX)"
 trap 'rm -rf "$copy"' EXIT
-mkdir "$copy/src"
-cp -r src/model src/policy src/methods src/vault src/token.rs src/clock.rs "$copy/src/"
-cp Cargo.lock "$copy/"
-sed -e '/^\[\[bench\]\]/,/^$/d' -e '/^default-run/d' Cargo.toml >"$copy/Cargo.toml"
-cp README.md "$copy/"
-printf '#![allow(missing_docs)]\npub mod clock;\npub mod methods;\npub mod model;\npub mod policy;\npub mod token;\npub mod vault;\n' >"$copy/src/lib.rs"
+. tests/pure-rooms.sh
+pure_rooms "$copy"
 
 # Fewer cases of each property: a change that only one in thousands shows is for the ordinary run.
 export PROPTEST_CASES="${PROPTEST_CASES-32}"

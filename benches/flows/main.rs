@@ -1,6 +1,7 @@
 //! End to end: what a verification costs, beside what the database and the HTTP stack could do at best in the same minute.
 //!
 //!   cargo bench --bench flows -- [--users 20000] [--seconds 6] [--connections 16] [--postgres postgres://…] [--json FILE]
+//!   cargo bench --bench flows -- --pieces 12 --users 120000 --seconds 28     a million flows: what does memory do?
 //!
 //! Starts the release binary on a fresh database, seeds users by the store's own verbs, and drives it over loopback. Prints
 //! flows per second, latency, CPU and memory, and the ratios to limits taken in the same run: SQLite's one-row and 64-row
@@ -42,6 +43,9 @@ struct Options {
     /// Connections of the closed loop
     #[arg(long, default_value_t = 16)]
     connections: usize,
+    /// Right codes so many times over and nothing else: how does memory go?
+    #[arg(long, default_value_t = 0)]
+    pieces: usize,
     /// A PostgreSQL server whose user may create databases; SQLite alone where it is left out
     #[arg(long)]
     postgres: Option<String>,
@@ -71,6 +75,13 @@ async fn main() {
         "{:<34} {:>9} {:>8} {:>8} {:>10} {:>10} {:>9}",
         "what", "flows/s", "p50 ms", "p99 ms", "engine µs", "db µs", "PSS MiB"
     );
+    if options.pieces > 0 {
+        endure(&options, None, &mut figures).await;
+        if let Some(server) = &options.postgres {
+            endure(&options, Some(server), &mut figures).await;
+        }
+        return written(&options, &figures);
+    }
     let [closed, open] = limits::empty_route(&options, EMPTY_RATE).await;
     say(&mut figures, "empty route", &closed);
     say(&mut figures, &format!("empty route, open loop at {EMPTY_RATE}"), &open);
@@ -88,10 +99,42 @@ async fn main() {
         ratio("a right code, of pgbench's rate", right, pgbench);
         figures.push(json!({"what": "pgbench", "rate": pgbench}));
     }
+    written(&options, &figures);
+}
+
+fn written(options: &Options, figures: &[Value]) {
     println!("load averages after: {}", watch::load_averages());
     if let Some(path) = &options.json {
-        std::fs::write(path, serde_json::to_string_pretty(&figures).expect("JSON")).expect("the file can be written");
+        std::fs::write(path, serde_json::to_string_pretty(figures).expect("JSON")).expect("the file can be written");
     }
+}
+
+/// Pieces of right codes, each begun when every user has a new code; tells what memory gains over the later half of them.
+async fn endure(options: &Options, postgres: Option<&str>, figures: &mut Vec<Value>) {
+    let name = if postgres.is_some() { "PostgreSQL" } else { "SQLite" };
+    let engine = engine::Engine::start(postgres).await;
+    let apps = population::apps(&engine, options.users).await;
+    println!("{:<34} {:.1} MiB", format!("{name}: memory before"), engine.memory());
+    let span = Duration::from_secs(options.seconds);
+    let mut flows = 0.0;
+    let mut points = Vec::new();
+    for piece in 1..=options.pieces {
+        let row = load::closed(&engine, &apps, load::Kind::Right, options.connections, span).await;
+        flows += row.rate * span.as_secs_f64();
+        say(figures, &format!("{name}: {piece}, {:.0} flows so far", flows), &row);
+        points.push((flows / 1e6, row.memory));
+    }
+    let later = &points[points.len() / 2..];
+    println!("    memory, over the later half: {:+.1} MiB a million flows", slope(later));
+}
+
+/// By least squares.
+fn slope(points: &[(f64, f64)]) -> f64 {
+    let n = points.len() as f64;
+    let (x, y) = points.iter().fold((0.0, 0.0), |(x, y), point| (x + point.0 / n, y + point.1 / n));
+    let (above, below) =
+        points.iter().fold((0.0, 0.0), |(a, b), point| (a + (point.0 - x) * (point.1 - y), b + (point.0 - x).powi(2)));
+    above / below
 }
 
 /// All rows on one database; gives the rate of right codes.
