@@ -1,6 +1,6 @@
 //! End to end: what a verification costs, beside what the database and the HTTP stack could do at best in the same minute.
 //!
-//!   cargo bench --bench flows -- [--users 20000] [--seconds 6] [--connections 16] [--postgres postgres://…] [--json FILE]
+//!   cargo bench --bench flows -- [--users 20000] [--seconds 6] [--connections 16] [--postgres postgres://… [--postgres-only]] [--json FILE]
 //!   cargo bench --bench flows -- --pieces 12 --users 120000 --seconds 28     a million flows: what does memory do?
 //!
 //! Starts the release binary on a fresh database, seeds users by the store's own verbs, and drives it over loopback. Prints
@@ -49,6 +49,9 @@ struct Options {
     /// A PostgreSQL server whose user may create databases; SQLite alone where it is left out
     #[arg(long)]
     postgres: Option<String>,
+    /// Leave SQLite out
+    #[arg(long, requires = "postgres")]
+    postgres_only: bool,
     /// Write the figures there too
     #[arg(long)]
     json: Option<std::path::PathBuf>,
@@ -76,7 +79,9 @@ async fn main() {
         "what", "flows/s", "p50 ms", "p99 ms", "engine µs", "db µs", "PSS MiB"
     );
     if options.pieces > 0 {
-        endure(&options, None, &mut figures).await;
+        if !options.postgres_only {
+            endure(&options, None, &mut figures).await;
+        }
         if let Some(server) = &options.postgres {
             endure(&options, Some(server), &mut figures).await;
         }
@@ -85,13 +90,15 @@ async fn main() {
     let [closed, open] = limits::empty_route(&options, EMPTY_RATE).await;
     say(&mut figures, "empty route", &closed);
     say(&mut figures, &format!("empty route, open loop at {EMPTY_RATE}"), &open);
-    let lite = limits::sqlite();
-    println!("{:<34} {:>9.0}", "SQLite FULL, 1 row a commit", lite.one_row);
-    println!("{:<34} {:>9.0}", "SQLite FULL, 64 rows a commit", lite.group);
-    let right = measure(&options, None, &mut figures).await;
-    ratio("a right code, of SQLite's one-row rate", right, lite.one_row);
-    ratio("a right code, of SQLite's 64-row rate", right, lite.group);
-    figures.push(json!({"what": "SQLite limits", "one_row": lite.one_row, "group": lite.group}));
+    if !options.postgres_only {
+        let lite = limits::sqlite();
+        println!("{:<34} {:>9.0}", "SQLite FULL, 1 row a commit", lite.one_row);
+        println!("{:<34} {:>9.0}", "SQLite FULL, 64 rows a commit", lite.group);
+        let right = measure(&options, None, &mut figures).await;
+        ratio("a right code, of SQLite's one-row rate", right, lite.one_row);
+        ratio("a right code, of SQLite's 64-row rate", right, lite.group);
+        figures.push(json!({"what": "SQLite limits", "one_row": lite.one_row, "group": lite.group}));
+    }
     if let Some(server) = &options.postgres {
         let pgbench = limits::pgbench(server, options.connections, options.seconds);
         println!("{:<34} {:>9.0}", "pgbench, 1 guarded row a commit", pgbench);

@@ -4,6 +4,8 @@
 //! holds single facts that were checked against the FIDO metadata, the makers' own pages or the community's list; what is
 //! missing here has no name and works the same. It must not know how a ceremony goes.
 
+use uuid::Uuid;
+
 /// AAGUID as a big-endian number, and the name that people know the product by. Sorted by number.
 const PROVIDERS: &[(u128, &str)] = &[
     (0x08987058_cadc_4b81_b6e1_30de50dcbe96, "Windows Hello"),
@@ -69,23 +71,10 @@ const PROVIDERS: &[(u128, &str)] = &[
 /// `aaguid` is the hyphenated lower-case text form (`ea9b8d66-4d01-1d21-3ce4-b6b48cb575d4`); any other form is unknown,
 /// and so is the one of zeros, by which an authenticator declines to say (WebAuthn Level 3, 6.5.1).
 pub fn provider_name(aaguid: &str) -> Option<&'static str> {
-    let number = parse(aaguid)?;
+    // The library reads other forms of a UUID too.
+    let number = Uuid::try_parse(aaguid).ok().filter(|id| id.to_string() == aaguid)?.as_u128();
     let place = PROVIDERS.binary_search_by_key(&number, |(known, _)| *known).ok()?;
     Some(PROVIDERS[place].1)
-}
-
-fn parse(text: &str) -> Option<u128> {
-    const HYPHENS: [usize; 4] = [8, 13, 18, 23];
-    if text.len() != 36 {
-        return None;
-    }
-    text.bytes().enumerate().try_fold(0, |number: u128, (place, byte)| match byte {
-        b'-' if HYPHENS.contains(&place) => Some(number),
-        _ if HYPHENS.contains(&place) => None,
-        b'0'..=b'9' => Some(number << 4 | u128::from(byte - b'0')),
-        b'a'..=b'f' => Some(number << 4 | u128::from(byte - b'a' + 10)),
-        _ => None,
-    })
 }
 
 #[cfg(test)]
