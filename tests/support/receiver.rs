@@ -170,3 +170,59 @@ async fn take(State(receiver): State<Receiver>, headers: HeaderMap, bytes: Bytes
         }
     }
 }
+
+/// A receiver that speaks TLS, made of `openssl s_server`: it answers one message.
+pub struct TlsReceiver {
+    pub url: String,
+    child: std::process::Child,
+}
+
+impl TlsReceiver {
+    /// For the name `localhost`, with a certificate by an authority that is made in this folder: `ca.pem`. `None` without openssl.
+    pub fn start(folder: &std::path::Path, authority: &str) -> Option<TlsReceiver> {
+        let openssl = |arguments: &str| {
+            let mut command = std::process::Command::new("openssl");
+            command.args(arguments.split(' ')).current_dir(folder);
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+            command
+        };
+        std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost\n").expect("a file");
+        let (key, ca) = ("-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes", authority);
+        let sign = format!(
+            "x509 -req -in {ca}.csr -CA {ca}.pem -CAkey {ca}.key -CAcreateserial -days 2 -extfile names -out {ca}.crt"
+        );
+        for step in [
+            format!("req -x509 {key} -keyout {ca}.key -out {ca}.pem -days 2 -subj /CN={ca}"),
+            format!("req {key} -keyout {ca}-server.key -out {ca}.csr -subj /CN=localhost"),
+            sign,
+        ] {
+            openssl(&step).status().ok().filter(std::process::ExitStatus::success)?;
+        }
+        let port = super::child::free_port();
+        let mut child = openssl(&format!("s_server -quiet -accept {port} -cert {ca}.crt -key {ca}-server.key"))
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .ok()?;
+        let (mut said, mut answer) = (child.stdout.take()?, child.stdin.take()?);
+        std::thread::spawn(move || {
+            let (mut got, mut some) = (Vec::new(), [0; 4096]);
+            while let Ok(read) = std::io::Read::read(&mut said, &mut some) {
+                got.extend_from_slice(&some[..read]);
+                if read == 0 || got.ends_with(b"}") {
+                    break;
+                }
+            }
+            let _ = std::io::Write::write_all(&mut answer, b"HTTP/1.1 204 No Content\r\n\r\n");
+            std::thread::park();
+        });
+        Some(TlsReceiver { url: format!("https://localhost:{port}/hooks"), child })
+    }
+}
+
+impl Drop for TlsReceiver {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
