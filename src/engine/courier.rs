@@ -4,7 +4,9 @@
 //! in the write that moves it on. A delivery is claimed by a conditional write before it is sent, so it is sent at least once, and in
 //! normal operation once. An endpoint is told one event after the other, and others do not wait for it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -29,6 +31,10 @@ const AT_ONCE_OF_ONE: usize = 5;
 /// How long a claimed delivery is left to who claimed it, in seconds: far longer than an attempt takes.
 const CLAIM: i64 = 60;
 
+/// How often, and how many times, attempts under way are looked at before the engine ends: five seconds together.
+const LOOK: Duration = Duration::from_millis(50);
+const ENDING: usize = 100;
+
 /// How an event reads to a receiver: the body of its message.
 pub type Write = fn(Recorded) -> Vec<u8>;
 
@@ -38,12 +44,30 @@ pub struct Couriers {
     lease: Lease,
     /// Relying parties and endpoints.
     under_way: Arc<Mutex<Vec<(Id, Id)>>>,
+    /// Nothing more is begun.
+    is_ending: AtomicBool,
 }
 
 impl Couriers {
     /// `private`: also to http and to addresses that are not public.
     pub fn new(private: bool) -> Couriers {
-        Couriers { courier: Courier::new(private), lease: Lease::new("webhooks"), under_way: Arc::default() }
+        Couriers {
+            courier: Courier::new(private),
+            lease: Lease::new("webhooks"),
+            under_way: Arc::default(),
+            is_ending: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins nothing more, and waits for attempts that are under way, though not for long: what is cut off is made again.
+    pub async fn end(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+        for _ in 0..ENDING {
+            if self.under_way.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Whether webhooks may go to this address.
@@ -141,12 +165,15 @@ impl Engine {
         loop {
             let endpoint = self.store.webhook_endpoint(rp, id).await?;
             let now = self.clock.now();
-            let Some(endpoint) = endpoint.filter(|e| !Engine::is_paused(e, now)) else { return Ok(()) };
+            let Some(endpoint) = endpoint.filter(|e| e.is_open(now)) else { return Ok(()) };
             let due = self.store.due_deliveries(&endpoint, now, READ).await?;
             if due.is_empty() {
                 return Ok(());
             }
             for delivery in due {
+                if self.couriers.is_ending.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
                 if self.attempt(&endpoint, &delivery, write).await? == Sent::Failed {
                     return Ok(());
                 }

@@ -249,6 +249,7 @@ impl Engine {
 
     /// Ends all connections, after what is under way.
     pub async fn close(&self) {
+        self.couriers.end().await;
         self.store.close().await;
     }
 

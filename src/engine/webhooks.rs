@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::{Caller, Clash, Ending, Engine, Error};
-use crate::model::{Delivery, EVENT_TYPES, Endpoint, Id, Kind, Timestamp};
+use crate::model::{Delivery, EVENT_TYPES, Endpoint, Id, Kind};
 use crate::store::{self, Contest, EndpointChange};
 use crate::vault::{Row, WebhookSecrets};
 
@@ -161,11 +161,6 @@ impl Engine {
         self.endpoint(caller, id).await?;
         Ok(self.store.deliveries(&caller.rp.id, id, before, limit).await?)
     }
-
-    /// Whether nothing is to be sent to an endpoint now.
-    pub(super) fn is_paused(endpoint: &Endpoint, now: Timestamp) -> bool {
-        endpoint.disabled.is_some() || endpoint.paused_until.is_some_and(|until| now < until)
-    }
 }
 
 /// Types of events that there are, each once.
@@ -216,5 +211,10 @@ mod tests {
         }
         found.retain(|kind| !OWN.contains(&kind.as_str()) && kind != TEST);
         assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), EVENT_TYPES);
+        let guide =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/webhooks.md")).expect("the guide");
+        let list = guide.split("## Types of events").nth(1).expect("its list").split("CAEP").next().unwrap_or_default();
+        let told: Vec<&str> = list.split('`').filter(|w| w.contains('.') && !w.contains(' ')).collect();
+        assert_eq!(told, EVENT_TYPES);
     }
 }

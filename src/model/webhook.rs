@@ -34,6 +34,11 @@ impl Endpoint {
     pub fn wants(&self, kind: &str) -> bool {
         self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|k| k == kind))
     }
+
+    /// Whether anything may be sent there now.
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.disabled.is_none() && self.paused_until.is_none_or(|until| until <= now)
+    }
 }
 
 /// One event on its way to one endpoint.

@@ -735,6 +735,29 @@ async fn two_nodes_send_each_message_once() {
     assert!(told.len() > 40 && told.len() == once.len(), "{told:?}");
 }
 
+/// An engine that ends in good order notes what is under way, and begins nothing more: no message comes twice.
+#[tokio::test]
+async fn what_is_under_way_is_noted_before_the_engine_ends() {
+    let (shop, receiver) = (Shop::open().await, Receiver::start().await);
+    shop.hook_for(&receiver, &["factor.added"]).await;
+    receiver.answers(Answering::Slowly(700));
+    for n in 0..3 {
+        shop.user(&format!("u{n}")).enrol_totp().await;
+    }
+    shop.world.seal().await;
+    drop(shop.world.engine().deliver_webhooks(webhook_message).await.expect("it begins"));
+    crate::support::until(|| receiver.count() == 1).await;
+    shop.world.end().await;
+    let scratch = &shop.world.scratch;
+    let same = if scratch.is_sqlite() { Scratch::sqlite_in(scratch.folder()) } else { Scratch::on(&scratch.url()) };
+    let there = shop.world.moved_to(same).await;
+    let shop = Shop { admin: shop.admin.at(&there), bank: shop.bank.clone(), world: there };
+    shop.world.wait(100);
+    shop.send().await;
+    let told: Vec<_> = receiver.messages().iter().map(|m| text(&m.body["data"]["user_id"])).collect();
+    assert_eq!(told, ["u0", "u1", "u2"]);
+}
+
 /// `kill -9` while an attempt is under way: it is made again by who comes next, and nothing is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_in_the_middle_of_an_attempt_loses_nothing() {
