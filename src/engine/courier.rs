@@ -18,16 +18,17 @@ use crate::delivery::{Courier, Notice};
 use crate::measure;
 use crate::model::{Actor, Delivery, Endpoint, Event, Id, Outcome, Recorded, Reply, Timestamp};
 use crate::policy::redelivery::{self, FAILING, Next};
-use crate::store::{self, Attempted, EventQuery};
+use crate::store::{self, Attempted, Due, EventQuery};
 use crate::vault::WebhookSecrets;
 
 /// Events that are handed out in one write.
 const BATCH: i64 = 64;
 /// Deliveries that are read at once.
 const READ: i64 = 16;
-/// Endpoints that are told something at once, of all relying parties and of one.
-const AT_ONCE: usize = 64;
-const AT_ONCE_OF_ONE: usize = 5;
+/// Endpoints that are told something at once, of all relying parties and of one; and how many of them may be failing, so that
+/// those which take their messages never wait for those which do not.
+const AT_ONCE: [usize; 2] = [64, 32];
+const AT_ONCE_OF_ONE: [usize; 2] = [5, 2];
 /// How long a claimed delivery is left to who claimed it, in seconds: far longer than an attempt takes.
 const CLAIM: i64 = 60;
 
@@ -42,8 +43,7 @@ pub type Write = fn(Recorded) -> Vec<u8>;
 pub struct Couriers {
     courier: Courier,
     lease: Lease,
-    /// Relying parties and endpoints.
-    under_way: Arc<Mutex<Vec<(Id, Id)>>>,
+    under_way: Arc<Mutex<Vec<Due>>>,
     /// Nothing more is begun.
     is_ending: AtomicBool,
 }
@@ -76,27 +76,31 @@ impl Couriers {
     }
 
     /// A place for this endpoint, unless it has one or too many are taken.
-    fn place(&self, rp: &Id, endpoint: &Id) -> Option<Place> {
+    fn place(&self, due: Due) -> Option<Place> {
         let mut all = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_one = all.iter().filter(|(other, _)| other == rp).count();
-        let has_one = all.iter().any(|(_, other)| other == endpoint);
-        if has_one || all.len() >= AT_ONCE || of_one >= AT_ONCE_OF_ONE {
+        let is_full = |others: &mut dyn Iterator<Item = &Due>, [most, most_failing]: [usize; 2]| {
+            let (count, failing) = others.fold((0, 0), |(n, f), o| (n + 1, f + usize::from(o.is_failing)));
+            count >= most || (due.is_failing && failing >= most_failing)
+        };
+        let has_one = all.iter().any(|other| other.endpoint == due.endpoint);
+        let of_one = &mut all.iter().filter(|other| other.rp == due.rp);
+        if has_one || is_full(&mut all.iter(), AT_ONCE) || is_full(of_one, AT_ONCE_OF_ONE) {
             return None;
         }
-        all.push((rp.clone(), endpoint.clone()));
-        Some(Place { endpoint: endpoint.clone(), all: Arc::clone(&self.under_way) })
+        all.push(due.clone());
+        Some(Place { due, all: Arc::clone(&self.under_way) })
     }
 }
 
 /// An endpoint that is told something now.
 struct Place {
-    endpoint: Id,
-    all: Arc<Mutex<Vec<(Id, Id)>>>,
+    due: Due,
+    all: Arc<Mutex<Vec<Due>>>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, other)| *other != self.endpoint);
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other.endpoint != self.due.endpoint);
     }
 }
 
@@ -116,19 +120,28 @@ impl Engine {
         let lagging = self.store.lagging_endpoints().await?;
         if !lagging.is_empty() && self.holds(&self.couriers.lease).await? {
             for endpoint in lagging {
-                self.hand_out(endpoint).await?;
+                let id = endpoint.id.clone();
+                if let Err(error) = self.hand_out(endpoint).await {
+                    tracing::warn!(%error, endpoint = %id, "events wait to be handed out");
+                }
             }
         }
-        let due = self.store.due_endpoints(self.clock.now()).await?;
+        let at = self.moment();
+        let mut due = self.store.due_endpoints(at.now).await?;
         if due.is_empty() || !self.holds(&self.couriers.lease).await? {
             return Ok(Vec::new());
         }
-        let begun = due.into_iter().filter_map(|(rp, id)| {
-            let place = self.couriers.place(&rp, &id)?;
+        // Where there are more than places, another one comes first each time, and who takes its messages before who does not.
+        let first = at.below(u32::try_from(due.len()).unwrap_or(u32::MAX)) as usize;
+        due.rotate_left(first);
+        due.sort_by_key(|due| due.is_failing);
+        let begun = due.into_iter().filter_map(|due| {
+            let place = self.couriers.place(due)?;
             let engine = Arc::clone(self);
             Some(tokio::spawn(async move {
-                if let Err(error) = engine.serve_endpoint(&rp, &place.endpoint, write).await {
-                    tracing::warn!(?error, %rp, endpoint = %place.endpoint, "webhooks wait");
+                let Due { rp, endpoint, .. } = &place.due;
+                if let Err(error) = engine.serve_endpoint(rp, endpoint, write).await {
+                    tracing::warn!(?error, %rp, %endpoint, "webhooks wait");
                 }
             }))
         });

@@ -46,6 +46,17 @@ fn models(rows: Vec<DeliveryRow>) -> Vec<Delivery> {
     rows.into_iter().map(DeliveryRow::model).collect()
 }
 
+/// An endpoint for which an attempt is due.
+#[derive(Clone, Debug)]
+pub struct Due {
+    /// Whose.
+    pub rp: Id,
+    /// Which.
+    pub endpoint: Id,
+    /// Every attempt has failed for some time.
+    pub is_failing: bool,
+}
+
 /// What one attempt came to.
 #[derive(Clone, Debug)]
 pub struct Attempted {
@@ -134,17 +145,22 @@ impl Store {
         Ok(count.unwrap_or_default())
     }
 
-    /// Endpoints for which an attempt is due now: relying party and endpoint.
-    pub async fn due_endpoints(&self, now: Timestamp) -> Result<Vec<(Id, Id)>> {
-        let rows: Vec<(String, String)> = read_rows! { self,
-            "select e.rp_id, e.id from webhook_endpoints e
+    /// Endpoints for which an attempt is due now.
+    pub async fn due_endpoints(&self, now: Timestamp) -> Result<Vec<Due>> {
+        let rows: Vec<(String, String, Option<i64>)> = read_rows! { self,
+            "select e.rp_id, e.id, e.failing_since from webhook_endpoints e
              where e.disabled_at is null and coalesce(e.paused_until, 0) <= $1 and exists
                (select 1 from webhook_deliveries d
                 where d.rp_id = e.rp_id and d.endpoint_id = e.id and d.next_at is not null and d.next_at <= $1)
              order by e.rp_id, e.id",
             now.0
         };
-        Ok(rows.into_iter().map(|(rp, id)| (Id::stored(rp), Id::stored(id))).collect())
+        let due = |(rp, id, since): (String, String, Option<i64>)| Due {
+            rp: Id::stored(rp),
+            endpoint: Id::stored(id),
+            is_failing: since.is_some(),
+        };
+        Ok(rows.into_iter().map(due).collect())
     }
 
     /// Deliveries of an endpoint that are due now, in the order of their events.

@@ -43,7 +43,7 @@ pub use asking::statements;
 pub use backup::{Restoration, Restored};
 pub use chain::EventQuery;
 pub use challenges::NewChallenge;
-pub use deliveries::Attempted;
+pub use deliveries::{Attempted, Due};
 pub use dossier::Dossier;
 pub use factors::{Activation, NewFactor};
 pub use housekeeping::Purge;

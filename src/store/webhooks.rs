@@ -131,14 +131,17 @@ impl Store {
         row.map(EndpointRow::model).transpose()
     }
 
-    /// Endpoints for which there are events that are not handed out yet.
+    /// Endpoints for which there are events that are not handed out yet. A row that does not read holds no other up.
     pub async fn lagging_endpoints(&self) -> Result<Vec<Endpoint>> {
-        models(read_rows! { self,
+        let rows: Vec<EndpointRow> = read_rows! { self,
             "select e.rp_id, e.id, e.url, e.kinds, e.description, e.secrets, e.handed_to, e.created_at, e.disabled_at,
              e.disabled_reason, e.failing_since, e.paused_until
              from webhook_endpoints e join chain_heads h on h.rp_id = e.rp_id
              where e.disabled_at is null and e.handed_to < h.sequence order by e.rp_id, e.id"
-        })
+        };
+        let read =
+            |row: EndpointRow| row.model().inspect_err(|error| tracing::error!(%error, "an endpoint waits")).ok();
+        Ok(rows.into_iter().filter_map(read).collect())
     }
 
     /// Changes an endpoint. One that is enabled again is told of what gets its number from now on; one that is disabled, of

@@ -650,6 +650,19 @@ async fn a_receiver_that_hangs_holds_no_other_back() {
         }
         assert_eq!(shop.deliveries(&hook).await[0]["last_error"], "timeout");
     }
+    // What failed is asked again, but two at a time: whoever takes its messages comes first, and never waits.
+    shop.user("bob").enrol_totp().await;
+    shop.world.seal().await;
+    drop(shop.world.engine().deliver_webhooks(webhook_message).await.expect("it begins"));
+    crate::support::until(|| receiver.count() == 2).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(hanging.count(), 6);
+    // A row that does not read holds nobody up either.
+    shop.world.scratch.execute("update webhook_endpoints set kinds = 'x' where failing_since is not null").await;
+    shop.user("cid").enrol_totp().await;
+    shop.world.seal().await;
+    drop(shop.world.engine().deliver_webhooks(webhook_message).await.expect("it begins"));
+    crate::support::until(|| receiver.count() == 3).await;
 }
 
 /// Nothing but failures for five days, and one event given up after them: the endpoint is disabled, with an event.
