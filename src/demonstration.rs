@@ -76,6 +76,7 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
         trusted_proxies: Vec::new(),
         factor_cool_off: 0,
         metrics_listen: None,
+        webhook_private: true,
         development: true,
     };
     let new = NewParty {

@@ -160,7 +160,8 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
     });
     tokio::spawn(keep_count(Arc::clone(&engine), stopped.clone()));
     tokio::spawn(keep_house(Arc::clone(&engine), stopped.clone()));
-    tokio::spawn(keep_up(Arc::clone(&engine), stopped));
+    tokio::spawn(keep_up(Arc::clone(&engine), stopped.clone()));
+    tokio::spawn(keep_telling(Arc::clone(&engine), stopped));
     Ok(Running { address, engine, metrics, stop, draining, server, _metrics: of_metrics, _lock: lock })
 }
 
@@ -253,6 +254,21 @@ async fn keep_up(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
                 }
                 if let Err(error) = engine.refresh_keys().await {
                     tracing::warn!(?error, "the keys were not read");
+                }
+            }
+            () = &mut stopped => return,
+        }
+    }
+}
+
+/// Tells webhook endpoints of events.
+async fn keep_telling(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
+    let mut stopped = std::pin::pin!(ended(stopped));
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => {
+                if let Err(error) = engine.deliver_webhooks(http::webhook_message).await {
+                    tracing::warn!(%error, "webhooks were not sent");
                 }
             }
             () = &mut stopped => return,

@@ -24,6 +24,8 @@ const PAUSES: &str = "countersign_pauses_total";
 const PAUSED: &str = "countersign_paused_users";
 const DELIVERIES: &str = "countersign_deliveries_total";
 const DELIVERY_SECONDS: &str = "countersign_delivery_duration_seconds";
+const WEBHOOKS: &str = "countersign_webhook_attempts_total";
+const WEBHOOK_SECONDS: &str = "countersign_webhook_duration_seconds";
 const BATCH: &str = "countersign_commit_writes";
 const POOL: &str = "countersign_pool_connections";
 
@@ -37,6 +39,7 @@ pub fn begin() {
         };
         let recorder = buckets(PrometheusBuilder::new(), REQUEST_SECONDS, &SECONDS)
             .and_then(|b| buckets(b, DELIVERY_SECONDS, &SECONDS))
+            .and_then(|b| buckets(b, WEBHOOK_SECONDS, &SECONDS))
             .and_then(|b| buckets(b, BATCH, &WRITES))
             .expect("the bounds are not empty")
             .build_recorder();
@@ -50,6 +53,8 @@ pub fn begin() {
         describe_gauge!(PAUSED, "Users whose guessing pauses now, on all nodes together");
         describe_counter!(DELIVERIES, "Messages handed to gateways, by provider and outcome");
         describe_histogram!(DELIVERY_SECONDS, Unit::Seconds, "Time that a gateway took, by provider");
+        describe_counter!(WEBHOOKS, "Attempts to tell a webhook endpoint of an event, by outcome");
+        describe_histogram!(WEBHOOK_SECONDS, Unit::Seconds, "Time that such an attempt took");
         describe_histogram!(BATCH, Unit::Count, "Writes that shared one commit (SQLite)");
         describe_gauge!(POOL, Unit::Count, "Connections to the database, by state");
         Some(handle)
@@ -98,6 +103,12 @@ pub fn paused(users: i64) {
 pub fn delivery(provider: &'static str, outcome: &'static str, seconds: f64) {
     counter!(DELIVERIES, "provider" => provider, "outcome" => outcome).increment(1);
     histogram!(DELIVERY_SECONDS, "provider" => provider).record(seconds);
+}
+
+/// An attempt to tell a webhook endpoint of an event: `delivered`, `retried`, `given_up`, `gone` or `dropped`.
+pub fn webhook(outcome: &'static str, seconds: f64) {
+    counter!(WEBHOOKS, "outcome" => outcome).increment(1);
+    histogram!(WEBHOOK_SECONDS).record(seconds);
 }
 
 /// This many writes share a commit.

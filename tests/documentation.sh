@@ -164,7 +164,7 @@ check_attacks() {
     done
 }
 
-for guide in README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md docs/{attacks,reliability,performance,scaling,operations}.md; do
+for guide in README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md docs/{attacks,reliability,performance,scaling,operations,webhooks}.md; do
     check_guide "$guide"
 done
 for guide in docs/threat-model.md docs/asvs.md; do

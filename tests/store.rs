@@ -16,16 +16,16 @@ use std::time::Duration;
 use countersign::clock::{Clock, SystemClock, SystemRng};
 use countersign::config::Database;
 use countersign::model::{
-    Acr, Actor, ApiKey, Budget, BudgetKey, Challenge, Channel, Details, Event, Evidence, Factor, Grant, Id, Kind,
-    MethodKind, Mode, Moment, Outcome, Prompt, Proof, RecoverySet, RecoveryStatus, RelyingParty, Scope, Session, Terms,
-    Timestamp, User,
+    Acr, Actor, ApiKey, Budget, BudgetKey, Challenge, Channel, Delivery, Details, Endpoint, Event, Evidence, Factor,
+    Grant, Id, Kind, Link, MethodKind, Mode, Moment, Outcome, Prompt, Proof, RecoverySet, RecoveryStatus, RelyingParty,
+    Scope, Session, Terms, Timestamp, User,
 };
 use countersign::policy::chain;
 use countersign::policy::throttle::{Stop, Throttle};
 use countersign::store::{
-    Activation, BudgetChange, ChallengeChange, Contest, Error, EventQuery, FactorChange, Keep, Limits, NewChallenge,
-    NewFactor, NewSession, PromptChange, Purge, Reservation, RingChange, RingKey, SEALED, SealedRow, Settlement, Store,
-    ThrottleLane,
+    Activation, Attempted, BudgetChange, ChallengeChange, Contest, EndpointChange, Error, EventQuery, FactorChange,
+    Keep, Limits, NewChallenge, NewFactor, NewSession, PromptChange, Purge, Reservation, RingChange, RingKey, SEALED,
+    SealedRow, Settlement, Store, ThrottleLane,
 };
 use countersign::vault::{MasterKey, Vault};
 use database::Scratch;
@@ -1095,6 +1095,95 @@ async fn of_many_sealers_at_once_one_extends_the_chain() {
     .await;
 }
 
+// --- webhooks ---
+
+/// 3.32: of many who would send it at once one claims a delivery; what that one notes stands, and what came too late does not.
+#[tokio::test]
+async fn a_delivery_is_claimed_once() {
+    for_each(|ann| async move {
+        let endpoint = ann.endpoint().await;
+        let tried = |user: usize| Delivery {
+            rp_id: ann.rp.clone(),
+            endpoint_id: endpoint.id.clone(),
+            event_id: Id::from_bytes(Kind::Event, [user as u8; 16]),
+            sequence: 0,
+            kind: "webhook.test".to_owned(),
+            created_at: ann.now,
+            attempts: 0,
+            next_at: Some(ann.now),
+            outcome: None,
+            last_at: None,
+            last_status: None,
+            last_error: None,
+        };
+        for round in 0..5 {
+            ann.store.queue_delivery(&tried(round)).await.expect("queued");
+            let due = ann.store.due_deliveries(&endpoint, ann.now, 9).await.expect("it answers");
+            assert_eq!(due.len(), 1, "round {round}");
+            let until = ann.now.plus_seconds(60);
+            let claims = at_once(8, |_| {
+                let (ann, delivery) = (ann.clone(), due[0].clone());
+                async move { ann.store.claim_delivery(&delivery, ann.now, until).await }
+            })
+            .await;
+            assert_eq!(claims.iter().filter(|c| c.is_ok()).count(), 1, "round {round}");
+            assert!(claims.iter().all(|c| matches!(c, Ok(()) | Err(Error::Conflict(Contest::Row)))));
+            assert!(ann.store.due_deliveries(&endpoint, ann.now, 9).await.expect("it answers").is_empty());
+            // Whoever claimed it is not heard of again: another does, and the first comes too late.
+            let again = ann.store.due_deliveries(&endpoint, until, 9).await.expect("it answers").remove(0);
+            assert_eq!(again.attempts, 1);
+            ann.store.claim_delivery(&again, until, until.plus_seconds(60)).await.expect("claimed");
+            let ended = |outcome| Attempted {
+                at: until,
+                next_at: None,
+                outcome: Some(outcome),
+                status: Some(204),
+                error: None,
+                pause: None,
+                disable: None,
+            };
+            ann.store.note_attempt(&again, 1, &ended("failed")).await.expect("it answers");
+            ann.store.note_attempt(&again, 2, &ended("delivered")).await.expect("noted");
+            ann.store.note_attempt(&again, 2, &ended("failed")).await.expect("it answers");
+            let last = ann.store.deliveries(&ann.rp, &endpoint.id, None, 1).await.expect("it answers").remove(0);
+            assert_eq!((last.outcome.as_deref(), last.attempts), (Some("delivered"), 2));
+        }
+    })
+    .await;
+}
+
+/// An endpoint moves on once for each batch, with its deliveries or not at all.
+#[tokio::test]
+async fn of_many_who_hand_events_out_at_once_one_does() {
+    for_each(|ann| async move {
+        let endpoint = ann.endpoint().await;
+        for _ in 0..3 {
+            ann.store.record(&ann.event("factor.added")).await.expect("recorded");
+        }
+        let mut events = ann.store.unsealed_events(&ann.rp, ann.now, 100).await.expect("it answers");
+        for (n, event) in events.iter_mut().enumerate() {
+            let sequence = endpoint.handed_to + 1 + n as i64;
+            event.link = Some(Link { sequence, salt: None, person: Vec::new(), hash: Vec::new() });
+        }
+        let to = endpoint.handed_to + events.len() as i64;
+        let done = at_once(8, |_| {
+            let (ann, endpoint, events) = (ann.clone(), endpoint.clone(), events.clone());
+            async move { ann.store.hand_out(&endpoint, to, &events, ann.now).await }
+        })
+        .await;
+        assert_eq!(done.iter().filter(|d| d.is_ok()).count(), 1);
+        assert!(done.iter().all(|d| matches!(d, Ok(()) | Err(Error::Conflict(Contest::Row)))));
+        assert_eq!(ann.store.count_undelivered(&endpoint).await.expect("it answers"), events.len() as i64);
+        let moved = ann.store.webhook_endpoint(&ann.rp, &endpoint.id).await.expect("it answers").expect("it is there");
+        assert_eq!(moved.handed_to, to);
+        let off = EndpointChange { enabled: Some(false), ..EndpointChange::default() };
+        ann.store.change_webhook_endpoint(&ann.rp, &endpoint.id, &off, &ann.event("x")).await.expect("disabled");
+        lost(ann.store.hand_out(&moved, to + 1, &[], ann.now).await, Contest::Row);
+        assert_eq!(ann.store.count_undelivered(&endpoint).await.expect("it answers"), 0, "what waited is dropped");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_lease_has_one_holder_until_it_runs_out() {
     for_each(|ann| async move {
@@ -1208,6 +1297,25 @@ impl Fixture {
             locale: None,
             created_at: self.now,
         }
+    }
+
+    /// A webhook endpoint of the relying party.
+    async fn endpoint(&self) -> Endpoint {
+        let endpoint = Endpoint {
+            id: Id::new(Kind::Webhook, &self.at()),
+            rp_id: self.rp.clone(),
+            url: "https://hooks.invalid/".to_owned(),
+            kinds: None,
+            description: None,
+            secrets: vec![1],
+            handed_to: 0,
+            created_at: self.now,
+            disabled: None,
+            failing_since: None,
+            paused_until: None,
+        };
+        self.store.create_webhook_endpoint(&endpoint, 20, &self.event("x")).await.expect("made");
+        endpoint
     }
 
     fn event(&self, kind: &'static str) -> Event {

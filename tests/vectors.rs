@@ -413,3 +413,28 @@ fn the_codes_of_the_rfcs_come_out() {
     }
     println!("{codes} codes of the RFCs came out");
 }
+
+/// H-02, H-05, 3.32: what Standard Webhooks publishes is signed alike, and what it says is to be refused is not.
+#[test]
+fn the_published_webhooks_are_signed_alike() {
+    let Some(file) = vectors("standard-webhooks.json") else { return };
+    let all = list(&file, "vectors");
+    let mut counted = (0, 0);
+    for vector in all {
+        let first = vector["derivedFrom"].as_u64().map_or(vector, |n| &all[n as usize]);
+        let of = |member: &str| if vector[member].is_null() { &first[member] } else { &vector[member] };
+        let signature = countersign::vault::signature(
+            text(first, "secret"),
+            text(first, "webhook-id"),
+            of("webhook-timestamp").as_i64().expect("a number"),
+            of("payload").as_str().expect("a text").as_bytes(),
+        );
+        let signature = signature.expect("the secret reads");
+        let accepted = of("webhook-signature").as_str().expect("a text").split(' ').any(|one| one == signature);
+        let expected = text(vector, "expect");
+        assert_eq!(accepted, expected.starts_with("accept"), "{vector}: {expected}");
+        if accepted { counted.0 += 1 } else { counted.1 += 1 }
+    }
+    println!("standard-webhooks.json: {} accepted, {} refused", counted.0, counted.1);
+    assert!(counted.0 >= 2 && counted.1 >= 3);
+}

@@ -103,6 +103,10 @@ async fn examine(file: Option<PathBuf>) -> Vec<Check> {
         _ => (Finding::Good, "a gateway is configured (nothing was sent)"),
     };
     note("sms", finding, detail.to_owned());
+    if config.webhook_private {
+        let detail = "COUNTERSIGN_WEBHOOK_PRIVATE is on: an admin key can have any address inside called, and events may travel in clear";
+        note("webhooks", Finding::Warning, detail.to_owned());
+    }
     if config.development {
         note("development", Finding::Warning, "COUNTERSIGN_DEVELOPMENT is on: not for real users".to_owned());
     }

@@ -149,6 +149,8 @@ pub struct Config {
     pub factor_cool_off: i64,
     /// A listener of their own for metrics.
     pub metrics_listen: Option<SocketAddr>,
+    /// Webhooks may go to http and to addresses that are not public.
+    pub webhook_private: bool,
     /// Trial aids are on.
     pub development: bool,
 }

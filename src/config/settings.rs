@@ -107,6 +107,7 @@ impl Settings {
             trusted_proxies: self.trusted_proxies()?,
             factor_cool_off: self.cool_off()?,
             metrics_listen: self.address("metrics_listen")?,
+            webhook_private: self.truth("webhook.private")?,
             development,
         })
     }
@@ -148,10 +149,14 @@ impl Settings {
     }
 
     fn development(&self) -> Result<bool, ConfigError> {
-        match self.optional("development") {
+        self.truth("development")
+    }
+
+    fn truth(&self, file: &str) -> Result<bool, ConfigError> {
+        match self.optional(file) {
             None | Some("false" | "0" | "") => Ok(false),
             Some("true" | "1") => Ok(true),
-            Some(_) => Err(error(env_of("development"), "expected true or false")),
+            Some(_) => Err(error(env_of(file), "expected true or false")),
         }
     }
 
@@ -275,6 +280,7 @@ mod tests {
             ("COUNTERSIGN_ACQUIRE_TIMEOUT", "5"),
             ("COUNTERSIGN_STATEMENT_TIMEOUT", "2h"),
             ("COUNTERSIGN_DEVELOPMENT", "perhaps"),
+            ("COUNTERSIGN_WEBHOOK_PRIVATE", "perhaps"),
             ("COUNTERSIGN_CLOCK_FILE", "offset"),
             ("COUNTERSIGN_TRUSTED_PROXIES", "10.0.0.0/8, everybody"),
             ("COUNTERSIGN_FACTOR_COOL_OFF", "24"),

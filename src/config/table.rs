@@ -118,6 +118,12 @@ pub const ENVIRONMENT: &[Setting] = &[
     setting("sms.twilio.account_sid", "COUNTERSIGN_SMS_TWILIO_ACCOUNT_SID", false, "Twilio account"),
     setting("sms.twilio.auth_token", "COUNTERSIGN_SMS_TWILIO_AUTH_TOKEN", true, "its token"),
     setting("sms.twilio.from", "COUNTERSIGN_SMS_TWILIO_FROM", false, "sending number, or a messaging service as MG…"),
+    setting(
+        "webhook.private",
+        "COUNTERSIGN_WEBHOOK_PRIVATE",
+        false,
+        "true: webhooks may go to http and to addresses inside; false if unset",
+    ),
     setting("sms.twilio.url", "COUNTERSIGN_SMS_TWILIO_URL", false, "another address of Twilio's API, for trials"),
 ];
 

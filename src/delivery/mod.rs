@@ -1,4 +1,5 @@
-//! Messages on their way to gateways. The only room that talks to them; it learns what is sent and to whom, and nothing else.
+//! Messages on their way to gateways, and webhooks to relying parties. The only room that talks to them; it learns what is sent and
+//! to whom, and nothing else.
 //!
 //! # How to add a provider
 //!
@@ -8,8 +9,10 @@
 mod http;
 mod local;
 mod twilio;
+mod webhook;
 
 pub use local::{Inbox, Kept};
+pub use webhook::{Courier, Notice};
 
 use std::sync::Arc;
 use std::time::Duration;

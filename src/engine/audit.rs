@@ -1,7 +1,5 @@
 //! The audit chain: sealed in the background by one engine at a time, read by relying parties, examined by operators.
 
-use std::sync::atomic::Ordering;
-
 use super::{Caller, Custodian, Engine, Error, OperatorError};
 use crate::model::{Id, Recorded, Timestamp};
 use crate::policy::chain::{self, ERASED, Examiner, Finding};
@@ -11,8 +9,6 @@ use crate::store::{self, EventQuery};
 const LAG: i64 = 1;
 /// Events that are chained in one write.
 const BATCH: usize = 64;
-/// How long a sealer may be silent before another takes its place, in seconds.
-const LEASE: i64 = 10;
 /// How far an event may stand behind younger ones, in seconds, and still be found by its time: far more than any commit takes.
 const DISORDER: i64 = 3600;
 /// Events that are examined at once.
@@ -55,7 +51,7 @@ impl Engine {
         let before = self.clock.now().plus_seconds(-LAG);
         let mut sealed = 0;
         for rp in self.store.unsealed_realms(before).await? {
-            while self.is_sealer().await? {
+            while self.holds(&self.sealer).await? {
                 let done = self.seal_batch(&rp, before).await?;
                 sealed += done;
                 if done < BATCH {
@@ -85,19 +81,6 @@ impl Engine {
             Err(store::Error::Conflict(_)) => Ok(0),
             Err(error) => Err(error),
         }
-    }
-
-    /// Whether this engine is the one that seals. A lease that is held is written anew only when half of it is over.
-    async fn is_sealer(&self) -> Result<bool, store::Error> {
-        let now = self.clock.now();
-        let until = Timestamp(self.sealer_until.load(Ordering::Relaxed));
-        if (now..now.plus_seconds(LEASE)).contains(&until.plus_seconds(-LEASE / 2)) {
-            return Ok(true);
-        }
-        let until = now.plus_seconds(LEASE);
-        let taken = self.store.take_lease("audit-sealer", &self.node, now, until).await?;
-        self.sealer_until.store(if taken { until.0 } else { 0 }, Ordering::Relaxed);
-        Ok(taken)
     }
 
     /// Events of the caller's relying party, in the order of their numbers.

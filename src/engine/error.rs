@@ -18,6 +18,10 @@ pub enum Clash {
     NameTaken,
     /// The first copy of a request is not answered yet.
     InProgress,
+    /// There are as many webhook endpoints as there may be.
+    EndpointLimit,
+    /// Nothing is sent to the webhook endpoint.
+    EndpointDisabled,
 }
 
 /// What ran out of time.

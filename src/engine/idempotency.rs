@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
 
-use super::{Answered, Caller, Clash, Engine, Error, Introspection, Issued, Open, PortalView, Verdict};
+use super::{Answered, Caller, Clash, Engine, Error, Introspection, Issued, Open, PortalView, Verdict, WithSecret};
 use crate::methods::Shown;
-use crate::model::{Challenge, Factor, Id, Keyed, Kind, MethodKind, Moment, Prompt, RecoveryStatus, RecoverySummary};
+use crate::model::{
+    Challenge, Delivery, Factor, Id, Keyed, Kind, MethodKind, Moment, Prompt, RecoveryStatus, RecoverySummary,
+};
 use crate::store::{self, Keep, Store};
 use crate::vault::Row;
 
@@ -54,6 +56,12 @@ pub enum Ending<'a> {
     Introspected(&'a Introspection),
     /// A portal session is open.
     Visit(&'a PortalView),
+    /// A webhook endpoint was made.
+    EndpointCreated(&'a WithSecret),
+    /// A webhook endpoint has a new secret.
+    SecretRotated(&'a WithSecret),
+    /// A webhook endpoint is about to be tried.
+    TestQueued(&'a Delivery),
     /// Refused, and charged.
     Refused(&'a Answered),
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod challenge;
+mod courier;
 mod custodian;
 mod enrolment;
 mod error;
@@ -10,6 +11,7 @@ mod housekeeping;
 mod idempotency;
 mod inline;
 mod keys;
+mod leases;
 mod limits;
 mod offers;
 mod opening;
@@ -22,9 +24,11 @@ mod session;
 mod start;
 mod users;
 mod verification;
+mod webhooks;
 
 pub use audit::{ChainReport, EventFilter};
 pub use challenge::{Created, NewChallenge, Open, purpose};
+pub use courier::Write;
 pub use custodian::{Custodian, KeyState};
 pub use enrolment::{Begin, Started};
 pub use error::{Answered, Clash, Error, Gone};
@@ -38,9 +42,10 @@ pub use session::{Introspection, Issued, Question};
 pub use start::{StartError, open_store, restoration};
 pub use users::UserView;
 pub use verification::{Delivery, Given, Verdict};
+pub use webhooks::{NewEndpoint, WithSecret};
 
 pub use crate::methods::{Answer, Attachment, Fault, Refusal, Shown, Wish};
-pub use crate::store::Error as StoreError;
+pub use crate::store::{EndpointChange, Error as StoreError};
 
 /// The action of a challenge that does not name one.
 pub const DEFAULT_ACTION: &str = crate::policy::requirement::LOGIN;
@@ -53,12 +58,15 @@ pub const DEVICE_LIFE: i64 = crate::policy::throttle::DEVICE_LIFE;
 /// The longest name of a factor, in characters.
 pub const LONGEST_FACTOR_NAME: usize = factors::LONGEST_NAME;
 
+/// The type of an event that is sent to try an endpoint.
+pub const TEST_EVENT: &str = webhooks::TEST;
+
 /// When another code may be sent for the owner of this prompt.
 pub fn resend_after(prompt: &Prompt) -> Timestamp {
     crate::policy::sending::next_send(prompt.sends, prompt.sent_at)
 }
 
-use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
@@ -103,8 +111,10 @@ pub struct Engine {
     costly: Arc<Semaphore>,
     /// Repeatable requests that this node is about to answer.
     running: idempotency::Running,
-    /// Until when this node holds the sealer's lease.
-    sealer_until: AtomicI64,
+    /// The right to number and chain events.
+    sealer: leases::Lease,
+    /// What carries webhooks.
+    couriers: courier::Couriers,
     /// A key was asked for out of turn since the keys were last read.
     asked_for_keys: AtomicBool,
     /// The signing keys as they were last read.
@@ -239,6 +249,7 @@ impl Engine {
 
     /// Ends all connections, after what is under way.
     pub async fn close(&self) {
+        self.couriers.end().await;
         self.store.close().await;
     }
 

@@ -1,12 +1,14 @@
 //! Bringing an engine up: the store, the key ring under the master key, the signing keys, the gateways.
 
-use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
 use super::Engine;
+use super::courier::Couriers;
 use super::keys::{kept, read_signing_keys, signing_row, wrapped};
+use super::leases::Lease;
 use crate::clock::Clock;
 use crate::config::{Config, Database, Storage};
 use crate::delivery::{Inbox, Outbox, ProviderError};
@@ -102,7 +104,8 @@ impl Engine {
             host: config.public_url.host_str().unwrap_or_default().to_owned(),
             costly: Arc::new(Semaphore::new(cores)),
             running: Arc::default(),
-            sealer_until: AtomicI64::new(0),
+            sealer: Lease::new("audit-sealer"),
+            couriers: Couriers::new(config.webhook_private),
             asked_for_keys: AtomicBool::new(false),
             signing_rows: Mutex::default(),
             store,

@@ -11,6 +11,7 @@ mod scrape;
 mod server;
 mod trace;
 
+pub use api::webhook_message;
 pub use scrape::router as metrics_router;
 pub use server::{Gate, serve};
 

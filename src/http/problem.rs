@@ -97,6 +97,8 @@ codes! {
     FACTOR_DUPLICATE = CONFLICT "factor_duplicate" "The user has this factor already" "You already added this.";
     NAME_TAKEN = CONFLICT "name_taken" "The name is taken" "You already use that name.";
     IDEMPOTENCY_IN_PROGRESS = CONFLICT "idempotency_in_progress" "The first copy of this request is not answered yet" "One moment, this is on its way.";
+    ENDPOINT_LIMIT = CONFLICT "endpoint_limit" "There are as many webhook endpoints as there may be" SOMETHING;
+    ENDPOINT_DISABLED = CONFLICT "endpoint_disabled" "The webhook endpoint is disabled" SOMETHING;
     CHALLENGE_EXPIRED = GONE "challenge_expired" "The challenge has expired" "This request timed out. Nothing was changed. Start again.";
     ENROLMENT_EXPIRED = GONE "enrolment_expired" "The pending factor has expired" "This took too long. Start again.";
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE "body_too_large" "The body is too large" SOMETHING;
@@ -174,6 +176,8 @@ impl From<&Error> for Refused {
             Error::Clash(Clash::FactorDuplicate) => FACTOR_DUPLICATE.into(),
             Error::Clash(Clash::NameTaken) => NAME_TAKEN.into(),
             Error::Clash(Clash::InProgress) => IDEMPOTENCY_IN_PROGRESS.into(),
+            Error::Clash(Clash::EndpointLimit) => ENDPOINT_LIMIT.into(),
+            Error::Clash(Clash::EndpointDisabled) => ENDPOINT_DISABLED.into(),
             Error::KeyMismatch => IDEMPOTENCY_MISMATCH.into(),
             Error::Gone(Gone::Challenge) => CHALLENGE_EXPIRED.into(),
             Error::Gone(Gone::Enrolment) => ENROLMENT_EXPIRED.into(),
@@ -267,6 +271,8 @@ mod tests {
             (Error::Clash(Clash::FactorDuplicate), 409, "factor_duplicate"),
             (Error::Clash(Clash::NameTaken), 409, "name_taken"),
             (Error::Clash(Clash::InProgress), 409, "idempotency_in_progress"),
+            (Error::Clash(Clash::EndpointLimit), 409, "endpoint_limit"),
+            (Error::Clash(Clash::EndpointDisabled), 409, "endpoint_disabled"),
             (Error::KeyMismatch, 422, "idempotency_mismatch"),
             (Error::Gone(Gone::Challenge), 410, "challenge_expired"),
             (Error::Gone(Gone::Enrolment), 410, "enrolment_expired"),

@@ -46,6 +46,45 @@ impl Outcome {
     }
 }
 
+/// Every type of event that a relying party may read.
+pub const EVENT_TYPES: [&str; 35] = [
+    "api_key.all_revoked",
+    "api_key.created",
+    "api_key.revoked",
+    "challenge.cancelled",
+    "challenge.created",
+    "database.restored",
+    "enrolment.failed",
+    "enrolment.started",
+    "factor.added",
+    "factor.removed",
+    "factor.renamed",
+    "factor.unreadable",
+    "message.failed",
+    "message.sent",
+    "portal_session.created",
+    "prompt.unreadable",
+    "recovery_codes.confirmed",
+    "recovery_codes.created",
+    "relying_party.changed",
+    "relying_party.created",
+    "session.all_revoked",
+    "session.consumed",
+    "session.created",
+    "session.inherited",
+    "session.revoked",
+    "user.erased",
+    "user.reset",
+    "user.unlocked",
+    "verification.failed",
+    "verification.succeeded",
+    "webhook_endpoint.changed",
+    "webhook_endpoint.created",
+    "webhook_endpoint.disabled",
+    "webhook_endpoint.removed",
+    "webhook_endpoint.secret_rotated",
+];
+
 /// One security event. Holds no code, no secret, no full number (ASVS 16.2.5).
 #[derive(Clone, Debug)]
 pub struct Event {

@@ -32,10 +32,12 @@ pub enum Kind {
     Prompt,
     /// `set_`, a set of recovery codes (internal).
     RecoverySet,
+    /// `whk_`, a webhook endpoint.
+    Webhook,
 }
 
 impl Kind {
-    const ALL: [Kind; 11] = [
+    const ALL: [Kind; 12] = [
         Kind::RelyingParty,
         Kind::ApiKey,
         Kind::Factor,
@@ -47,6 +49,7 @@ impl Kind {
         Kind::Portal,
         Kind::Prompt,
         Kind::RecoverySet,
+        Kind::Webhook,
     ];
 
     /// The prefix with its underscore.
@@ -63,6 +66,7 @@ impl Kind {
             Kind::Portal => "por_",
             Kind::Prompt => "prm_",
             Kind::RecoverySet => "set_",
+            Kind::Webhook => "whk_",
         }
     }
 }

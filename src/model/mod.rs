@@ -12,9 +12,10 @@ mod recovery;
 mod relying_party;
 mod session;
 mod user;
+mod webhook;
 
 pub use challenge::{Challenge, ChallengeStatus, Client, Detail, Display, Portal, Prompt, Proof, Requirement, Terms};
-pub use event::{Actor, ChainHead, Event, Link, Outcome, Recorded};
+pub use event::{Actor, ChainHead, EVENT_TYPES, Event, Link, Outcome, Recorded};
 pub use evidence::{Acr, Channel, Evidence};
 pub use factor::{Details, Factor, MethodKind, SmsDetails, WebauthnDetails};
 pub use ids::{Id, Kind};
@@ -25,3 +26,4 @@ pub use recovery::{RecoverySet, RecoveryStatus, RecoverySummary};
 pub use relying_party::{ApiKey, Mode, RelyingParty, Scope};
 pub use session::{Grant, Session};
 pub use user::{MAX_USER_ID, User};
+pub use webhook::{Delivery, Endpoint, Reply};

@@ -9,6 +9,7 @@ use sqlx::{ConnectOptions, Connection, Executor};
 
 use super::journal::{self, Note};
 use super::users::erase;
+use super::webhooks::remove_endpoint;
 use super::{Db, Error, Lock, Result, Store};
 use crate::model::Timestamp;
 
@@ -68,6 +69,9 @@ macro_rules! make_safe {
                 }
                 Note::Key(id) => {
                     sql! { $conn, "update api_keys set revoked_at = $1 where id = $2 and revoked_at is null", now.0, id };
+                }
+                Note::Webhook(rp, id) => {
+                    remove_endpoint!($conn, rp, id);
                 }
                 Note::User(handle, pseudonym) => {
                     let erased: Vec<(String, String)> =

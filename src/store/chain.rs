@@ -206,6 +206,17 @@ impl Store {
         Ok(rows.into_iter().map(EventRow::model).collect())
     }
 
+    /// An event by its id.
+    pub async fn event(&self, rp: &Id, id: &Id) -> Result<Option<Recorded>> {
+        let row: Option<EventRow> = read_row! { self,
+            "select rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client,
+             request_id, sequence, salt, person, hash
+             from events where rp_id = $1 and id = $2",
+            rp.as_str(), id.as_str()
+        };
+        Ok(row.map(EventRow::model))
+    }
+
     /// When the event of this number happened.
     pub async fn time_of_event(&self, rp: &Id, sequence: i64) -> Result<Option<Timestamp>> {
         let at: Option<i64> = read_scalar_if! { self,

@@ -19,7 +19,7 @@ pub struct Purge<'a> {
 }
 
 /// Rows that ran out before the time `$1` go, at most 500 a statement.
-const BY_TIME: [&str; 6] = [
+const BY_TIME: [&str; 7] = [
     "delete from prompts where id in (select id from prompts where expires_at < $1 order by expires_at limit 500)",
     "delete from factors where activated_at is null and id in
        (select id from factors where activated_at is null and expires_at < $1 order by expires_at limit 500)",
@@ -29,6 +29,10 @@ const BY_TIME: [&str; 6] = [
     "delete from throttle_lanes where (rp_id, user_id, lane) in (select rp_id, user_id, lane from throttle_lanes where seen_at < $1 - 15552000000 order by seen_at limit 500)",
     "delete from kept_answers where (rp_id, id) in
        (select rp_id, id from kept_answers where created_at <= $1 order by created_at limit 500)",
+    // What became of an event at an endpoint can be asked for a week: six days more.
+    "delete from webhook_deliveries where next_at is null and (rp_id, endpoint_id, event_id) in
+       (select rp_id, endpoint_id, event_id from webhook_deliveries where next_at is null and last_at < $1 - 518400000
+        order by last_at limit 500)",
 ];
 
 /// The same by id, which sorts by time: `$2` is the id of the time before which everything has run out. So the tables that grow

@@ -27,6 +27,8 @@ pub(super) enum Note {
     Factor(String),
     /// An API key was revoked.
     Key(String),
+    /// A webhook endpoint of this relying party was removed.
+    Webhook(String, String),
     /// A user was erased, whom the random handle tells; the pseudonym that audit rows keep.
     User(Vec<u8>, String),
 }
@@ -38,6 +40,7 @@ impl Note {
             Note::Set(id) => format!("set {id}"),
             Note::Factor(id) => format!("factor {id}"),
             Note::Key(id) => format!("key {id}"),
+            Note::Webhook(rp, id) => format!("webhook {rp} {id}"),
             Note::User(handle, pseudonym) => format!("user {} {pseudonym}", hex(handle)),
         }
     }
@@ -51,6 +54,7 @@ impl Note {
             "set" => Some(Note::Set(id)),
             "factor" => Some(Note::Factor(id)),
             "key" => Some(Note::Key(id)),
+            "webhook" => Some(Note::Webhook(id, words.next()?.to_owned())),
             "user" => Some(Note::User(unhex(&id)?, words.next()?.to_owned())),
             _ => None,
         }
@@ -168,6 +172,7 @@ mod tests {
             Note::Set("rec_2".to_owned()),
             Note::Factor("fac_3".to_owned()),
             Note::Key("key_4".to_owned()),
+            Note::Webhook("rp_1".to_owned(), "whk_6".to_owned()),
             Note::User(vec![7; 64], "erased_5".to_owned()),
         ];
         for note in &notes {

@@ -18,7 +18,7 @@ pub struct SealedTable {
 }
 
 /// All of them.
-pub const SEALED: [SealedTable; 5] = [
+pub const SEALED: [SealedTable; 6] = [
     SealedTable {
         name: "factors",
         stale: "select rp_id, user_id, id, sealed from factors
@@ -55,6 +55,13 @@ pub const SEALED: [SealedTable; 5] = [
             where substr(whole, 1, 9) <> $1 and (rp_id, user_id, id) > ($2, $3, $4) order by rp_id, user_id, id limit $5",
         replace: "update kept_answers set whole = $5 where rp_id = $1 and user_id = $2 and id = $3 and whole = $4",
         count: "select count(*) from kept_answers where substr(whole, 1, 9) = $1",
+    },
+    SealedTable {
+        name: "webhook_endpoints",
+        stale: "select rp_id, '' as user_id, id, secrets as sealed from webhook_endpoints
+            where substr(secrets, 1, 9) <> $1 and (rp_id, cast('' as text), id) > ($2, $3, $4) order by rp_id, id limit $5",
+        replace: "update webhook_endpoints set secrets = $5 where rp_id = $1 and $2 = '' and id = $3 and secrets = $4",
+        count: "select count(*) from webhook_endpoints where substr(secrets, 1, 9) = $1",
     },
 ];
 

@@ -1,11 +1,13 @@
-//! Secrets at rest: sealing bound to a row, keyed hashes, and the key ring under the master key.
+//! Secrets at rest: sealing bound to a row, keyed hashes, the key ring under the master key, and the secrets that sign webhooks.
 //! Knows no table and no method; whoever seals says which row it is for.
 
 mod master;
 mod ring;
+mod webhook;
 
 pub use master::{MasterKey, MasterKeyError};
 pub use ring::{Purpose, RingError, WrappedKey};
+pub use webhook::{WebhookSecrets, signature};
 
 use std::sync::{Arc, PoisonError, RwLock};
 

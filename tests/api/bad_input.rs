@@ -46,7 +46,9 @@ async fn torture(scratch: Scratch) -> String {
     let serve = place.serve().await;
     let bank = place.bank();
     let mut corpus = Corpus::new();
-    prepare(&mut corpus, &bank, serve.port).await;
+    let admin = place.answer(&["key", "create", "--rp", "Bank", "--scope", "admin", "--json"]);
+    let admin = place.caller(&text(&admin["secret"]));
+    prepare(&mut corpus, &bank, &admin, serve.port).await;
     let mut faults = Vec::new();
     let mut told: BTreeMap<String, usize> = BTreeMap::new();
     let mut sent = HashSet::new();
@@ -155,7 +157,7 @@ fn memory(serve: &Serve) -> (u64, u64) {
 }
 
 /// A person with everything, and all that can be asked about them, spoilt.
-async fn prepare(corpus: &mut Corpus, bank: &Client, port: u16) {
+async fn prepare(corpus: &mut Corpus, bank: &Client, admin: &Client, port: u16) {
     let begun = async |body: Value| bank.post("/v1/users/ann/factors", body).await.1;
     let app = begun(json!({"type": "totp"})).await;
     let secret = base32(app["totp"]["secret"].as_str().expect("a secret"));
@@ -169,6 +171,13 @@ async fn prepare(corpus: &mut Corpus, bank: &Client, port: u16) {
     let challenge = format!("/v1/challenges/{}", text(&opened().await["id"]));
     let cancelled = format!("/v1/challenges/{}", text(&opened().await["id"]));
     let session = "ses_00000000000070008000000000000000";
+    let hooks = "/v1/webhook-endpoints";
+    let hook = {
+        let made = admin.post(hooks, json!({"url": "https://hooks.invalid/hooks"})).await;
+        assert_eq!(made.0, 201, "{}", made.1);
+        format!("{hooks}/{}", text(&made.1["id"]))
+    };
+    let unknown = format!("{hooks}/whk_00000000000070008000000000000000");
     let factors = "/v1/users/ann/factors";
     let credential = json!({"id": "AAAA", "rawId": "AAAA", "type": "public-key", "clientExtensionResults": {}, "authenticatorAttachment": "platform",
         "response": {"clientDataJSON": "e30", "attestationObject": "oA", "authenticatorData": "AAAA", "signature": "AAAA", "userHandle": "AAAA", "transports": ["usb"]}});
@@ -228,6 +237,26 @@ async fn prepare(corpus: &mut Corpus, bank: &Client, port: u16) {
             json!({"user_id": "ann", "flow": "settings", "return_url": "https://bank.example/back", "session_token": "st_x"}),
         ),
     ];
+    let of = |method: &str, path: String, body: Value| Call { token: admin.token.clone(), ..of(method, path, body) };
+    let webhooks = [
+        of(
+            "POST",
+            hooks.to_owned(),
+            json!({"url": "https://hooks.invalid/hooks", "events": ["factor.added"], "description": "x"}),
+        ),
+        of("GET", hooks.to_owned(), Value::Null),
+        of("GET", hook.clone(), Value::Null),
+        of(
+            "PATCH",
+            hook.clone(),
+            json!({"url": "https://hooks.invalid/", "events": ["factor.added"], "description": "x", "status": "enabled"}),
+        ),
+        of("DELETE", unknown, Value::Null),
+        of("POST", format!("{hook}/rotate-secret"), Value::Null),
+        of("POST", format!("{hook}/test"), Value::Null),
+        of("GET", format!("{hook}/deliveries"), Value::Null),
+    ];
+    let calls: Vec<Call> = calls.into_iter().chain(webhooks).collect();
     let document = Document::new(bank.get("/openapi.json").await.1);
     let mut dice = Dice(u64::from(port));
     for (method, template) in document.calls() {
@@ -243,8 +272,10 @@ async fn prepare(corpus: &mut Corpus, bank: &Client, port: u16) {
                 corpus.bodies(call, &mut dice);
             }
             corpus.heads(call);
-            let is_list =
-                method == "GET" && ["/factors", "/sessions", "/events"].iter().any(|end| template.ends_with(end));
+            let is_list = method == "GET"
+                && ["/factors", "/sessions", "/events", "/webhook-endpoints", "/deliveries"]
+                    .iter()
+                    .any(|end| template.ends_with(end));
             corpus.paths(call, &template, is_list);
         }
     }

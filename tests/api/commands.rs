@@ -256,6 +256,10 @@ async fn doctor_warns_of_what_travels_in_clear() {
     place.set("COUNTERSIGN_SMS_HTTP_URL", "http://sms.example/send");
     let told = warnings(&place);
     assert!(clear(&told) == 1 && told.iter().any(|w| w.contains("COUNTERSIGN_SMS_HTTP_URL")), "{told:?}");
+    place.set("COUNTERSIGN_WEBHOOK_PRIVATE", "true");
+    let told = warnings(&place);
+    assert!(clear(&told) == 2 && told.iter().any(|w| w.contains("COUNTERSIGN_WEBHOOK_PRIVATE")), "{told:?}");
+    place.set("COUNTERSIGN_WEBHOOK_PRIVATE", "false");
     place.set("COUNTERSIGN_DATABASE_URL", "postgres://mfa:hidden@db.invalid/mfa");
     let told = warnings(&place);
     assert!(clear(&told) == 2 && told.iter().any(|w| w.contains("sslmode")), "{told:?}");

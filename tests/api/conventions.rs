@@ -312,6 +312,7 @@ async fn a_key_does_only_what_its_scopes_say() {
         (_, t) if t.starts_with("/v1/challenges") => Scope::Challenges,
         (_, t) if t.starts_with("/v1/sessions") || t.ends_with("/sessions") => Scope::Sessions,
         (_, "/v1/events") => Scope::EventsRead,
+        (_, t) if t.starts_with("/v1/webhook-endpoints") => Scope::Admin,
         ("GET", _) => Scope::UsersRead,
         _ => Scope::FactorsWrite,
     };
@@ -495,6 +496,8 @@ fn filled(template: &str, user: &str) -> String {
         "fac"
     } else if template.contains("/sessions/") {
         "ses"
+    } else if template.contains("/webhook-endpoints/") {
+        "whk"
     } else {
         "chl"
     };
@@ -512,6 +515,8 @@ fn sample(method: &str, template: &str) -> serde_json::Value {
         ("POST", "introspect") => json!({"token": "st_x"}),
         ("POST", "portal-sessions") => json!({"user_id": "ann", "flow": "settings"}),
         ("POST", "recovery-codes") | ("PUT", _) => json!({}),
+        ("POST", "webhook-endpoints") => json!({"url": "https://hooks.invalid/"}),
+        ("PATCH", _) if template.starts_with("/v1/webhook-endpoints") => json!({"status": "enabled"}),
         ("PATCH", _) => json!({"name": "New"}),
         _ => serde_json::Value::Null,
     }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use base64::Engine as _;
+use countersign::model::Scope;
 use reqwest::Method;
 use sqlx::Connection;
 
@@ -35,7 +36,7 @@ impl Call {
 }
 
 /// Every call that is tried, by the name of what it does.
-const ALL: [&str; 25] = [
+const ALL: [&str; 28] = [
     "open",
     "open with an answer",
     "open with a wrong answer",
@@ -61,6 +62,9 @@ const ALL: [&str; 25] = [
     "confirm recovery codes",
     "consume",
     "visit",
+    "make an endpoint",
+    "rotate its secret",
+    "try an endpoint",
 ];
 
 /// Members that are seen once.
@@ -189,6 +193,19 @@ async fn ready(bank: &Bank, name: &str, number: usize) -> Call {
             call("/v1/sessions/introspect".to_owned(), json!({"token": session["token"], "consume": true}), 200)
         }
         "visit" => call("/v1/portal-sessions".to_owned(), json!({"user_id": user.id, "flow": "settings"}), 201),
+        "make an endpoint" | "rotate its secret" | "try an endpoint" => {
+            let admin = bank.world.caller(&bank.world.key(&bank.rp, &[Scope::Admin], None).await);
+            let hooks = "/v1/webhook-endpoints";
+            let new = json!({"url": "https://hooks.invalid/", "events": ["database.restored"]});
+            if name == "make an endpoint" {
+                return Call::new(&admin, hooks.to_owned(), new, 201);
+            }
+            let id = text(&admin.post(hooks, new).await.is(201)["id"]);
+            match name {
+                "rotate its secret" => Call::new(&admin, format!("{hooks}/{id}/rotate-secret"), Value::Null, 200),
+                _ => Call::new(&admin, format!("{hooks}/{id}/test"), Value::Null, 202),
+            }
+        }
         _ => panic!("{name} is not told apart"),
     }
 }
@@ -200,8 +217,18 @@ fn key(name: &str, what: &str) -> String {
 
 /// How many rows there are of everything that a call can bring about.
 async fn effects(world: &World) -> Vec<i64> {
-    let tables =
-        ["events", "factors", "challenges", "prompts", "sessions", "portal_sessions", "messages", "recovery_codes"];
+    let tables = [
+        "events",
+        "factors",
+        "challenges",
+        "prompts",
+        "sessions",
+        "portal_sessions",
+        "messages",
+        "recovery_codes",
+        "webhook_endpoints",
+        "webhook_deliveries",
+    ];
     let mut counts = Vec::new();
     for table in tables {
         counts.push(world.scratch.number(&format!("select count(*) from {table}")).await);
@@ -339,7 +366,8 @@ async fn secrets_are_kept_ten_minutes_and_answers_a_day() {
         same(&call.with_key(&key(name, "kept")).await, &first);
         world.wait(1);
         let mut brief = first.body.clone();
-        for secret in SECRETS.iter().filter(|_| first.is_success()) {
+        let secrets = if call.path.starts_with("/v1/webhook-endpoints") { &["/secret"][..] } else { &SECRETS };
+        for secret in secrets.iter().filter(|_| first.is_success()) {
             if let Some(member) = brief.pointer_mut(secret) {
                 *member = Value::Null;
             }

@@ -35,3 +35,4 @@ mod texts;
 mod throttle;
 mod users;
 mod webauthn;
+mod webhooks;

@@ -60,6 +60,7 @@ impl World {
             trusted_proxies: Vec::new(),
             factor_cool_off: 0,
             metrics_listen: None,
+            webhook_private: true,
             development: true,
         };
         change(&mut config);

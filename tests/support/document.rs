@@ -23,6 +23,8 @@ const CODES: &[(u16, &[&str])] = &[
             "factor_duplicate",
             "name_taken",
             "idempotency_in_progress",
+            "endpoint_limit",
+            "endpoint_disabled",
         ],
     ),
     (410, &["challenge_expired", "enrolment_expired"]),

@@ -11,6 +11,7 @@ pub mod database;
 pub mod document;
 pub mod gateway;
 pub mod load;
+pub mod receiver;
 pub mod speak;
 pub mod verbs;
 pub mod world;

@@ -101,6 +101,7 @@ impl World {
             trusted_proxies: Vec::new(),
             factor_cool_off: 0,
             metrics_listen: None,
+            webhook_private: true,
             development: false,
         };
         change(&mut config);
@@ -128,6 +129,7 @@ impl World {
             trusted_proxies: Vec::new(),
             factor_cool_off: 0,
             metrics_listen: None,
+            webhook_private: true,
             development: true,
         };
         let mut environment = vec![

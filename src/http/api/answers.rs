@@ -12,9 +12,13 @@ use super::portal_sessions::CreatedView;
 use super::recovery_codes::CodesView;
 use super::sessions::IntrospectionView;
 use super::shapes::{FactorView, RecoveryView};
+use super::webhooks::{DeliveryView, SecretView};
 use crate::engine::{Ending, Told};
 use crate::http::problem::{Problem, Refused};
 use crate::model::{Id, Kind};
+
+/// The only one of a webhook endpoint, whose address is none.
+const OF_ENDPOINTS: [&str; 1] = ["/secret"];
 
 /// Members that are seen once: an answer that is kept for longer than ten minutes has null there (api.md, 3).
 const SECRETS: [&str; 9] = [
@@ -37,17 +41,25 @@ pub fn of(ending: Ending<'_>, issuer: &str) -> Response {
 
 /// The answer to any call as it is kept.
 pub fn told(ending: Ending<'_>, issuer: &str, request_id: &str) -> Told {
+    let secrets = match ending {
+        Ending::EndpointCreated(_) | Ending::SecretRotated(_) | Ending::TestQueued(_) => &OF_ENDPOINTS[..],
+        _ => &SECRETS,
+    };
     let (status, body) = written(ending, issuer, request_id);
-    keepable(status, &body)
+    without(secrets, status, &body)
 }
 
 /// An answer as it is kept: its status before its body.
 pub fn keepable(status: StatusCode, body: &[u8]) -> Told {
+    without(&SECRETS, status, body)
+}
+
+fn without(secrets: &[&str], status: StatusCode, body: &[u8]) -> Told {
     let packed = |body: &[u8]| [&status.as_u16().to_be_bytes(), body].concat();
     let brief = || {
         let mut body: Value = serde_json::from_slice(body).ok().filter(|_| status.is_success())?;
         let mut has_any = false;
-        for secret in SECRETS {
+        for secret in secrets {
             if let Some(member) = body.pointer_mut(secret) {
                 *member = Value::Null;
                 has_any = true;
@@ -106,6 +118,9 @@ fn written(ending: Ending<'_>, issuer: &str, request_id: &str) -> (StatusCode, V
         Ending::Confirmed(summary) => ok(&RecoveryView::from(*summary)),
         Ending::Introspected(introspection) => ok(&IntrospectionView::from(introspection)),
         Ending::Visit(visit) => created(&CreatedView::new(visit, issuer)),
+        Ending::EndpointCreated(made) => created(&SecretView::from(made)),
+        Ending::SecretRotated(rotated) => ok(&SecretView::from(rotated)),
+        Ending::TestQueued(delivery) => (StatusCode::ACCEPTED, bytes(&DeliveryView::from(delivery))),
         Ending::Refused(answered) => {
             let refused = Refused::from(answered);
             (refused.code.status, bytes(&Problem::new(&refused, issuer, request_id)))

@@ -63,7 +63,8 @@ pub struct EventClient {
 }
 
 impl EventView {
-    fn new(event: Recorded) -> (String, EventView) {
+    /// An event and its number.
+    pub fn new(event: Recorded) -> (String, EventView) {
         let sequence = event.link.map_or(0, |link| link.sequence);
         // A device's name is its browser's own; it says nothing that a reader of the audit needs.
         let client = event.client.and_then(|text| serde_json::from_str::<Client>(&text).ok());

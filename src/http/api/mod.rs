@@ -12,8 +12,10 @@ mod recovery_codes;
 mod sessions;
 mod shapes;
 mod users;
+mod webhooks;
 
 pub use around::router as around;
+pub use webhooks::message as webhook_message;
 
 use axum::Router;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
@@ -40,9 +42,11 @@ use super::{App, scrape};
         (name = "sessions", description = "Step-up sessions: introspect, look up, revoke"),
         (name = "users", description = "What the engine knows of a user"),
         (name = "events", description = "What happened, in order"),
+        (name = "webhooks", description = "Endpoints that are told of events (Standard Webhooks 1.0.0)"),
         (name = "portal", description = "Hosted pages"),
         (name = "service", description = "Keys and health"),
     ),
+    components(schemas(webhooks::Message)),
     modifiers(&Schemes)
 )]
 struct Head;
@@ -101,6 +105,11 @@ pub fn router() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(sessions::show, sessions::revoke))
         .routes(routes!(sessions::list_of_user, sessions::revoke_all_of_user))
         .routes(routes!(events::list))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::show, webhooks::change, webhooks::remove))
+        .routes(routes!(webhooks::rotate))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::deliveries))
         .routes(routes!(portal_sessions::create))
         .routes(routes!(around::jwks))
         .routes(routes!(around::livez))
