@@ -634,7 +634,7 @@ mod tests {
         assert_eq!(word(Webauthn.verify(&exam(Vec::new(), None, code("123456")))), "Malformed");
     }
 
-    /// WA-01, WA-12.
+    /// WA-01.
     #[test]
     fn a_browser_is_asked_for_the_persons_own_credentials() {
         let transports = |number, list: &[&str]| {
