@@ -173,6 +173,32 @@ async fn two_nodes_may_migrate_at_once() {
     }
 }
 
+/// Each may be told that the file is busy while another makes it one with a log; none may fail of it.
+#[tokio::test]
+async fn many_may_open_a_new_sqlite_file_at_once() {
+    for _ in 0..20 {
+        let scratch = Scratch::sqlite();
+        let Database::Sqlite(path) = &scratch.storage.database else { unreachable!("a file") };
+        let open = || async { Store::sqlite(path, 2).await.expect("it opens").close().await };
+        tokio::join!(open(), open(), open(), open(), open(), open(), open(), open());
+    }
+}
+
+/// Whoever closes last takes the log away with it: a command that needs the file alone may begin at once.
+#[tokio::test]
+async fn a_closed_store_has_let_go_of_its_file() {
+    for _ in 0..20 {
+        let scratch = Scratch::sqlite();
+        let Database::Sqlite(path) = &scratch.storage.database else { unreachable!("a file") };
+        let store = Store::sqlite(path, 2).await.expect("it opens");
+        store.ping().await.expect("it answers");
+        let log = std::path::PathBuf::from(format!("{}-wal", path.display()));
+        assert!(log.exists());
+        store.close().await;
+        assert!(!log.exists());
+    }
+}
+
 #[tokio::test]
 async fn a_sqlite_file_is_locked_for_one() {
     let scratch = Scratch::sqlite();

@@ -8,6 +8,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Executor};
 
 use super::journal::{self, Note};
+use super::sqlite::is_busy;
 use super::users::erase;
 use super::webhooks::remove_endpoint;
 use super::{Db, Error, Lock, Result, Store};
@@ -172,7 +173,7 @@ async fn put_in_place(database: &Path, copy: &Path, now: Timestamp) -> Result<Op
         // open still would delete the log of the new file on leaving. A file that does not read is put aside as it is.
         let mut former = connect(database).await?;
         match former.execute("pragma journal_mode = delete").await.map_err(|e| e.into_database_error()) {
-            Err(Some(error)) if error.code().as_deref() == Some("5") => {
+            Err(Some(error)) if is_busy(&*error) => {
                 return Err(Error::InUse(database.display().to_string()));
             }
             _ => former.close().await?,

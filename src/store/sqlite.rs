@@ -6,6 +6,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlitePool};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -90,7 +91,7 @@ impl Sqlite {
             // A connection's thread need not stop in the middle until somebody has taken what it read.
             .row_buffer_size(1024)
             .disable_statement_logging();
-        let mut writer = SqliteConnection::connect_with(&options).await?;
+        let mut writer = connect(&options).await?;
         migrate(&mut writer, path).await?;
         sqlx::query(AssertSqlSafe(trigger::VIEW.as_str())).execute(&mut writer).await?;
         let readers = SqlitePoolOptions::new()
@@ -107,7 +108,8 @@ impl Sqlite {
     /// Lets go of the file, after what is under way.
     pub(super) async fn close(&self) {
         self.end.send_replace(true);
-        self.jobs.closed().await;
+        // The writer lets go of its end when its connection is closed.
+        self.end.closed().await;
         self.readers.close().await;
     }
 
@@ -138,6 +140,25 @@ impl Sqlite {
         self.jobs.send(job).await.map_err(|_| gone())?;
         told.await.map_err(|_| gone())?
     }
+}
+
+/// Of several who open a new file at once, SQLite lets none wait that would wait for each other: those ask again, for ten seconds.
+async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection> {
+    let mut tries = 0;
+    loop {
+        match SqliteConnection::connect_with(options).await {
+            Err(sqlx::Error::Database(error)) if is_busy(&*error) && tries < 400 => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Whether somebody else holds the file: SQLITE_BUSY, in any of its extended forms.
+pub(super) fn is_busy(error: &dyn DatabaseError) -> bool {
+    error.code().and_then(|code| code.parse::<i64>().ok()).is_some_and(|code| code & 0xff == 5)
 }
 
 /// Tells what became of a write once it is known what became of its commit; whoever no longer waits is not told.

@@ -10,8 +10,6 @@ use super::{Refusal, Url, wrong};
 
 /// The longest credential id (WebAuthn L3, 7.1 step 25).
 const LONGEST_ID: usize = 1023;
-/// The longest user handle (WebAuthn L3, 5.4.3).
-const LONGEST_HANDLE: usize = 64;
 
 /// Flags of authenticator data (WebAuthn L3, 6.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +69,7 @@ pub fn registration(credential: &Json) -> Result<Registered, Refusal> {
     let (key, rest) = cbor_item(rest)?;
     public_key(&key)?;
     extensions(flags, rest)?;
-    if !(1..=LONGEST_ID).contains(&length) || attested_id != id {
+    if attested_id != id {
         return Err(wrong("id"));
     }
     let aaguid: [u8; 16] = aaguid.try_into().map_err(|_| wrong("authenticator_data"))?;
@@ -100,8 +98,7 @@ pub fn assertion(credential: &Json, handle: &[u8]) -> Result<Flags, Refusal> {
     match &credential["response"]["userHandle"] {
         Json::Null => {}
         Json::String(text) => {
-            let given = decoded(text)?;
-            if given.len() > LONGEST_HANDLE || given != handle {
+            if decoded(text)? != handle {
                 return Err(wrong("user_handle"));
             }
         }
@@ -210,4 +207,19 @@ fn transports(credential: &Json) -> Vec<String> {
     let Json::Array(list) = &credential["response"]["transports"] else { return Vec::new() };
     let word = |t: &&str| (1..=16).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
     list.iter().filter_map(Json::as_str).filter(word).take(8).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each flag is the bit that the standard gives it (WebAuthn L3, 6.1), and no other.
+    #[test]
+    fn a_flag_is_its_own_bit() {
+        for bit in 0..8 {
+            let flags = Flags::of(1 << bit);
+            let found = [flags.user_verified, flags.backup_eligible, flags.backed_up, flags.attested, flags.extended];
+            assert_eq!(found, [2, 3, 4, 6, 7].map(|own| own == bit), "bit {bit}");
+        }
+    }
 }
