@@ -1128,22 +1128,8 @@ async fn of_many_sealers_at_once_one_extends_the_chain() {
 async fn a_delivery_is_claimed_once() {
     for_each(|ann| async move {
         let endpoint = ann.endpoint().await;
-        let tried = |user: usize| Delivery {
-            rp_id: ann.rp.clone(),
-            endpoint_id: endpoint.id.clone(),
-            event_id: Id::from_bytes(Kind::Event, [user as u8; 16]),
-            sequence: 0,
-            kind: "webhook.test".to_owned(),
-            created_at: ann.now,
-            attempts: 0,
-            next_at: Some(ann.now),
-            outcome: None,
-            last_at: None,
-            last_status: None,
-            last_error: None,
-        };
         for round in 0..5 {
-            ann.store.queue_delivery(&tried(round)).await.expect("queued");
+            ann.store.queue_delivery(&tried(&ann, &endpoint, round)).await.expect("queued");
             let due = ann.store.due_deliveries(&endpoint, ann.now, 9).await.expect("it answers");
             assert_eq!(due.len(), 1, "round {round}");
             let until = ann.now.plus_seconds(60);
@@ -1174,6 +1160,50 @@ async fn a_delivery_is_claimed_once() {
             let last = ann.store.deliveries(&ann.rp, &endpoint.id, None, 1).await.expect("it answers").remove(0);
             assert_eq!((last.outcome.as_deref(), last.attempts), (Some("delivered"), 2));
         }
+    })
+    .await;
+}
+
+fn tried(ann: &Fixture, endpoint: &Endpoint, number: u128) -> Delivery {
+    Delivery {
+        rp_id: ann.rp.clone(),
+        endpoint_id: endpoint.id.clone(),
+        event_id: Id::from_bytes(Kind::Event, number.to_be_bytes()),
+        sequence: 0,
+        kind: "webhook.test".to_owned(),
+        created_at: ann.now,
+        attempts: 0,
+        next_at: Some(ann.now),
+        outcome: None,
+        last_at: None,
+        last_status: None,
+        last_error: None,
+    }
+}
+
+/// What has ended is kept for two thousand deliveries, the newest; what has not stays whatever its age.
+#[tokio::test]
+async fn an_endpoint_keeps_its_last_deliveries() {
+    for_each(|ann| async move {
+        let endpoint = ann.endpoint().await;
+        at_once(2_050, |n| {
+            let (ann, delivery) = (ann.clone(), tried(&ann, &endpoint, n as u128 + 1));
+            async move { ann.store.queue_delivery(&delivery).await.expect("queued") }
+        })
+        .await;
+        let enabled = async |on| {
+            let change = EndpointChange { enabled: Some(on), ..EndpointChange::default() };
+            ann.store.change_webhook_endpoint(&ann.rp, &endpoint.id, &change, &ann.event("x")).await.expect("changed");
+            ann.store.webhook_endpoint(&ann.rp, &endpoint.id).await.expect("it answers").expect("it is there")
+        };
+        enabled(false).await;
+        let moved = enabled(true).await;
+        ann.store.queue_delivery(&tried(&ann, &endpoint, 0)).await.expect("queued");
+        ann.store.hand_out(&moved, moved.handed_to + 1, &[], ann.now).await.expect("handed out");
+        let kept = ann.store.deliveries(&ann.rp, &endpoint.id, None, 3_000).await.expect("it answers");
+        let ids: Vec<_> = kept.iter().map(|delivery| delivery.event_id.clone()).collect();
+        let meant = (51..=2_050).rev().chain([0]).map(|n: u128| Id::from_bytes(Kind::Event, n.to_be_bytes()));
+        assert_eq!(ids, meant.collect::<Vec<_>>());
     })
     .await;
 }
