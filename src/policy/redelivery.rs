@@ -40,7 +40,7 @@ pub fn after(at: &Moment<'_>, attempts: i64, reply: Reply) -> (Next, Option<i64>
     let pause = usize::try_from(attempts - 1).ok().and_then(|n| PAUSES.get(n));
     let next = pause.map_or(Next::GivenUp, |seconds| {
         let longest = u32::try_from(seconds * 1000).unwrap_or(u32::MAX) / JITTER;
-        let pause = seconds * 1000 + i64::from(at.below(longest + 1));
+        let pause = seconds * 1000 + i64::from(at.below(longest));
         Next::Again(pause.max(rest.unwrap_or_default() * 1000))
     });
     (next, rest)
@@ -57,21 +57,19 @@ mod tests {
         Moment::new(Timestamp(0), &SystemRng)
     }
 
-    /// H-09: the pauses of the specification's example, each with at most a tenth more.
+    /// H-09: the pauses of the specification's example, each with up to a tenth more: of two hundred, one has half of that.
     #[test]
     fn the_schedule_is_that_of_the_specification() {
-        let hours = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400];
-        let mut seen = std::collections::BTreeSet::new();
-        for _ in 0..200 {
-            for (n, seconds) in hours.iter().enumerate() {
-                let (Next::Again(pause), None) = after(&at(), n as i64 + 1, Reply::Status(500, None)) else {
-                    panic!("attempt {n} is not the last")
-                };
-                assert!((seconds * 1000..=seconds * 1100).contains(&pause), "{n}: {pause}");
-                seen.insert(pause);
-            }
+        for (n, seconds) in [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400].iter().enumerate() {
+            let pauses = (0..200).map(|_| match after(&at(), n as i64 + 1, Reply::Status(500, None)) {
+                (Next::Again(pause), None) => pause,
+                _ => panic!("attempt {n} is not the last"),
+            });
+            let pauses: Vec<_> = pauses.collect();
+            assert!(pauses.iter().all(|pause| (seconds * 1000..seconds * 1100).contains(pause)), "{n}: {pauses:?}");
+            assert!(pauses.iter().any(|pause| *pause > seconds * 1050), "{n}: {pauses:?}");
         }
-        assert!(seen.len() > 1000, "jitter");
+        assert_eq!(FAILING, 432_000, "five days");
         assert_eq!(after(&at(), 10, Reply::None("timeout")), (Next::GivenUp, None));
     }
 
