@@ -40,6 +40,7 @@ fn a_migration_that_has_landed_is_not_edited() {
     let landed = [
         ("0001_first.sql", "36cf49bab4f6077b09cb67d30d355c845b94c5aafd59ef0e27c02c47fb999fe6"),
         ("0002_second.sql", "823eb494ee92d624102d4d09d2a5b1f2fc28289b8fa9403d1fb808afbf120ba1"),
+        ("0003_webhooks.sql", "675edc5a02df1f31eaf375bb58ae410c0cf24d2a901f0980a8d19a33cae52650"),
     ];
     for (name, digest) in landed {
         let text = std::fs::read(format!("migrations/{name}")).expect("it is there");
