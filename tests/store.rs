@@ -185,6 +185,19 @@ async fn many_may_open_a_new_sqlite_file_at_once() {
     }
 }
 
+/// A file that somebody holds for good is waited for, and then refused.
+#[tokio::test]
+async fn a_file_that_is_held_is_not_waited_for_without_end() {
+    let scratch = Scratch::sqlite();
+    let Database::Sqlite(path) = &scratch.storage.database else { unreachable!("a file") };
+    let holder = rusqlite::Connection::open(path).expect("it opens");
+    holder.execute_batch("create table held (n integer); begin exclusive").expect("it is held");
+    let opened = tokio::time::timeout(std::time::Duration::from_secs(60), Store::sqlite(path, 2)).await;
+    assert!(matches!(opened.expect("an end").map(drop), Err(Error::Unavailable(_))));
+    holder.execute_batch("rollback").expect("it is free");
+    Store::sqlite(path, 2).await.expect("it opens").close().await;
+}
+
 /// Whoever closes last takes the log away with it: a command that needs the file alone may begin at once.
 #[tokio::test]
 async fn a_closed_store_has_let_go_of_its_file() {

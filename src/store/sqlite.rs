@@ -23,6 +23,10 @@ const BATCH: usize = gathered::MOST;
 /// Writes that may wait before callers do.
 const QUEUE: usize = 4096;
 
+/// How long somebody else may hold the file, and how long until a file that is held is asked for again.
+const PATIENCE: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(25);
+
 /// A write that waits for its turn.
 enum Job {
     /// Statements, in a savepoint of their own.
@@ -85,13 +89,13 @@ impl Sqlite {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10))
+            .busy_timeout(PATIENCE)
             .pragma("temp_store", "memory")
             .statement_cache_capacity(512)
             // A connection's thread need not stop in the middle until somebody has taken what it read.
             .row_buffer_size(1024)
             .disable_statement_logging();
-        let mut writer = connect(&options).await?;
+        let mut writer = connect(&options, path).await?;
         migrate(&mut writer, path).await?;
         sqlx::query(AssertSqlSafe(trigger::VIEW.as_str())).execute(&mut writer).await?;
         let readers = SqlitePoolOptions::new()
@@ -142,18 +146,19 @@ impl Sqlite {
     }
 }
 
-/// Of several who open a new file at once, SQLite lets none wait that would wait for each other: those ask again, for ten seconds.
-async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection> {
-    let mut tries = 0;
-    loop {
-        match SqliteConnection::connect_with(options).await {
-            Err(sqlx::Error::Database(error)) if is_busy(&*error) && tries < 400 => {
-                tries += 1;
-                tokio::time::sleep(Duration::from_millis(25)).await;
+/// Of several who open a new file at once, SQLite lets none wait that would wait for each other: those ask again. All waiting
+/// together, SQLite's own with it, ends after [`PATIENCE`].
+async fn connect(options: &SqliteConnectOptions, path: &Path) -> Result<SqliteConnection> {
+    let asking = async {
+        loop {
+            match SqliteConnection::connect_with(options).await {
+                Err(sqlx::Error::Database(error)) if is_busy(&*error) => tokio::time::sleep(AGAIN).await,
+                other => return Ok(other?),
             }
-            other => return Ok(other?),
         }
-    }
+    };
+    let held = || Error::Unavailable(format!("{}: somebody else holds the file", path.display()));
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| Err(held()))
 }
 
 /// Whether somebody else holds the file: SQLITE_BUSY, in any of its extended forms.
