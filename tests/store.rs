@@ -1143,7 +1143,13 @@ async fn a_delivery_is_claimed_once() {
     for_each(|ann| async move {
         let endpoint = ann.endpoint().await;
         for round in 0..5 {
-            ann.store.queue_delivery(&tried(&ann, &endpoint, round)).await.expect("queued");
+            let queued = at_once(4, |n| {
+                let (ann, delivery) = (ann.clone(), tried(&ann, &endpoint, round * 4 + n as u128));
+                async move { ann.store.queue_delivery(&delivery, 1).await }
+            })
+            .await;
+            assert_eq!(queued.iter().filter(|q| q.is_ok()).count(), 1, "round {round}");
+            assert!(queued.iter().all(|q| matches!(q, Ok(()) | Err(Error::Conflict(Contest::Limit)))));
             let due = ann.store.due_deliveries(&endpoint, ann.now, 9).await.expect("it answers");
             assert_eq!(due.len(), 1, "round {round}");
             let until = ann.now.plus_seconds(60);
@@ -1202,7 +1208,7 @@ async fn an_endpoint_keeps_its_last_deliveries() {
         let endpoint = ann.endpoint().await;
         at_once(2_050, |n| {
             let (ann, delivery) = (ann.clone(), tried(&ann, &endpoint, n as u128 + 1));
-            async move { ann.store.queue_delivery(&delivery).await.expect("queued") }
+            async move { ann.store.queue_delivery(&delivery, 3_000).await.expect("queued") }
         })
         .await;
         let enabled = async |on| {
@@ -1212,7 +1218,7 @@ async fn an_endpoint_keeps_its_last_deliveries() {
         };
         enabled(false).await;
         let moved = enabled(true).await;
-        ann.store.queue_delivery(&tried(&ann, &endpoint, 0)).await.expect("queued");
+        ann.store.queue_delivery(&tried(&ann, &endpoint, 0), 1).await.expect("queued");
         ann.store.hand_out(&moved, moved.handed_to + 1, &[], ann.now).await.expect("handed out");
         let kept = ann.store.deliveries(&ann.rp, &endpoint.id, None, 3_000).await.expect("it answers");
         let ids: Vec<_> = kept.iter().map(|delivery| delivery.event_id.clone()).collect();

@@ -126,9 +126,6 @@ impl Engine {
     pub async fn test_endpoint(&self, caller: &Caller, id: &Id) -> Result<Delivery, Error> {
         let at = self.moment();
         let endpoint = self.endpoint(caller, id).await?;
-        if self.store.count_undelivered(&endpoint).await? >= MOST_UNDELIVERED {
-            return Err(Error::Busy(60));
-        }
         let delivery = Delivery {
             rp_id: endpoint.rp_id,
             endpoint_id: endpoint.id,
@@ -143,8 +140,10 @@ impl Engine {
             last_status: None,
             last_error: None,
         };
-        match self.keeping(&at, caller, "", Ending::TestQueued(&delivery)).queue_delivery(&delivery).await {
+        let store = self.keeping(&at, caller, "", Ending::TestQueued(&delivery));
+        match store.queue_delivery(&delivery, MOST_UNDELIVERED).await {
             Ok(()) => Ok(delivery),
+            Err(store::Error::Conflict(Contest::Limit)) => Err(Error::Busy(60)),
             Err(store::Error::Conflict(_)) => Err(Error::Clash(Clash::EndpointDisabled)),
             Err(error) => Err(error.into()),
         }

@@ -118,21 +118,24 @@ impl Store {
         })
     }
 
-    /// Queues an event of no chain, to try an endpoint; `Conflict(Row)` where it is gone or disabled.
-    pub async fn queue_delivery(&self, delivery: &Delivery) -> Result<()> {
+    /// Queues an event of no chain, to try an endpoint; `Conflict(Row)` where it is gone or disabled, `Conflict(Limit)` where as many
+    /// deliveries as may wait do.
+    pub async fn queue_delivery(&self, delivery: &Delivery, most: i64) -> Result<()> {
         write!(self, (delivery) conn => {
             let done = sql! { conn,
                 "update webhook_endpoints set id = id where rp_id = $1 and id = $2 and disabled_at is null",
                 delivery.rp_id.as_str(), delivery.endpoint_id.as_str()
             };
             won(done, Contest::Row)?;
-            sql! { conn,
+            let done = sql! { conn,
                 "insert into webhook_deliveries (rp_id, endpoint_id, event_id, sequence, kind, created_at, attempts, next_at)
-                 values ($1, $2, $3, $4, $5, $6, 0, $6)",
+                 select $1, $2, $3, $4, $5, $6, 0, $6
+                 where (select count(*) from webhook_deliveries
+                        where rp_id = $1 and endpoint_id = $2 and next_at is not null) < $7",
                 delivery.rp_id.as_str(), delivery.endpoint_id.as_str(), delivery.event_id.as_str(), delivery.sequence,
-                &delivery.kind, delivery.created_at.0
+                &delivery.kind, delivery.created_at.0, most
             };
-            Ok(())
+            won(done, Contest::Limit)
         })
     }
 
