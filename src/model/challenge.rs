@@ -4,14 +4,22 @@ use serde::{Deserialize, Serialize};
 
 use super::{Acr, Evidence, Id, MethodKind, Timestamp};
 
+/// What says nothing is not written down.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// What the caller demands of the proof.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requirement {
     /// At least this strong.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub acr: Option<Acr>,
     /// Not older than this many seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age: Option<i64>,
     /// By one of these methods.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub methods: Option<Vec<MethodKind>>,
 }
 
@@ -28,9 +36,10 @@ pub struct Detail {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Display {
     /// The action in the person's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// What is bound into the session.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub details: Vec<Detail>,
 }
 
@@ -38,10 +47,13 @@ pub struct Display {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     /// Address.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
     /// `User-Agent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
     /// An opaque name of the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
 }
 
@@ -63,32 +75,37 @@ pub struct Terms {
     /// The action that the session will allow.
     pub action: String,
     /// Demands on the proof.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub require: Requirement,
     /// What the page shows.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub display: Display,
     /// The session ends with its first use.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub single_use: bool,
     /// Services for which the JWT is meant.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub audience: Vec<String>,
     /// The caller's own thread through the result.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub binding: Option<String>,
     /// The person's browser as the caller sees it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub client: Client,
     /// Where the hosted page returns.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub return_url: Option<String>,
     /// The caller's guard against a forged return.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// PKCE, S256 (RFC 7636).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub code_challenge: Option<String>,
     /// Set where our own portal asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub portal: Option<Portal>,
     /// Nothing would do when it was made: its person may set up a first factor on the way.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub enrol: bool,
 }
 

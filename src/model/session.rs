@@ -22,8 +22,10 @@ pub struct Grant {
     /// Services for which the JWT is meant.
     pub audience: Vec<String>,
     /// The caller's own thread.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub binding: Option<String>,
     /// Digest of what the person saw.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
     /// The challenge that earned it.
     pub challenge_id: Id,

@@ -52,16 +52,22 @@ pub enum Stop {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Throttle {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pauses: BTreeMap<MethodKind, Pause>,
     /// When the bucket would be full again: all that needs to be known of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     full_at: Option<Timestamp>,
     /// Tokens spent since the owner's last success.
     since: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     wrong_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     held_at: Option<Timestamp>,
     /// The owner's last success in this lane.
+    #[serde(skip_serializing_if = "Option::is_none")]
     succeeded_at: Option<Timestamp>,
     /// The last one by a factor whose codes are not guessed: it ends holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     freed_at: Option<Timestamp>,
     /// What counts towards this lane's pauses though it stands in another; see [`Throttle::together`].
     #[serde(skip)]
