@@ -51,34 +51,41 @@ impl Engine {
         let before = self.clock.now().plus_seconds(-LAG);
         let mut sealed = 0;
         for rp in self.store.unsealed_realms(before).await? {
-            while self.holds(&self.sealer).await? {
-                let done = self.seal_batch(&rp, before).await?;
-                sealed += done;
-                if done < BATCH {
+            // Each batch begins where the one before ended, since the index still holds what was numbered a moment ago.
+            let mut from = Some(Timestamp(i64::MIN));
+            while let Some(begin) = from {
+                if !self.holds(&self.sealer).await? {
                     break;
                 }
+                let (done, last) = self.seal_batch(&rp, begin, before).await?;
+                sealed += done;
+                from = last.filter(|_| done == BATCH);
             }
         }
         Ok(sealed)
     }
 
-    /// One write. What two sealers do at once is still one chain: the end that was read must be the end that is replaced.
-    async fn seal_batch(&self, rp: &Id, before: Timestamp) -> Result<usize, store::Error> {
+    /// One write; tells of how many events, and the time of the last. What two sealers do at once is still one chain: the end that was
+    /// read must be the end that is replaced.
+    async fn seal_batch(
+        &self,
+        rp: &Id,
+        from: Timestamp,
+        before: Timestamp,
+    ) -> Result<(usize, Option<Timestamp>), store::Error> {
         let head = self.store.chain_head(rp).await?;
         if head.as_ref().is_some_and(|head| !chain::is_own(&*self.vault, head)) {
             // To go on from here would hide what was done to it.
             tracing::error!(%rp, "the audit chain's end is forged: nothing is added to it; run countersign audit verify");
-            return Ok(0);
+            return Ok((0, None));
         }
-        let mut events = self.store.unsealed_events(rp, before, BATCH as i64).await?;
-        if events.is_empty() {
-            return Ok(0);
-        }
+        let mut events = self.store.unsealed_events(rp, from, before, BATCH as i64).await?;
+        let Some(last) = events.last().map(|event| event.at) else { return Ok((0, None)) };
         let new = chain::extend(&self.moment(), &*self.vault, head.as_ref(), rp, &mut events);
         match self.store.seal_events(head.as_ref(), &new, &events).await {
-            Ok(()) => Ok(events.len()),
+            Ok(()) => Ok((events.len(), Some(last))),
             // Another sealer, or a user was erased meanwhile: the next turn reads anew.
-            Err(store::Error::Conflict(_)) => Ok(0),
+            Err(store::Error::Conflict(_)) => Ok((0, None)),
             Err(error) => Err(error),
         }
     }

@@ -114,13 +114,19 @@ impl Store {
         Ok(ids.into_iter().map(Id::stored).collect())
     }
 
-    /// Events of a relying party that have no number yet and are older than this, in the order of their times.
-    pub async fn unsealed_events(&self, rp: &Id, before: Timestamp, limit: i64) -> Result<Vec<Recorded>> {
+    /// Events of a relying party from this time on that have no number yet and are older than that, in the order of their times.
+    pub async fn unsealed_events(
+        &self,
+        rp: &Id,
+        from: Timestamp,
+        before: Timestamp,
+        limit: i64,
+    ) -> Result<Vec<Recorded>> {
         let rows: Vec<EventRow> = read_rows! { self,
             "select rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client,
              request_id, sequence, salt, person, hash
-             from events where sequence is null and rp_id = $1 and at <= $2 order by at, id limit $3",
-            rp.as_str(), before.0, limit
+             from events where sequence is null and rp_id = $1 and at >= $2 and at <= $3 order by at, id limit $4",
+            rp.as_str(), from.0, before.0, limit
         };
         Ok(rows.into_iter().map(EventRow::model).collect())
     }
