@@ -42,7 +42,7 @@ pub struct Passkey {
 const AT_ONCE: usize = 512;
 
 pub async fn apps(engine: &Engine, users: usize) -> Apps {
-    let store = open_store(&engine.storage, false).await.expect("the database opens beside the engine");
+    let store = open_store(&engine.for_seeding(), false).await.expect("the database opens beside the engine");
     let vault = Arc::new(vault(engine, &store).await);
     let mut all = Vec::with_capacity(users);
     for start in (0..users).step_by(AT_ONCE) {
@@ -56,6 +56,7 @@ pub async fn apps(engine: &Engine, users: usize) -> Apps {
     while !store.unsealed_realms(SystemClock.now()).await.expect("it answers").is_empty() {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
+    engine.tidy();
     Apps { all, next: AtomicUsize::new(0) }
 }
 
