@@ -130,10 +130,10 @@ fn belongs(statement: &str, database: &Database) -> bool {
 /// The text literals in `src/store` that begin with a verb of SQL and are whole: with a `{` in it, one is put together when it
 /// runs, and the tests that run it hold it.
 fn statements() -> BTreeSet<String> {
-    let mut found: BTreeSet<String> = countersign::store::statements().into_iter().map(str::to_owned).collect();
+    let mut found: BTreeSet<String> = countersign::store::statements().into_iter().collect();
     for entry in std::fs::read_dir("src/store").expect("the store's folder") {
         let path = entry.expect("an entry").path();
-        // These put their statements together: the first hands them out above, the settlement's parts run in its own tests.
+        // These put their statements together: they hand them out above, and a settlement by itself runs in tests of its own.
         if ["asking.rs", "settlement.rs", "gathered.rs", "parts.rs"].iter().any(|name| path.ends_with(name)) {
             continue;
         }
@@ -151,6 +151,68 @@ fn statements() -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// What PostgreSQL plans, once for all values, while tables are small and it knows so, still finds each row by key when they are
+/// full. Nothing but the questions themselves is walked: for reading even if a table is empty, for writing from fifty rows on.
+#[tokio::test]
+async fn no_plan_of_small_tables_walks_them() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    let Database::Postgres(url) = &scratch.storage.database else { panic!("it is PostgreSQL") };
+    scratch.store().await;
+    let mut conn = sqlx::PgConnection::connect(url).await.expect("it opens");
+    conn.execute(
+        "set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set enable_hashjoin = off;
+         set enable_mergejoin = off",
+    )
+    .await
+    .expect("as the store does");
+    let statements: Vec<_> =
+        countersign::store::statements().into_iter().filter(|text| text.contains("unnest(")).collect();
+    conn.execute("vacuum analyze").await.expect("it is known that all is empty");
+    let mut planned = 0;
+    for statement in statements.iter().filter(|text| !text.contains("gathered")) {
+        planned += walks_nothing(&mut conn, statement).await;
+    }
+    conn.execute(
+        "insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at) select 'r', n, '', 1, '{}', n from generate_series(1, 50) n;
+         insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at)
+           select 'r', n, n, '{}', 'pending', 5, 1, 2 from generate_series(1, 50) n;
+         insert into prompts (rp_id, user_id, owner_id, method, id, sealed, sends, sent_at, expires_at)
+           select 'r', n, n, 'sms', n, '', 1, 1, 1 from generate_series(1, 50) n;
+         insert into factors (rp_id, user_id, id, kind, name, details, created_at, expires_at, last_step, version, sealed, credential_id)
+           select 'r', n, n, 'webauthn', n, '{}', 1, 1, 1, 1, '', n from generate_series(1, 50) n;
+         insert into recovery_codes (rp_id, user_id, set_id, hash) select 'r', n, n, '' from generate_series(1, 50) n;
+         insert into sessions (rp_id, user_id, id, token_hash, granted, created_at, expires_at)
+           select 'r', n, n, cast(n as text)::bytea, '{}', 1, 1 from generate_series(1, 50) n",
+    )
+    .await
+    .expect("fifty of each");
+    conn.execute("vacuum analyze").await.expect("it is known how many there are");
+    for statement in &statements {
+        planned += walks_nothing(&mut conn, statement).await;
+    }
+    assert!(planned > 50, "{planned} steps");
+}
+
+/// How many steps of the statement's plan reach a table.
+async fn walks_nothing(conn: &mut sqlx::PgConnection, statement: &str) -> usize {
+    let values: Vec<_> = (1..).take_while(|n| statement.contains(&format!("${n}::"))).map(|_| "null").collect();
+    let prepare = format!("prepare one as {statement}");
+    let explain = format!("explain execute one({})", values.join(", "));
+    conn.execute(AssertSqlSafe(prepare)).await.expect("it prepares");
+    let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain)).fetch_all(&mut *conn).await.expect("a plan");
+    conn.execute("deallocate one").await.expect("it is forgotten");
+    let is_question =
+        |step: &str| ["CTE Scan on ", "Function Scan on ", "Subquery Scan on "].iter().any(|s| step.contains(s));
+    let steps = plan.iter().enumerate();
+    let reaches = steps.filter(|(_, step)| step.contains("Scan") && step.contains(" on ") && !is_question(step));
+    let reaches: Vec<_> = reaches.collect();
+    for (n, step) in &reaches {
+        let by_key = plan.get(n + 1).is_some_and(|next| next.contains("Index Cond:"));
+        assert!(by_key, "{step}\n{}\n{statement}", plan.join("\n"));
+    }
+    reaches.len()
 }
 
 // --- the schema ---
@@ -1100,7 +1162,7 @@ async fn of_many_sealers_at_once_one_extends_the_chain() {
                 ann.store.record(&ann.event("x")).await.expect("recorded");
             }
             let head = ann.store.chain_head(&ann.rp).await.expect("it answers");
-            let events = ann.store.unsealed_events(&ann.rp, ann.now, 100).await.expect("it answers");
+            let events = ann.store.unsealed_events(&ann.rp, Timestamp(0), ann.now, 100).await.expect("it answers");
             let sealed = at_once(8, |_| {
                 let (ann, vault, head, mut events) = (ann.clone(), Arc::clone(&vault), head.clone(), events.clone());
                 async move {
@@ -1114,7 +1176,7 @@ async fn of_many_sealers_at_once_one_extends_the_chain() {
         }
         ann.store.record(&ann.event("x")).await.expect("recorded");
         let head = ann.store.chain_head(&ann.rp).await.expect("it answers");
-        let mut events = ann.store.unsealed_events(&ann.rp, ann.now, 100).await.expect("it answers");
+        let mut events = ann.store.unsealed_events(&ann.rp, Timestamp(0), ann.now, 100).await.expect("it answers");
         ann.store.erase_user(&ann.rp, "ann", "erased_x", &ann.event("user.erased")).await.expect("erased");
         let new = chain::extend(&ann.at(), &*vault, head.as_ref(), &ann.rp, &mut events);
         lost(ann.store.seal_events(head.as_ref(), &new, &events).await, Contest::Row);
@@ -1236,7 +1298,7 @@ async fn of_many_who_hand_events_out_at_once_one_does() {
         for _ in 0..3 {
             ann.store.record(&ann.event("factor.added")).await.expect("recorded");
         }
-        let mut events = ann.store.unsealed_events(&ann.rp, ann.now, 100).await.expect("it answers");
+        let mut events = ann.store.unsealed_events(&ann.rp, Timestamp(0), ann.now, 100).await.expect("it answers");
         for (n, event) in events.iter_mut().enumerate() {
             let sequence = endpoint.handed_to + 1 + n as i64;
             event.link = Some(Link { sequence, salt: None, person: Vec::new(), hash: Vec::new() });

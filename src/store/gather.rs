@@ -1,13 +1,20 @@
 //! Callers who need not wait for each other: what comes while the database is at work is handed to it in one go.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::{Error, Result};
 
 /// What may wait before callers do.
 const QUEUE: usize = 4096;
+/// How many turns there are at once. The more that gather for one, the less each costs; so the next begins when the one before has
+/// ended, but behind one that takes long nobody waits.
+const TURNS: usize = 4;
+const LONG: Duration = Duration::from_millis(10);
 
 /// A question, and who waits for its outcome.
 pub type Waiting<Q, A> = (Q, oneshot::Sender<Result<A>>);
@@ -22,21 +29,29 @@ impl<Q, A> Clone for Gather<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
-    /// Hands on up to so many at once, in so many turns beside each other, to what tells each its own outcome. It ends with the
-    /// last of those who may ask.
-    pub fn start<F, R>(turns: usize, most: usize, answer: F) -> Gather<Q, A>
+    /// Hands on up to so many at once to what tells each its own outcome. It ends with the last of those who may ask.
+    pub fn start<F, R>(most: usize, answer: F) -> Gather<Q, A>
     where
         F: Fn(Vec<Waiting<Q, A>>) -> R + Clone + Send + 'static,
         R: Future<Output = ()> + Send,
     {
         let (asks, waiting) = mpsc::channel::<Waiting<Q, A>>(QUEUE);
         let waiting = Arc::new(Mutex::new(waiting));
-        for _ in 0..turns {
+        for _ in 0..TURNS {
             let (waiting, answer) = (Arc::clone(&waiting), answer.clone());
             tokio::spawn(async move {
-                let mut batch = Vec::new();
-                while waiting.lock().await.recv_many(&mut batch, most).await > 0 {
-                    answer(std::mem::take(&mut batch)).await;
+                loop {
+                    let mut mine = waiting.lock().await;
+                    let mut batch = Vec::new();
+                    if mine.recv_many(&mut batch, most).await == 0 {
+                        break;
+                    }
+                    let mut answering = pin!(answer(batch));
+                    let ended = timeout(LONG, &mut answering).await.is_ok();
+                    drop(mine);
+                    if !ended {
+                        answering.await;
+                    }
                 }
             });
         }

@@ -1,17 +1,18 @@
-//! Settlements of different users, settled as one: which may be, and the statement on PostgreSQL (that of SQLite is in
-//! `trigger`). There every part is one statement over a table of their values, and each
-//! must touch a row for each settlement that has the part. Where one of them lost a race, nothing of all stands, and each is
+//! Settlements of different users, settled as one: which may be, and the statements on PostgreSQL (those of SQLite are in
+//! `trigger`). There settlements that write the same parts share one statement, in which every part is one write over a table of
+//! their values, and each must touch a row for each settlement. Where one of them lost a race, nothing of all stands, and each is
 //! settled by itself: who wins, and what is said of it, is decided there alone.
 
-use std::collections::HashSet;
-use std::sync::LazyLock;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, AssertSqlSafe};
+use tokio::task::JoinSet;
 
 use super::gather::{Waiting, tell};
-use super::parts::{PARTS, Part, VALUES, Value, bits, columns, has, selecting};
+use super::parts::{PARTS, Part, VALUES, Value, bits, selecting};
 use super::postgres::Postgres;
 use super::settlement::{FactorChange, Settlement};
 use super::{Error, settlement};
@@ -19,55 +20,71 @@ use super::{Error, settlement};
 /// The most that are settled as one.
 pub(super) const MOST: usize = 64;
 
-/// The parts on PostgreSQL. A settlement that would have to wait for another's rows lets all be settled by themselves.
-static STATEMENT: LazyLock<String> = LazyLock::new(|| {
-    let arrays: Vec<String> = TYPES.iter().enumerate().map(|(n, kind)| format!("${}::{kind}[]", n + 1)).collect();
-    let (mut writes, mut losses) = (String::new(), String::new());
-    for (n, part) in PARTS.iter().enumerate() {
-        writes.push_str(&format!(", p{n} as ({} returning 1)", together(n, part)));
-        losses.push_str(&format!(
-            " when (select count(*) from p{n}) <> (select count(*) from gathered s where {}) then 'lost {n}'",
-            has("s", n)
-        ));
-    }
-    format!(
-        "with gathered ({}) as (
-           select u.* from (select set_config('lock_timeout', '250ms', true)) c cross join unnest({}) u){writes}
-         select cast(case{losses} else '1' end as bigint)",
-        columns(),
-        arrays.join(", ")
-    )
-});
+/// The statement for settlements that write these parts, and the numbers of the values that it draws on.
+struct Statement {
+    text: Arc<str>,
+    values: Vec<usize>,
+}
 
-/// The types of the table's columns, as PostgreSQL has to be told them: bits, then the values.
-const TYPES: [&str; VALUES + 1] = {
+/// The statement for these parts, as bits. There are as many as verdicts differ in what they write.
+fn statement(bits: i64) -> Arc<Statement> {
+    static KNOWN: LazyLock<Mutex<HashMap<i64, Arc<Statement>>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(known.entry(bits).or_insert_with(|| Arc::new(put_together(bits))))
+}
+
+/// Every value is an array with a place for each settlement. Only the first array is read as a table: PostgreSQL keeps a store for
+/// each that is. It takes such a table for a short one, so that no plan walks another table to meet it.
+///
+/// Settlements that would have to wait for another's rows are settled by themselves.
+fn put_together(bits: i64) -> Statement {
+    let parts: Vec<(usize, &Part)> = PARTS.iter().enumerate().filter(|(n, _)| bits & 1 << n != 0).collect();
+    let draws_on = |n: usize| {
+        let name = format!("${n}");
+        let after = |text: &str| text.split(&name).skip(1).any(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()));
+        parts.iter().any(|(_, (_, sql))| after(sql))
+    };
+    let values: Vec<usize> = (1..=VALUES).filter(|n| draws_on(*n)).collect();
+    let others = values.iter().enumerate().skip(1);
+    let others: String =
+        others.map(|(place, n)| format!(", (${}::{}[])[u.place] as v{n}", place + 1, TYPES[n - 1])).collect();
+    let writes: String = parts.iter().map(|(n, part)| format!(", p{n} as ({} returning 1)", together(part))).collect();
+    let done: Vec<String> = parts.iter().map(|(n, _)| format!("select 1 from p{n}")).collect();
+    let text = format!(
+        "with gathered as (
+           select u.v1{others} from (select set_config('lock_timeout', '250ms', true)) c
+           cross join unnest($1::text[]) with ordinality u (v1, place) where u.place > 0 and u.v1 > ''){writes}
+         select cast(case when (select count(*) from ({}) d) <> {} * cardinality($1) then 'lost' else '1' end as bigint)",
+        done.join(" union all "),
+        parts.len()
+    );
+    Statement { text: text.into(), values }
+}
+
+/// A statement for each part by itself.
+pub(super) fn statements() -> impl Iterator<Item = String> {
+    (0..PARTS.len()).map(|n| put_together(1 << n).text.to_string())
+}
+
+/// The types of the values, as PostgreSQL has to be told them.
+const TYPES: [&str; VALUES] = {
     const T: &str = "text";
     const N: &str = "bigint";
     const B: &str = "bytea";
     [
-        N, T, T, N, T, N, T, N, T, T, N, T, B, N, N, T, N, T, T, T, T, N, N, B, T, T, T, T, B, T, T, N, T, T, T, T, T,
-        T, T, T, T, T, T, N,
+        T, T, N, T, N, T, N, T, T, N, T, B, N, N, T, N, T, T, T, T, N, N, B, T, T, T, T, B, T, T, N, T, T, T, T, T, T,
+        T, T, T, T, T, N,
     ]
 };
 
-/// A part for every settlement that has it.
-fn together(n: usize, (_, sql): &Part) -> String {
-    let (sql, has) = (of_row(sql), has("s", n));
-    if let Some(insert) = selecting(&sql, &format!("from gathered s where {has}")) {
+/// A part for every settlement.
+fn together((_, sql): &Part) -> String {
+    let sql = sql.replace('$', "s.v");
+    if let Some(insert) = selecting(&sql, "from gathered s") {
         return insert;
     }
-    let (head, condition) = sql.split_once("where ").unwrap_or((&sql, "1 = 1"));
-    if head.starts_with("update ") {
-        return format!("{head}from gathered s where {has} and {condition}");
-    }
-    // A delete is by the columns of a key, each equal to a value.
-    let (keys, values): (Vec<_>, Vec<_>) = condition.split(" and ").filter_map(|equal| equal.split_once(" = ")).unzip();
-    format!("{head}where ({}) in (select {} from gathered s where {has})", keys.join(", "), values.join(", "))
-}
-
-/// A part whose values are a row of the table.
-fn of_row(sql: &str) -> String {
-    sql.replace('$', "s.v")
+    let table = if sql.starts_with("delete ") { "using" } else { "from" };
+    sql.replacen("where ", &format!("{table} gathered s where "), 1)
 }
 
 /// Whether a settlement can be settled with others: a recovery code is noted for restorations too.
@@ -84,27 +101,41 @@ pub(super) fn one_of_each<T>(all: Vec<T>, of: impl Fn(&T) -> &Settlement) -> (Ve
     })
 }
 
-/// Settles all, as one where that can be. What has to be settled by itself is, and nobody waits for it but its own caller.
+/// Settles all that write the same as one. Who has to be settled by itself is, and nobody waits for that but its own caller.
 pub(super) async fn on_postgres(postgres: &Postgres, mut all: Vec<Waiting<Settlement, ()>>) {
     // In one order on every node, so that none waits for the other in a circle.
     all.sort_by(|(a, _), (b, _)| (&a.rp_id, &a.user_id).cmp(&(&b.rp_id, &b.user_id)));
-    let (together, mut alone) = one_of_each(all, |(settlement, _)| settlement);
-    if together.len() < 2 {
-        alone.extend(together);
-    } else {
-        match as_one(postgres, together.iter().map(|(settlement, _)| settlement)).await {
-            Ok(()) => together.into_iter().for_each(|(_, waits)| tell(waits, Ok(()))),
-            Err(error) if took_nothing(&error) => alone.extend(together),
-            // Nobody knows what it took: to try again could charge a guess twice.
-            Err(error) => {
-                let error = Error::from(error);
-                together.into_iter().for_each(|(_, waits)| tell(waits, Err(error.again())));
+    let (together, again) = one_of_each(all, |(settlement, _)| settlement);
+    for one in again {
+        tokio::spawn(alone(postgres.clone(), one));
+    }
+    let mut alike: BTreeMap<i64, Vec<_>> = BTreeMap::new();
+    for one in together {
+        alike.entry(bits(&one.0)).or_default().push(one);
+    }
+    // Each kind on a connection of its own, since its commit is its own too.
+    let kinds = alike.into_iter().map(|(bits, some)| as_one(postgres.clone(), bits, some));
+    kinds.collect::<JoinSet<()>>().join_all().await;
+}
+
+async fn alone(postgres: Postgres, (settlement, waits): Waiting<Settlement, ()>) {
+    tell(waits, settlement::on_postgres(&postgres, &settlement, None).await);
+}
+
+/// Settles those that write the same parts.
+async fn as_one(postgres: Postgres, bits: i64, alike: Vec<Waiting<Settlement, ()>>) {
+    match write(&postgres, bits, &alike).await {
+        Ok(()) => alike.into_iter().for_each(|(_, waits)| tell(waits, Ok(()))),
+        Err(error) if took_nothing(&error) => {
+            for one in alike {
+                tokio::spawn(alone(postgres.clone(), one));
             }
         }
-    }
-    for (settlement, waits) in alone {
-        let postgres = postgres.clone();
-        tokio::spawn(async move { tell(waits, settlement::on_postgres(&postgres, &settlement, None).await) });
+        // Nobody knows what it took: to try again could charge a guess twice.
+        Err(error) => {
+            let error = Error::from(error);
+            alike.into_iter().for_each(|(_, waits)| tell(waits, Err(error.again())));
+        }
     }
 }
 
@@ -115,19 +146,23 @@ fn took_nothing(error: &sqlx::Error) -> bool {
     code.is_some_and(|c| c == "57014" || ["22", "23", "40", "55"].iter().any(|class| c.starts_with(class)))
 }
 
-async fn as_one<'s>(
+async fn write(
     postgres: &Postgres,
-    all: impl Iterator<Item = &'s Settlement>,
+    bits: i64,
+    alike: &[Waiting<Settlement, ()>],
 ) -> std::result::Result<(), sqlx::Error> {
-    let mut columns: Vec<Vec<Value>> = TYPES.iter().map(|_| Vec::new()).collect();
-    for settlement in all {
-        let row = std::iter::once(Value::Number(Some(bits(settlement)))).chain(settlement.values());
-        columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+    let statement = statement(bits);
+    let mut columns: Vec<Vec<Value>> = statement.values.iter().map(|_| Vec::with_capacity(alike.len())).collect();
+    for (settlement, _) in alike {
+        let mut row = settlement.values();
+        for (column, n) in columns.iter_mut().zip(&statement.values) {
+            column.push(std::mem::replace(&mut row[n - 1], Value::Number(None)));
+        }
     }
     let mut values = PgArguments::default();
     columns.into_iter().try_for_each(|column| add(&mut values, column)).map_err(sqlx::Error::Encode)?;
     let mut conn = postgres.acquire().await?;
-    let query = sqlx::query_with(AssertSqlSafe(STATEMENT.as_str()), values);
+    let query = sqlx::query_with(AssertSqlSafe(Arc::clone(&statement.text)), values);
     postgres.answer(query.execute(&mut *conn)).await.map(drop)
 }
 
@@ -152,10 +187,19 @@ mod tests {
 
     #[test]
     fn every_part_draws_on_the_table_alone() {
-        for (n, part) in PARTS.iter().enumerate() {
-            let text = together(n, part);
-            assert!(text.contains("from gathered s where") && !text.contains('$'), "{text}");
+        for part in &PARTS {
+            let text = together(part);
+            assert!(text.contains(" gathered s") && !text.contains('$'), "{text}");
         }
-        assert_eq!(together(7, &PARTS[7]).matches("s.v").count(), 5, "every column of a prompt's key");
+    }
+
+    /// A value that no part needs is not sent, and one whose number begins like another's is not taken for it.
+    #[test]
+    fn only_values_that_are_drawn_on_are_sent() {
+        let bit = |part: &str| 1 << PARTS.iter().position(|(_, sql)| sql.starts_with(part)).expect("a part");
+        assert_eq!(put_together(bit("delete from prompts")).values, [1, 2, 17, 18, 19]);
+        let statement = put_together(bit("update throttle_lanes set version = $5"));
+        assert_eq!(statement.values, [1, 2, 4, 5, 6, 7, 43]);
+        assert!(statement.text.contains("($7::bigint[])[u.place] as v43"), "{}", statement.text);
     }
 }

@@ -39,7 +39,6 @@ mod trigger;
 mod users;
 mod webhooks;
 
-pub use asking::statements;
 pub use backup::{Restoration, Restored};
 pub use chain::EventQuery;
 pub use challenges::NewChallenge;
@@ -66,9 +65,6 @@ use serde::de::DeserializeOwned;
 use sqlx::migrate::Migrator;
 
 use gather::Gather;
-
-/// How many questions, and how many writes, a node has under way on PostgreSQL while others gather.
-const TURNS: usize = 2;
 
 /// A schema may be newer than this binary: releases run side by side while they are rolled out.
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
@@ -230,8 +226,7 @@ impl Store {
 
     fn on(db: Db) -> Store {
         let asked = db.clone();
-        let turns = if matches!(db, Db::Sqlite(_)) { 1 } else { TURNS };
-        let reads = Gather::start(turns, asking::MOST, move |asks| {
+        let reads = Gather::start(asking::MOST, move |asks| {
             let db = asked.clone();
             async move { asking::answer(&db, asks).await }
         });
@@ -239,7 +234,7 @@ impl Store {
             Db::Sqlite(_) => None,
             Db::Postgres(postgres) => {
                 let postgres = postgres.clone();
-                Some(Gather::start(TURNS, gathered::MOST, move |all| {
+                Some(Gather::start(gathered::MOST, move |all| {
                     let postgres = postgres.clone();
                     async move { gathered::on_postgres(&postgres, all).await }
                 }))
@@ -308,6 +303,11 @@ impl Store {
 
 fn json<T: DeserializeOwned>(table: &'static str, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|_| Error::Corrupt(table))
+}
+
+/// The statements that are put together when the program runs, for the tests that prepare every statement.
+pub fn statements() -> Vec<String> {
+    asking::statements().chain(gathered::statements()).chain([kept::KEEP.to_owned()]).collect()
 }
 
 fn text(value: &impl serde::Serialize) -> String {

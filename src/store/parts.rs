@@ -251,20 +251,10 @@ pub(super) fn unencodable(error: sqlx::error::BoxDynError) -> Error {
     Error::Unavailable(error.to_string())
 }
 
-/// The columns of a table of settlements: which parts each has as bits, then its values in their order.
-pub(super) fn columns() -> String {
-    std::iter::once("parts".to_owned()).chain((1..=VALUES).map(|n| format!("v{n}"))).collect::<Vec<_>>().join(", ")
-}
-
 /// Which parts a settlement has, as bits.
 pub(super) fn bits(settlement: &Settlement) -> i64 {
     let place = |part: &Part| PARTS.iter().position(|known| known.1 == part.1).expect("every part is known");
     settlement.parts().iter().map(|part| 1 << place(part)).sum()
-}
-
-/// Whether a row of that table has the part with this number.
-pub(super) fn has(row: &str, n: usize) -> String {
-    format!("({row}.parts & {}) <> 0", 1 << n)
 }
 
 /// A part that inserts values, as one that inserts what is selected, where `rest` says from what; `None` for any other part.

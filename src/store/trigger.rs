@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 
 use super::gathered::MOST;
 use super::journal::{Note, Noting};
-use super::parts::{PARTS, Part, VALUES, Value, bits, columns, has, selecting};
+use super::parts::{PARTS, Part, VALUES, Value, bits, selecting};
 use super::settlement::{FactorChange, Settlement};
 use super::{Contest, Error, Result};
 
@@ -34,15 +34,25 @@ static SETTLE: LazyLock<Vec<[String; 2]>> = LazyLock::new(|| {
     sizes.map(text).map(|one| [format!("begin immediate;\n{one};\ncommit"), one]).collect()
 });
 
+/// The columns of the view: which parts each has as bits, then its values in their order.
+fn columns() -> String {
+    std::iter::once("parts".to_owned()).chain((1..=VALUES).map(|n| format!("v{n}"))).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether the row that is put in has the part with this number.
+fn has(n: usize) -> String {
+    format!("(new.parts & {}) <> 0", 1 << n)
+}
+
 /// A part for the row that is put in, if it has it.
 fn of_row(n: usize, (_, sql): &Part) -> String {
-    let (sql, has) = (sql.replace('$', "new.v"), has("new", n));
+    let (sql, has) = (sql.replace('$', "new.v"), has(n));
     selecting(&sql, &format!("where {has}")).unwrap_or_else(|| sql.replacen("where ", &format!("where {has} and "), 1))
 }
 
 /// Whether the part before touched its row.
 fn check(n: usize) -> String {
-    format!("select raise(abort, 'lost {n}') where {} and changes() <> 1", has("new", n))
+    format!("select raise(abort, 'lost {n}') where {} and changes() <> 1", has(n))
 }
 
 /// How settling went that did not stand.
