@@ -575,6 +575,43 @@ async fn settlements_of_many_users_at_once_have_each_their_own_outcome() {
     }
 }
 
+/// Challenges that are opened at once stand with all that they are found by, each with its event; the same one is not opened twice.
+#[tokio::test]
+async fn challenges_opened_at_once_read_as_they_were_written() {
+    for scratch in Scratch::all().await {
+        let now = SystemClock.now();
+        let rp = Id::new(Kind::RelyingParty, &Moment::new(now, &SystemRng));
+        let ann = Fixture { store: scratch.store().await, rp, user_id: "ann".to_owned(), now };
+        ann.settle_in("Bank").await;
+        let opened = at_once(30, |n| {
+            let user = Fixture { user_id: format!("user-{}", n % 20), ..ann.clone() };
+            async move {
+                let hash = |kind: u8| Some(vec![kind, n as u8]);
+                let seen = (n % 2 == 0).then_some(Timestamp(user.now.0 + 1));
+                let challenge = Challenge {
+                    link_hash: hash(1),
+                    link_opened_at: seen,
+                    browser_hash: hash(2),
+                    client_token_hash: hash(3),
+                    ..user.new_challenge()
+                };
+                let new = NewChallenge { challenge, event: user.event("challenge.created") };
+                user.store.create_challenge(&new).await.expect("a challenge");
+                new
+            }
+        })
+        .await;
+        for new in &opened {
+            let found = ann.store.challenge(&new.challenge.id).await.expect("it answers").expect("it is there");
+            assert_eq!(format!("{found:?}"), format!("{:?}", new.challenge));
+            assert!(ann.store.event(&ann.rp, &new.event.id).await.expect("it answers").is_some());
+        }
+        let again = NewChallenge { event: ann.event("challenge.created"), ..opened[0].clone() };
+        lost(ann.store.create_challenge(&again).await, Contest::Row);
+        assert!(ann.store.event(&ann.rp, &again.event.id).await.expect("it answers").is_none(), "nothing of it stands");
+    }
+}
+
 /// Keys that are shown at once are asked for together, each once: every caller gets its own key and relying party and what is known
 /// there of the user it names, also where both parties name theirs alike; a key that is not known opens nothing.
 #[tokio::test]
@@ -1476,19 +1513,7 @@ impl Fixture {
     }
 
     fn nothing(&self) -> Settlement {
-        Settlement {
-            rp_id: self.rp.clone(),
-            user_id: self.user_id.clone(),
-            at: self.now,
-            throttle: None,
-            device: None,
-            challenge: ChallengeChange::None,
-            prompt: None,
-            factor: None,
-            right_of: None,
-            session: None,
-            event: self.event("verification.failed"),
-        }
+        Settlement::nothing(self.rp.clone(), self.user_id.clone(), self.now, self.event("verification.failed"))
     }
 
     fn new_factor(&self, name: &str) -> Factor {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use countersign::clock::{Clock, SystemClock, SystemRng};
 use countersign::engine::open_store;
 use countersign::model::{Actor, Details, Event, Factor, Id, Kind, MethodKind, Moment, Timestamp, User};
-use countersign::store::{Activation, ChallengeChange, FactorChange, NewFactor, RingKey, Settlement, Store};
+use countersign::store::{Activation, FactorChange, NewFactor, RingKey, Settlement, Store};
 use countersign::vault::{MasterKey, Purpose, Row, Vault, WrappedKey};
 use serde_json::json;
 
@@ -94,19 +94,9 @@ fn enrol(store: &Store, vault: &Arc<Vault>, rp: &Id, n: usize) -> impl Future<Ou
         let new = NewFactor { factor, prompt: None, beside: (9, 9), event: event.clone() };
         store.create_factor(&rp, &new).await.expect("a factor");
         let activation = Activation { id, details: Details::Totp, sealed: None, credential_id: None, last_step: 0 };
-        let settlement = Settlement {
-            rp_id: rp.clone(),
-            user_id: user_id.clone(),
-            at: at.now,
-            throttle: None,
-            device: None,
-            challenge: ChallengeChange::None,
-            prompt: None,
-            factor: Some(FactorChange::Activate(activation)),
-            right_of: None,
-            session: None,
-            event: Event { id: Id::new(Kind::Event, &at), ..event },
-        };
+        let event = Event { id: Id::new(Kind::Event, &at), ..event };
+        let nothing = Settlement::nothing(rp.clone(), user_id.clone(), at.now, event);
+        let settlement = Settlement { factor: Some(FactorChange::Activate(activation)), ..nothing };
         store.settle(settlement).await.expect("an active factor");
         App { user: user_id, secret, last: AtomicI64::new(0) }
     }

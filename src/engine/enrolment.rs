@@ -12,7 +12,7 @@ use crate::methods::sms::number_of;
 use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
 use crate::model::{Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, User};
 use crate::policy::requirement;
-use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, Settlement};
+use crate::store::{self, Activation, Contest, FactorChange, Settlement};
 
 /// How often a proof is judged anew because somebody else moved the throttle on.
 const ROUNDS: usize = 64;
@@ -193,19 +193,7 @@ impl Engine {
         event.method = Some(factor.kind);
         event.factor_id = Some(id.clone());
         let burnt = prompt.as_ref().map(|p| (p.owner_id.clone(), p.method, p.id.clone()));
-        let mut settlement = Settlement {
-            rp_id: rp.clone(),
-            user_id: user_id.to_owned(),
-            at: at.now,
-            throttle: None,
-            device: None,
-            challenge: ChallengeChange::None,
-            prompt: None,
-            factor: None,
-            right_of: None,
-            session: None,
-            event,
-        };
+        let mut settlement = Settlement::nothing(rp.clone(), user_id.to_owned(), at.now, event);
         match method.finish_enrolment(&exam) {
             Ok(enrolled) => {
                 let sealed = |secret: Zeroizing<Vec<u8>>| self.vault.seal(at, factor_row(rp, user_id, id), &secret);

@@ -382,17 +382,5 @@ fn moved_backup(factors: &[Factor], spent: &Spent) -> bool {
 }
 
 fn nothing(caller: &Caller, challenge: &Challenge, event: Event) -> Settlement {
-    Settlement {
-        rp_id: caller.rp.id.clone(),
-        user_id: challenge.user_id.clone(),
-        at: event.at,
-        throttle: None,
-        device: None,
-        challenge: ChallengeChange::None,
-        prompt: None,
-        factor: None,
-        right_of: None,
-        session: None,
-        event,
-    }
+    Settlement::nothing(caller.rp.id.clone(), challenge.user_id.clone(), event.at, event)
 }

@@ -3,7 +3,7 @@
 use sqlx::FromRow;
 
 use super::events::append;
-use super::{Contest, Result, Store, json, won};
+use super::{ChallengeChange, Contest, Result, Settlement, Store, json, won};
 use crate::model::{Challenge, Event, Id, MethodKind, Prompt, Timestamp};
 
 #[derive(FromRow)]
@@ -102,13 +102,12 @@ macro_rules! put_prompt {
 pub(super) use put_prompt;
 
 impl Store {
-    /// Opens a challenge.
+    /// Opens a challenge that awaits its answer.
     pub async fn create_challenge(&self, new: &NewChallenge) -> Result<()> {
-        write!(self, (new) conn => {
-            insert_challenge!(conn, &new.challenge);
-            append!(conn, &new.event);
-            Ok(())
-        })
+        let NewChallenge { challenge, event } = new.clone();
+        let (rp_id, user_id, at) = (challenge.rp_id.clone(), challenge.user_id.clone(), challenge.created_at);
+        let nothing = Settlement::nothing(rp_id, user_id, at, event);
+        self.settle(Settlement { challenge: ChallengeChange::Open(Box::new(challenge)), ..nothing }).await
     }
 
     /// A challenge by its id alone; the caller compares the relying party.
@@ -190,7 +189,7 @@ impl Store {
 
     /// Puts a ceremony in the place of any before it.
     pub async fn replace_prompt(&self, rp: &Id, user_id: &str, prompt: &Prompt) -> Result<()> {
-        write!(self, (rp, user_id, prompt) conn => {
+        write_one!(self, (rp, user_id, prompt) conn => {
             put_prompt!(conn, rp, &user_id, &prompt);
             Ok(())
         })

@@ -28,7 +28,21 @@ macro_rules! read {
 /// The arguments are cloned into the body, because the transaction may be run again. An `Err` rolls back; `Ok` is only
 /// seen by the caller once the commit stands. The answer that the store keeps with this write, if any, is written first.
 macro_rules! write {
-    ($store:expr, ($($argument:ident),*) $conn:ident => $body:block) => {{
+    ($store:expr, ($($argument:ident),*) $conn:ident => $body:block) => {
+        written!($store, true, ($($argument),*) $conn => $body)
+    };
+}
+
+/// The same for a body of one statement, which PostgreSQL commits by itself.
+macro_rules! write_one {
+    ($store:expr, ($($argument:ident),*) $conn:ident => $body:block) => {
+        written!($store, false, ($($argument),*) $conn => $body)
+    };
+}
+
+/// A writing body that is, or is not, several statements.
+macro_rules! written {
+    ($store:expr, $several:literal, ($($argument:ident),*) $conn:ident => $body:block) => {{
         let kept = $store.keep.clone();
         let settled = match &$store.db {
             crate::store::Db::Sqlite(lite) => {
@@ -38,7 +52,8 @@ macro_rules! write {
             }
             crate::store::Db::Postgres(postgres) => {
                 let kept = kept.clone();
-                let written = postgres.write(move |$conn| {
+                let several = $several || kept.is_some();
+                let written = postgres.write(several, move |$conn| {
                     let keep = kept.clone();
                     $(let $argument = $argument.to_owned();)*
                     Box::pin(async move { keep!($conn, keep); $body })

@@ -46,6 +46,12 @@ const CREATE: Part = (
     "insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, proof, exchanged_at)
      values ($1, $2, $9, $15, 'approved', $10, $3, $16, $11, $3)",
 );
+const OPEN: Part = (
+    Contest::Row,
+    "insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, link_hash, link_opened_at,
+       browser_hash, client_token_hash)
+     values ($1, $2, $9, $15, 'pending', $10, $3, $16, $12, $13, $23, $28)",
+);
 const BURN: Part = (
     Contest::Prompt,
     "delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $17 and method = $18 and id = $19",
@@ -93,7 +99,7 @@ const EVENT: Part = (
 );
 
 /// Every part, for the test that prepares every statement.
-pub const PARTS: [Part; 16] = [
+pub const PARTS: [Part; 17] = [
     THROTTLE_NEW,
     THROTTLE,
     DEVICE_NEW,
@@ -101,6 +107,7 @@ pub const PARTS: [Part; 16] = [
     CHARGE,
     APPROVE,
     CREATE,
+    OPEN,
     BURN,
     STEP,
     CREDENTIAL,
@@ -126,6 +133,7 @@ impl Settlement {
             ChallengeChange::Charge(..) => Some(CHARGE),
             ChallengeChange::Approve(..) => Some(APPROVE),
             ChallengeChange::Create(_) => Some(CREATE),
+            ChallengeChange::Open(_) => Some(OPEN),
         });
         parts.extend(self.prompt.as_ref().map(|_| BURN));
         parts.extend(self.factor.as_ref().map(|change| match change {
@@ -183,7 +191,12 @@ impl Settlement {
                 let proof = c.proof.as_ref().map(text);
                 (Some(&c.id), Some(c.attempts_left), proof, None, Some(text(&c.terms)), Some(c.expires_at.0))
             }
+            ChallengeChange::Open(c) => {
+                (Some(&c.id), Some(c.attempts_left), None, None, Some(text(&c.terms)), Some(c.expires_at.0))
+            }
         };
+        // One that is opened earns no session yet and uses nothing up: its tokens stand in the places of what would.
+        let opened = if let ChallengeChange::Open(c) = &self.challenge { Some(&**c) } else { None };
         let (factor, step, version, bytes, details, credential) = match &self.factor {
             None => (None, None, None, None, None, None),
             Some(FactorChange::Step(id, step)) => (Some(id), Some(*step), None, None, None, None),
@@ -211,8 +224,8 @@ impl Settlement {
             id(challenge), // $9
             Number(attempts),
             Text(proof),
-            Bytes(code.map(|(hash, _)| hash.clone())),
-            Number(code.map(|(_, end)| end.0)),
+            Bytes(code.map(|(hash, _)| hash.clone()).or_else(|| opened?.link_hash.clone())),
+            Number(code.map(|(_, end)| end.0).or_else(|| Some(opened?.link_opened_at?.0))),
             Number(session.map(|_| self.at.0)),
             Text(terms), // $15
             Number(challenge_end),
@@ -222,12 +235,12 @@ impl Settlement {
             id(factor), // $20
             Number(step),
             Number(version),
-            Bytes(bytes),
+            Bytes(bytes.or_else(|| opened?.browser_hash.clone())),
             Text(details),
             Text(credential), // $25
             id(self.right_of.as_ref()),
             id(session.map(|n| &n.session.id)), // $27
-            Bytes(session.map(|n| n.token_hash.clone())),
+            Bytes(session.map(|n| n.token_hash.clone()).or_else(|| opened?.client_token_hash.clone())),
             Text(session.map(|n| text(&n.session.grant))),
             id(session.and_then(|n| n.session.factor_id.as_ref())),
             Number(session.map(|n| n.session.expires_at.0)), // $31

@@ -100,26 +100,29 @@ impl Postgres {
         }
     }
 
-    /// Runs the body in a transaction; answers once the commit stands.
-    pub(super) async fn write<T, F>(&self, body: F) -> Result<T>
+    /// Runs the body in a transaction, which a body of one statement is by itself; answers once the commit stands.
+    pub(super) async fn write<T, F>(&self, several: bool, body: F) -> Result<T>
     where
         F: for<'c> Fn(&'c mut PgConnection) -> Borrowing<'c, Result<T>>,
     {
         for _ in 0..RETRIES {
-            match self.attempt(&body).await {
+            match self.attempt(several, &body).await {
                 Err(Error::Unserialised) => {}
                 settled => return settled,
             }
         }
-        self.attempt(&body).await
+        self.attempt(several, &body).await
     }
 
-    async fn attempt<T, F>(&self, body: &F) -> Result<T>
+    async fn attempt<T, F>(&self, several: bool, body: &F) -> Result<T>
     where
         F: for<'c> Fn(&'c mut PgConnection) -> Borrowing<'c, Result<T>>,
     {
         let mut conn = self.acquire().await?;
         let whole = async {
+            if !several {
+                return body(&mut conn).await;
+            }
             let mut transaction = conn.begin().await?;
             let value = body(&mut transaction).await?;
             transaction.commit().await?;

@@ -1,4 +1,4 @@
-//! The one transaction that settles a verification or an enrolment's first proof, whatever its outcome.
+//! The one transaction that settles a verification or an enrolment's first proof, whatever its outcome, or opens a challenge.
 //!
 //! It is put together from parts in one order (throttle, device, challenge, prompt, factor, session): each part is one conditional
 //! write of one row, and all draw on the same numbered values. On SQLite a trigger writes them, on PostgreSQL
@@ -27,6 +27,8 @@ pub enum ChallengeChange {
     Approve(Id, Proof, Option<(Vec<u8>, Timestamp)>),
     /// A right answer in the call that makes it: it is written approved.
     Create(Box<Challenge>),
+    /// It is made and awaits its answer.
+    Open(Box<Challenge>),
 }
 
 /// What a right proof uses up.
@@ -78,6 +80,25 @@ pub struct Settlement {
     pub session: Option<NewSession>,
     /// What is written down.
     pub event: Event,
+}
+
+impl Settlement {
+    /// What writes an event and nothing else.
+    pub fn nothing(rp_id: Id, user_id: String, at: Timestamp, event: Event) -> Settlement {
+        Settlement {
+            rp_id,
+            user_id,
+            at,
+            throttle: None,
+            device: None,
+            challenge: ChallengeChange::None,
+            prompt: None,
+            factor: None,
+            right_of: None,
+            session: None,
+            event,
+        }
+    }
 }
 
 impl Store {

@@ -159,18 +159,10 @@ mod tests {
         let mut conn = writer().await;
         let at = Moment::new(Timestamp(1), &crate::clock::SystemRng);
         let rp = Id::new(Kind::RelyingParty, &at);
-        let settlement = |user: &str, challenge| Settlement {
-            rp_id: rp.clone(),
-            user_id: user.to_owned(),
-            at: at.now,
-            throttle: Some(ThrottleLane::default()),
-            device: None,
-            challenge,
-            prompt: None,
-            factor: None,
-            right_of: None,
-            session: None,
-            event: Event::new(&at, &rp, "verification.failed", Actor::Server),
+        let settlement = |user: &str, challenge| {
+            let event = Event::new(&at, &rp, "verification.failed", Actor::Server);
+            let nothing = Settlement::nothing(rp.clone(), user.to_owned(), at.now, event);
+            Settlement { throttle: Some(ThrottleLane::default()), challenge, ..nothing }
         };
         let good = || vec![settlement("ann", ChallengeChange::None), settlement("bob", ChallengeChange::None)];
         let lost = settlement("cat", ChallengeChange::Charge(Id::new(Kind::Challenge, &at), 5));
