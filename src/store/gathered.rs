@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::gather::{Waiting, tell};
 use super::parts::{PARTS, Part, VALUES, Value, bits, selecting};
-use super::postgres::Postgres;
+use super::postgres::{Postgres, RETRIES};
 use super::settlement::{FactorChange, Settlement};
 use super::{Error, settlement};
 
@@ -107,7 +107,7 @@ pub(super) async fn on_postgres(postgres: &Postgres, mut all: Vec<Waiting<Settle
     all.sort_by(|(a, _), (b, _)| (&a.rp_id, &a.user_id).cmp(&(&b.rp_id, &b.user_id)));
     let (together, again) = one_of_each(all, |(settlement, _)| settlement);
     for one in again {
-        tokio::spawn(alone(postgres.clone(), one));
+        tokio::spawn(alone(postgres.clone(), one, RETRIES));
     }
     let mut alike: BTreeMap<i64, Vec<_>> = BTreeMap::new();
     for one in together {
@@ -118,8 +118,8 @@ pub(super) async fn on_postgres(postgres: &Postgres, mut all: Vec<Waiting<Settle
     kinds.collect::<JoinSet<()>>().join_all().await;
 }
 
-async fn alone(postgres: Postgres, (settlement, waits): Waiting<Settlement, ()>) {
-    tell(waits, settlement::on_postgres(&postgres, &settlement, None).await);
+async fn alone(postgres: Postgres, (settlement, waits): Waiting<Settlement, ()>, retries: usize) {
+    tell(waits, settlement::on_postgres(&postgres, &settlement, None, retries).await);
 }
 
 /// Settles those that write the same parts.
@@ -127,8 +127,9 @@ async fn as_one(postgres: Postgres, bits: i64, alike: Vec<Waiting<Settlement, ()
     match write(&postgres, bits, &alike).await {
         Ok(()) => alike.into_iter().for_each(|(_, waits)| tell(waits, Ok(()))),
         Err(error) if took_nothing(&error) => {
+            let retries = RETRIES - usize::from(matches!(Error::from(error), Error::Unserialised));
             for one in alike {
-                tokio::spawn(alone(postgres.clone(), one));
+                tokio::spawn(alone(postgres.clone(), one, retries));
             }
         }
         // Nobody knows what it took: to try again could charge a guess twice.

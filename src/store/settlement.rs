@@ -118,7 +118,7 @@ impl Store {
             }
             (Db::Postgres(postgres), keep) => match (&self.settles, keep) {
                 (Some(settles), None) if gathered::may_join(&settlement) => settles.ask(settlement).await,
-                (_, keep) => Box::pin(on_postgres(postgres, &settlement, keep.as_deref())).await,
+                (_, keep) => Box::pin(on_postgres(postgres, &settlement, keep.as_deref(), RETRIES)).await,
             },
         };
         kept::mark(self.keep.as_deref(), settled)
@@ -126,7 +126,12 @@ impl Store {
 }
 
 /// The parts as one statement. It fails as a whole, naming the first part that was lost, unless each touched its row.
-pub(super) async fn on_postgres(postgres: &Postgres, settlement: &Settlement, keep: Option<&Keep>) -> Result<()> {
+pub(super) async fn on_postgres(
+    postgres: &Postgres,
+    settlement: &Settlement,
+    keep: Option<&Keep>,
+    retries: usize,
+) -> Result<()> {
     let parts: Vec<Part> = keep.map(|_| kept::FIRST).into_iter().chain(settlement.parts()).collect();
     let mut writes = Vec::new();
     let mut losses = String::new();
@@ -135,7 +140,7 @@ pub(super) async fn on_postgres(postgres: &Postgres, settlement: &Settlement, ke
         losses.push_str(&format!(" when (select count(*) from p{n}) <> 1 then 'lost {n}'"));
     }
     let statement = format!("with {} select cast(case{losses} else '1' end as bigint)", writes.join(", "));
-    for _ in 0..=RETRIES {
+    for _ in 0..=retries {
         let mut conn = postgres.acquire().await?;
         let mut values = PgArguments::default();
         settlement.values().into_iter().try_for_each(|value| value.add_to(&mut values))?;

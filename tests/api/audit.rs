@@ -213,7 +213,7 @@ async fn what_somebody_does_to_the_record_is_found() {
         ("update events set outcome = 'success' where sequence = 6", &[("changed", 6)]),
         ("update events set reason = null where sequence = 6", &[("changed", 6)]),
         ("update events set user_id = 'eve' where sequence = 6", &[("changed", 6)]),
-        ("update events set client = '{}' where sequence = 6", &[("changed", 6)]),
+        ("update events set client = '{\"ip\":\"192.0.2.9\"}' where sequence = 6", &[("changed", 6)]),
         ("update events set at = at + 1 where sequence = 6", &[("changed", 6)]),
         ("update events set salt = null, client = null, user_id = 'erased_1' where sequence = 6", &[("disguised", 6)]),
         ("delete from events where sequence = 6", &[("missing", 6)]),
