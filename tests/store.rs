@@ -25,7 +25,7 @@ use countersign::policy::throttle::{Stop, Throttle};
 use countersign::store::{
     Activation, Attempted, BudgetChange, ChallengeChange, Contest, EndpointChange, Error, EventQuery, FactorChange,
     Keep, Limits, NewChallenge, NewFactor, NewSession, PromptChange, Purge, Reservation, RingChange, RingKey, SEALED,
-    SealedRow, Settlement, Store, ThrottleLane,
+    SealedRow, SessionChange, Settlement, Store, ThrottleLane,
 };
 use countersign::vault::{MasterKey, Vault};
 use database::Scratch;
@@ -299,9 +299,13 @@ async fn a_settlement_stands_as_a_whole_or_not_at_all() {
         let spent = ann.session(&factor);
         ann.store.settle(Settlement { session: Some(spent.clone()), ..ann.nothing() }).await.expect("a session");
         ann.store
-            .settle(Settlement { right_of: Some(spent.session.id.clone()), ..ann.nothing() })
+            .settle(Settlement { earlier: Some(SessionChange::Add(spent.session.id.clone())), ..ann.nothing() })
             .await
             .expect("its right is spent once");
+        let ended = ann.session(&factor);
+        let over = ended.session.id.clone();
+        ann.store.settle(Settlement { session: Some(ended.clone()), ..ann.nothing() }).await.expect("a session");
+        ann.store.end_session(&ended.session, &ann.event("x")).await.expect("it ends");
         let activation = |credential: Option<&str>| Activation {
             id: pending.id.clone(),
             details: Details::Totp,
@@ -354,7 +358,18 @@ async fn a_settlement_stands_as_a_whole_or_not_at_all() {
                 Contest::RecoveryCode,
                 Settlement { factor: Some(FactorChange::RecoveryCode(set.id.clone(), vec![42])), ..ann.nothing() },
             ),
-            (Contest::Session, Settlement { right_of: Some(spent.session.id.clone()), ..ann.nothing() }),
+            (Contest::Factor, Settlement { factor: Some(FactorChange::Held(gone.clone())), ..ann.nothing() }),
+            (Contest::Factor, Settlement { factor: Some(FactorChange::Held(pending.id.clone())), ..ann.nothing() }),
+            (
+                Contest::Token,
+                Settlement { challenge: ChallengeChange::Exchange(challenge.id.clone(), vec![9]), ..ann.nothing() },
+            ),
+            (
+                Contest::Session,
+                Settlement { earlier: Some(SessionChange::Add(spent.session.id.clone())), ..ann.nothing() },
+            ),
+            (Contest::Session, Settlement { earlier: Some(SessionChange::Stand(over.clone())), ..ann.nothing() }),
+            (Contest::Session, Settlement { earlier: Some(SessionChange::End(over.clone())), ..ann.nothing() }),
         ];
         let late = Settlement {
             factor: Some(FactorChange::Activate(activation(None))),
@@ -374,7 +389,7 @@ async fn a_settlement_stands_as_a_whole_or_not_at_all() {
                 },
                 prompt: fault.prompt.or(Some((prompt.owner_id.clone(), prompt.method, prompt.id.clone()))),
                 factor: fault.factor.or(step(6)),
-                right_of: fault.right_of,
+                earlier: fault.earlier,
                 session: Some(new.clone()),
                 event: ann.event("verification.succeeded"),
                 ..ann.nothing()
@@ -862,8 +877,8 @@ async fn a_session_ends_once_and_lets_nothing_through_afterwards() {
         let new = ann.session(&factor);
         ann.store.settle(Settlement { session: Some(new.clone()), ..ann.nothing() }).await.expect("a session");
         let ends = at_once(20, |_| {
-            let (store, rp, id, event) = (ann.store.clone(), ann.rp.clone(), new.session.id.clone(), ann.event("x"));
-            async move { store.end_session(&rp, &id, &event).await }
+            let (store, session, event) = (ann.store.clone(), new.session.clone(), ann.event("x"));
+            async move { store.end_session(&session, &event).await }
         })
         .await;
         assert_eq!(ends.iter().filter(|e| e.is_ok()).count(), 1);

@@ -12,7 +12,7 @@ use crate::methods::sms::number_of;
 use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
 use crate::model::{Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, User};
 use crate::policy::requirement;
-use crate::store::{self, Activation, Contest, FactorChange, Settlement};
+use crate::store::{self, Activation, Contest, FactorChange, SessionChange, Settlement};
 
 /// How often a proof is judged anew because somebody else moved the throttle on.
 const ROUNDS: usize = 64;
@@ -199,7 +199,7 @@ impl Engine {
                 let sealed = |secret: Zeroizing<Vec<u8>>| self.vault.seal(at, factor_row(rp, user_id, id), &secret);
                 settlement.throttle = lane.enrolled(factor.kind);
                 settlement.prompt = burnt;
-                settlement.right_of = right_of;
+                settlement.earlier = right_of.map(SessionChange::Add);
                 settlement.factor = Some(FactorChange::Activate(Activation {
                     id: id.clone(),
                     details: enrolled.details.clone(),
@@ -242,7 +242,7 @@ impl Engine {
         mut settlement: Settlement,
     ) -> Result<Error, Error> {
         settlement.factor = None;
-        settlement.right_of = None;
+        settlement.earlier = None;
         settlement.event.kind = "enrolment.failed";
         settlement.event.outcome = Outcome::Failure;
         settlement.event.reason = Some(if own { "factor_duplicate" } else { "credential_of_another_user" });

@@ -196,10 +196,10 @@ impl Engine {
         if missing.is_empty() && question.consume {
             let mut event = self.event(&at, caller, "session.consumed", Some(&session.user_id));
             event.session_id = Some(session.id.clone());
-            let (id, user_id) = (session.id.clone(), session.user_id.clone());
+            let ended = session.clone();
             let consumed = Introspection::Active { session: Box::new(session), missing, www_authenticate: None };
-            let store = self.keeping(&at, caller, &user_id, Ending::Introspected(&consumed));
-            return match store.end_session(&caller.rp.id, &id, &event).await {
+            let store = self.keeping(&at, caller, &ended.user_id, Ending::Introspected(&consumed));
+            return match store.end_session(&ended, &event).await {
                 Ok(()) => Ok(consumed),
                 Err(store::Error::Conflict(_)) => Ok(Introspection::Inactive),
                 Err(error) => Err(error.into()),
@@ -251,7 +251,7 @@ impl Engine {
         let session = self.session(caller, id).await?;
         let mut event = self.event(&at, caller, "session.revoked", Some(&session.user_id));
         event.session_id = Some(id.clone());
-        match self.store.end_session(&caller.rp.id, id, &event).await {
+        match self.store.end_session(&session, &event).await {
             Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -121,20 +121,22 @@ pub(super) const MOST: usize = 32;
 /// What answers all questions of a table `asked` at once; its first column says which. Challenges are looked into where one of the
 /// questions names one.
 fn answers(challenges: bool, postgres: bool) -> String {
-    let key = reached("left", &("api_keys k", "k.hash = q.key_hash"), postgres);
+    let key = reached(Join::Left, &("api_keys k", "k.hash = q.key_hash"), postgres);
     let named = ("challenges c", "c.id = q.challenge_id and c.rp_id = coalesce(q.rp_id, k.rp_id)");
     let (user, challenge) = match challenges {
-        true => ("coalesce(q.user_id, c.user_id), c.id", reached("left", &named, postgres)),
+        true => ("coalesce(q.user_id, c.user_id), c.id", reached(Join::Left, &named, postgres)),
         false => ("q.user_id, null", String::new()),
     };
     let part = |n: usize, Part(of, columns, tables): &Part| {
         let columns = [("TEXT", "text"), ("NUMBER", "bigint"), ("BYTES", "bytea")]
             .iter()
             .fold(columns.to_string(), |c, (word, kind)| c.replace(word, &format!("cast(null as {kind})")));
-        let (asks, from, fresh) =
-            if *of == Of::Key { ("q", "asked q", "q.fresh = 1") } else { ("w", "who w", "1 = 1") };
-        let tables: String = tables.iter().map(|rows| reached("cross", rows, postgres)).collect();
-        format!("select {asks}.ask, cast({} as bigint), {columns} from {from}{tables} where {fresh}", n + 1)
+        let (asks, from, only) = match of {
+            Of::Key => ("q", "asked q", " where q.fresh = 1"),
+            Of::All | Of::Challenge => ("w", "who w", ""),
+        };
+        let tables: String = tables.iter().map(|rows| reached(Join::Inner, rows, postgres)).collect();
+        format!("select {asks}.ask, cast({} as bigint), {columns} from {from}{tables}{only}", n + 1)
     };
     let parts = PARTS.iter().enumerate().filter(|(_, part)| challenges || part.0 != Of::Challenge);
     let parts: Vec<String> = parts.map(|(n, one)| part(n, one)).collect();
@@ -146,14 +148,24 @@ fn answers(challenges: bool, postgres: bool) -> String {
     )
 }
 
+/// Whether what stands before is kept where a join finds nothing.
+enum Join {
+    Left,
+    Inner,
+}
+
 /// A join with rows that are reached by key from what stands before, as a planner that thinks the table empty would not do it.
 /// SQLite's takes joins that are no plain ones in their order; PostgreSQL's cannot take a subquery with an offset apart.
-fn reached(join: &str, (table, rows): &Rows, postgres: bool) -> String {
+fn reached(join: Join, (table, rows): &Rows, postgres: bool) -> String {
     let name = &table[table.len() - 1..];
+    let join = match (join, postgres) {
+        (Join::Left, _) => "left join",
+        (Join::Inner, true) => "join",
+        (Join::Inner, false) => "cross join",
+    };
     match postgres {
-        true => format!(" {join} join lateral (select * from {table} where {rows} offset 0) {name} on true")
-            .replace("cross join lateral", "join lateral"),
-        false => format!(" {join} join {table} on {rows}"),
+        true => format!(" {join} lateral (select * from {table} where {rows} offset 0) {name} on true"),
+        false => format!(" {join} {table} on {rows}"),
     }
 }
 

@@ -66,23 +66,6 @@ pub struct NewChallenge {
     pub event: Event,
 }
 
-/// Inserts a challenge on the connection of a writing body.
-macro_rules! insert_challenge {
-    ($conn:expr, $challenge:expr) => {{
-        let challenge: &crate::model::Challenge = $challenge;
-        sql! { $conn,
-            "insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at,
-             proof, link_hash, link_opened_at, browser_hash, client_token_hash)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-            challenge.rp_id.as_str(), &challenge.user_id, challenge.id.as_str(),
-            crate::store::text(&challenge.terms), &challenge.status, challenge.attempts_left, challenge.created_at.0,
-            challenge.expires_at.0, challenge.proof.as_ref().map(crate::store::text), &challenge.link_hash,
-            challenge.link_opened_at.map(|t| t.0), &challenge.browser_hash, &challenge.client_token_hash
-        };
-    }};
-}
-pub(super) use insert_challenge;
-
 /// Puts a prompt in the place of any before it, on the connection of a writing body.
 macro_rules! put_prompt {
     ($conn:expr, $rp:expr, $user:expr, $prompt:expr) => {{
@@ -141,7 +124,7 @@ impl Store {
 
     /// Binds a challenge to the browser that opened its link; `Conflict(Token)` where another did.
     pub async fn open_challenge_link(&self, challenge: &Challenge, browser_hash: &[u8], now: Timestamp) -> Result<()> {
-        write!(self, (challenge, browser_hash) conn => {
+        write_one!(self, (challenge, browser_hash) conn => {
             let done = sql! { conn,
                 "update challenges set link_opened_at = $1, browser_hash = $2
                  where rp_id = $3 and user_id = $4 and id = $5 and link_opened_at is null and link_hash is not null",
@@ -158,7 +141,7 @@ impl Store {
         code_hash: &[u8],
         expires_at: Timestamp,
     ) -> Result<()> {
-        write!(self, (challenge, code_hash) conn => {
+        write_one!(self, (challenge, code_hash) conn => {
             let done = sql! { conn,
                 "update challenges set code_hash = $1, code_expires_at = $2
                  where rp_id = $3 and user_id = $4 and id = $5 and status = 'approved' and exchanged_at is null",

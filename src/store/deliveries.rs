@@ -181,7 +181,7 @@ impl Store {
     /// somebody has.
     pub async fn claim_delivery(&self, delivery: &Delivery, now: Timestamp, until: Timestamp) -> Result<()> {
         let next_at = delivery.next_at.map(|t| t.0);
-        write!(self, (delivery) conn => {
+        write_one!(self, (delivery) conn => {
             let done = sql! { conn,
                 "update webhook_deliveries set attempts = attempts + 1, next_at = $4, last_at = $5, last_status = null, last_error = null
                  where rp_id = $1 and endpoint_id = $2 and event_id = $3 and attempts = $6 and next_at = $7",

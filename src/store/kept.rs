@@ -100,8 +100,8 @@ macro_rules! keep_text {
 /// [`keep_text`] on its own.
 pub(super) const KEEP: &str = keep_text!("$1" "$2" "$3" "$4" "$5" "$6" "$7" "$8" "$9" "$10");
 
-/// The same as a part of a settlement, whose own 43 values stand before [`Keep::append_to`]'s.
-pub(super) const FIRST: Part = (Contest::Kept, keep_text!("$44" "$45" "$46" "$47" "$48" "$49" "$50" "$51" "$52" "$53"));
+/// The same as a part of a settlement, whose own 47 values stand before [`Keep::append_to`]'s.
+pub(super) const FIRST: Part = (Contest::Kept, keep_text!("$48" "$49" "$50" "$51" "$52" "$53" "$54" "$55" "$56" "$57"));
 
 /// Keeps the answer that a store carries, first in the transaction of a writing body: copies wait for each other here, and the
 /// slower ones touch nothing.
@@ -141,7 +141,7 @@ impl Store {
 
     /// Gives back a place that was taken and will not be filled; `Conflict(Row)` where it is another's by now.
     pub async fn give_way(&self, rp: &Id, id: &str, turn: &str) -> Result<()> {
-        write!(self, (rp, id, turn) conn => {
+        write_one!(self, (rp, id, turn) conn => {
             let done = sql! { conn,
                 "delete from kept_answers where rp_id = $1 and id = $2 and turn = $3 and answer is null",
                 rp.as_str(), &id, &turn

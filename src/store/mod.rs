@@ -53,7 +53,7 @@ pub use parts::PARTS;
 pub use sealed::{SEALED, SealedRow, SealedTable};
 pub use sending::{BudgetChange, PromptChange, Reservation};
 pub use sessions::NewSession;
-pub use settlement::{ChallengeChange, FactorChange, Settlement};
+pub use settlement::{ChallengeChange, FactorChange, SessionChange, Settlement};
 pub use sqlite::Lock;
 pub use throttles::{DeviceChange, ThrottleLane};
 pub use webhooks::EndpointChange;

@@ -2,9 +2,9 @@
 
 use sqlx::{Arguments, Encode, Type};
 
-use super::settlement::{ChallengeChange, FactorChange, Settlement};
+use super::settlement::{ChallengeChange, FactorChange, SessionChange, Settlement};
 use super::{Contest, DeviceChange, Error, Result, text};
-use crate::model::Id;
+use crate::model::{Challenge, Id};
 
 /// One conditional write of one row, and what is lost where it touches none.
 pub type Part = (Contest, &'static str);
@@ -50,7 +50,13 @@ const OPEN: Part = (
     Contest::Row,
     "insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, link_hash, link_opened_at,
        browser_hash, client_token_hash)
-     values ($1, $2, $9, $15, 'pending', $10, $3, $16, $12, $13, $23, $28)",
+     values ($1, $2, $9, $15, 'pending', $10, $3, $16, $44, $45, $46, $47)",
+);
+const EXCHANGE: Part = (
+    Contest::Token,
+    "update challenges set exchanged_at = $3
+     where rp_id = $1 and user_id = $2 and id = $9 and status = 'approved' and exchanged_at is null
+       and code_hash = $12 and code_expires_at > $3",
 );
 const BURN: Part = (
     Contest::Prompt,
@@ -82,10 +88,25 @@ const ACTIVATE: Part = (
      where rp_id = $1 and user_id = $2 and id = $20 and activated_at is null and expires_at > $3
        and not exists (select 1 from factors h where h.rp_id = $1 and h.credential_id = $25)",
 );
-const RIGHT: Part = (
+const HELD: Part = (
+    Contest::Factor,
+    "update factors set version = version
+     where rp_id = $1 and user_id = $2 and id = $20 and activated_at is not null",
+);
+const ADD: Part = (
     Contest::Session,
     "update sessions set added_at = $3
      where rp_id = $1 and user_id = $2 and id = $26 and added_at is null and ended_at is null and expires_at > $3",
+);
+const STAND: Part = (
+    Contest::Session,
+    "update sessions set expires_at = expires_at
+     where rp_id = $1 and user_id = $2 and id = $26 and ended_at is null and expires_at > $3",
+);
+const END: Part = (
+    Contest::Session,
+    "update sessions set ended_at = $3
+     where rp_id = $1 and user_id = $2 and id = $26 and ended_at is null and expires_at > $3",
 );
 const SESSION: Part = (
     Contest::Row,
@@ -99,7 +120,7 @@ const EVENT: Part = (
 );
 
 /// Every part, for the test that prepares every statement.
-pub const PARTS: [Part; 17] = [
+pub const PARTS: [Part; 21] = [
     THROTTLE_NEW,
     THROTTLE,
     DEVICE_NEW,
@@ -108,13 +129,17 @@ pub const PARTS: [Part; 17] = [
     APPROVE,
     CREATE,
     OPEN,
+    EXCHANGE,
     BURN,
     STEP,
     CREDENTIAL,
     USED,
     RECOVERY_CODE,
     ACTIVATE,
-    RIGHT,
+    HELD,
+    ADD,
+    STAND,
+    END,
     SESSION,
     EVENT,
 ];
@@ -134,6 +159,7 @@ impl Settlement {
             ChallengeChange::Approve(..) => Some(APPROVE),
             ChallengeChange::Create(_) => Some(CREATE),
             ChallengeChange::Open(_) => Some(OPEN),
+            ChallengeChange::Exchange(..) => Some(EXCHANGE),
         });
         parts.extend(self.prompt.as_ref().map(|_| BURN));
         parts.extend(self.factor.as_ref().map(|change| match change {
@@ -142,8 +168,13 @@ impl Settlement {
             FactorChange::Used(_) => USED,
             FactorChange::RecoveryCode(..) => RECOVERY_CODE,
             FactorChange::Activate(_) => ACTIVATE,
+            FactorChange::Held(_) => HELD,
         }));
-        parts.extend(self.right_of.as_ref().map(|_| RIGHT));
+        parts.extend(self.earlier.as_ref().map(|change| match change {
+            SessionChange::Add(_) => ADD,
+            SessionChange::Stand(_) => STAND,
+            SessionChange::End(_) => END,
+        }));
         parts.extend(self.session.as_ref().map(|_| SESSION));
         parts.push(EVENT);
         parts
@@ -176,27 +207,15 @@ impl Value {
 }
 
 /// How many values a settlement has.
-pub(super) const VALUES: usize = 43;
+pub(super) const VALUES: usize = 47;
 
 impl Settlement {
     /// The values that its parts draw on, the first as `$1`. What no part of it uses is null.
     pub(super) fn values(&self) -> [Value; VALUES] {
         use Value::{Bytes, Number, Text};
         let throttle = self.throttle.as_ref();
-        let (challenge, attempts, proof, code, terms, challenge_end) = match &self.challenge {
-            ChallengeChange::None => (None, None, None, None, None, None),
-            ChallengeChange::Charge(id, left) => (Some(id), Some(*left), None, None, None, None),
-            ChallengeChange::Approve(id, proof, code) => (Some(id), None, Some(text(proof)), code.as_ref(), None, None),
-            ChallengeChange::Create(c) => {
-                let proof = c.proof.as_ref().map(text);
-                (Some(&c.id), Some(c.attempts_left), proof, None, Some(text(&c.terms)), Some(c.expires_at.0))
-            }
-            ChallengeChange::Open(c) => {
-                (Some(&c.id), Some(c.attempts_left), None, None, Some(text(&c.terms)), Some(c.expires_at.0))
-            }
-        };
-        // One that is opened earns no session yet and uses nothing up: its tokens stand in the places of what would.
-        let opened = if let ChallengeChange::Open(c) = &self.challenge { Some(&**c) } else { None };
+        let challenge = OfChallenge::of(&self.challenge);
+        let code = challenge.code;
         let (factor, step, version, bytes, details, credential) = match &self.factor {
             None => (None, None, None, None, None, None),
             Some(FactorChange::Step(id, step)) => (Some(id), Some(*step), None, None, None, None),
@@ -209,8 +228,13 @@ impl Settlement {
                 let details = Some(text(&a.details));
                 (Some(&a.id), Some(a.last_step), None, a.sealed.clone(), details, a.credential_id.clone())
             }
+            Some(FactorChange::Held(id)) => (Some(id), None, None, None, None, None),
         };
+        let earlier = self.earlier.as_ref().map(|change| match change {
+            SessionChange::Add(id) | SessionChange::Stand(id) | SessionChange::End(id) => id,
+        });
         let (prompt, session, event) = (self.prompt.as_ref(), self.session.as_ref(), &self.event);
+        let opened = challenge.opened;
         let id = |id: Option<&Id>| Text(id.map(|i| i.as_str().to_owned()));
         [
             id(Some(&self.rp_id)), // $1
@@ -221,26 +245,26 @@ impl Settlement {
             Text(throttle.map(|t| t.state.clone())),
             Number(throttle.and_then(|t| t.seen_at).map(|t| t.0)),
             Text(self.device.as_ref().map(|(lane, _)| lane.clone())),
-            id(challenge), // $9
-            Number(attempts),
-            Text(proof),
-            Bytes(code.map(|(hash, _)| hash.clone()).or_else(|| opened?.link_hash.clone())),
-            Number(code.map(|(_, end)| end.0).or_else(|| Some(opened?.link_opened_at?.0))),
+            id(challenge.id), // $9
+            Number(challenge.attempts),
+            Text(challenge.proof),
+            Bytes(code.cloned()),
+            Number(challenge.code_end),
             Number(session.map(|_| self.at.0)),
-            Text(terms), // $15
-            Number(challenge_end),
+            Text(challenge.terms), // $15
+            Number(challenge.end),
             id(prompt.map(|(owner, _, _)| owner)), // $17
             Text(prompt.map(|(_, method, _)| method.as_str().to_owned())),
             id(prompt.map(|(_, _, id)| id)),
             id(factor), // $20
             Number(step),
             Number(version),
-            Bytes(bytes.or_else(|| opened?.browser_hash.clone())),
+            Bytes(bytes),
             Text(details),
             Text(credential), // $25
-            id(self.right_of.as_ref()),
+            id(earlier),
             id(session.map(|n| &n.session.id)), // $27
-            Bytes(session.map(|n| n.token_hash.clone()).or_else(|| opened?.client_token_hash.clone())),
+            Bytes(session.map(|n| n.token_hash.clone())),
             Text(session.map(|n| text(&n.session.grant))),
             id(session.and_then(|n| n.session.factor_id.as_ref())),
             Number(session.map(|n| n.session.expires_at.0)), // $31
@@ -256,7 +280,51 @@ impl Settlement {
             Text(event.client.as_ref().map(text)),
             Text(event.request_id.clone()),
             Number(throttle.and_then(|t| t.paused_until).map(|t| t.0)), // $43
+            Bytes(opened.and_then(|c| c.link_hash.clone())),
+            Number(opened.and_then(|c| c.link_opened_at).map(|t| t.0)), // $45
+            Bytes(opened.and_then(|c| c.browser_hash.clone())),
+            Bytes(opened.and_then(|c| c.client_token_hash.clone())),
         ]
+    }
+}
+
+/// The values that come from what happens to the challenge.
+#[derive(Default)]
+struct OfChallenge<'s> {
+    id: Option<&'s Id>,
+    attempts: Option<i64>,
+    proof: Option<String>,
+    code: Option<&'s Vec<u8>>,
+    code_end: Option<i64>,
+    terms: Option<String>,
+    end: Option<i64>,
+    opened: Option<&'s Challenge>,
+}
+
+impl OfChallenge<'_> {
+    fn of(change: &ChallengeChange) -> OfChallenge<'_> {
+        let nothing = OfChallenge::default();
+        let made = |c: &'_ Challenge| (Some(c.attempts_left), Some(text(&c.terms)), Some(c.expires_at.0));
+        match change {
+            ChallengeChange::None => nothing,
+            ChallengeChange::Charge(id, left) => OfChallenge { id: Some(id), attempts: Some(*left), ..nothing },
+            ChallengeChange::Approve(id, proof, code) => OfChallenge {
+                id: Some(id),
+                proof: Some(text(proof)),
+                code: code.as_ref().map(|(hash, _)| hash),
+                code_end: code.as_ref().map(|(_, end)| end.0),
+                ..nothing
+            },
+            ChallengeChange::Create(c) => {
+                let (attempts, terms, end) = made(c);
+                OfChallenge { id: Some(&c.id), attempts, terms, end, proof: c.proof.as_ref().map(text), ..nothing }
+            }
+            ChallengeChange::Open(c) => {
+                let (attempts, terms, end) = made(c);
+                OfChallenge { id: Some(&c.id), attempts, terms, end, opened: Some(c), ..nothing }
+            }
+            ChallengeChange::Exchange(id, code) => OfChallenge { id: Some(id), code: Some(code), ..nothing },
+        }
     }
 }
 

@@ -70,7 +70,7 @@ impl Store {
 
     /// Binds a portal session to the browser that opened its link; `Conflict(Token)` where another did.
     pub async fn open_portal_link(&self, portal: &PortalSession, browser_hash: &[u8], now: Timestamp) -> Result<()> {
-        write!(self, (portal, browser_hash) conn => {
+        write_one!(self, (portal, browser_hash) conn => {
             let done = sql! { conn,
                 "update portal_sessions set link_opened_at = $1, browser_hash = $2
                  where rp_id = $3 and user_id = $4 and id = $5 and link_opened_at is null and expires_at > $1",
@@ -82,7 +82,7 @@ impl Store {
 
     /// Notes the step-up session that the person earned for this visit.
     pub async fn set_portal_step_up(&self, portal: &PortalSession, session: &Id) -> Result<()> {
-        write!(self, (portal, session) conn => {
+        write_one!(self, (portal, session) conn => {
             let done = sql! { conn,
                 "update portal_sessions set session_id = $1 where rp_id = $2 and user_id = $3 and id = $4",
                 session.as_str(), portal.rp_id.as_str(), &portal.user_id, portal.id.as_str()
@@ -93,7 +93,7 @@ impl Store {
 
     /// Notes the enrolment that is under way on its page.
     pub async fn set_portal_factor(&self, portal: &PortalSession, factor: &Id) -> Result<()> {
-        write!(self, (portal, factor) conn => {
+        write_one!(self, (portal, factor) conn => {
             let done = sql! { conn,
                 "update portal_sessions set factor_id = $1 where rp_id = $2 and user_id = $3 and id = $4",
                 factor.as_str(), portal.rp_id.as_str(), &portal.user_id, portal.id.as_str()

@@ -3,7 +3,8 @@
 use sqlx::FromRow;
 
 use super::events::append;
-use super::{Contest, Error, Result, Store, json, won};
+use super::settlement::{ChallengeChange, FactorChange, SessionChange, Settlement};
+use super::{Error, Result, Store, json};
 use crate::model::{Challenge, Event, Id, Session, Timestamp};
 
 #[derive(FromRow)]
@@ -46,21 +47,6 @@ pub struct NewSession {
     pub token_hash: Vec<u8>,
 }
 
-/// Inserts a session on the connection of a writing body.
-macro_rules! insert_session {
-    ($conn:expr, $new:expr) => {{
-        let new: &crate::store::NewSession = $new;
-        let session = &new.session;
-        sql! { $conn,
-            "insert into sessions (rp_id, user_id, id, token_hash, granted, factor_id, created_at, expires_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8)",
-            session.rp_id.as_str(), &session.user_id, session.id.as_str(), &new.token_hash,
-            crate::store::text(&session.grant), session.factor_id.as_ref().map(|f| f.as_str()), session.created_at.0,
-            session.expires_at.0
-        };
-    }};
-}
-
 impl Store {
     /// The session with this token.
     pub async fn session_by_token(&self, rp: &Id, token_hash: &[u8]) -> Result<Option<Session>> {
@@ -100,8 +86,8 @@ impl Store {
         rows.into_iter().map(SessionRow::model).collect()
     }
 
-    /// Keeps a session that was earned without a new proof. `Conflict(Session)` where the one that it inherits from has
-    /// ended meanwhile.
+    /// Keeps a session that was earned without a new proof, and its challenge as approved. `Conflict(Session)` where the one that
+    /// it inherits from has ended meanwhile.
     pub async fn inherit_session(
         &self,
         from: &Id,
@@ -109,18 +95,13 @@ impl Store {
         new: &NewSession,
         event: &Event,
     ) -> Result<()> {
-        write!(self, (from, challenge, new, event) conn => {
-            // A write, so that an end which commits at the same time is seen.
-            let done = sql! { conn,
-                "update sessions set expires_at = expires_at where id = $1 and ended_at is null and expires_at > $2",
-                from.as_str(), event.at.0
-            };
-            won(done, Contest::Session)?;
-            super::challenges::insert_challenge!(conn, &challenge);
-            insert_session!(conn, &new);
-            append!(conn, &event);
-            Ok(())
+        self.settle(Settlement {
+            challenge: ChallengeChange::Create(Box::new(challenge.clone())),
+            earlier: Some(SessionChange::Stand(from.clone())),
+            session: Some(new.clone()),
+            ..of_challenge(challenge, event)
         })
+        .await
     }
 
     /// A challenge's one-time code as it is kept, and its end.
@@ -132,7 +113,8 @@ impl Store {
         Ok(kept.and_then(|(hash, end)| Some((hash?, Timestamp(end?)))))
     }
 
-    /// Spends a challenge's one-time code for its session; `Conflict(Token)` where it was spent, ran out or never was.
+    /// Spends a challenge's one-time code for its session; `Conflict(Token)` where it was spent, ran out or never was,
+    /// `Conflict(Factor)` where the factor that proved it is gone.
     pub async fn exchange(
         &self,
         challenge: &Challenge,
@@ -140,41 +122,19 @@ impl Store {
         new: &NewSession,
         event: &Event,
     ) -> Result<()> {
-        write!(self, (challenge, code_hash, new, event) conn => {
-            let done = sql! { conn,
-                "update challenges set exchanged_at = $1
-                 where rp_id = $2 and user_id = $3 and id = $4 and status = 'approved' and exchanged_at is null
-                 and code_hash = $5 and code_expires_at > $1",
-                event.at.0, challenge.rp_id.as_str(), &challenge.user_id, challenge.id.as_str(), code_hash
-            };
-            won(done, Contest::Token)?;
-            if let Some(factor) = &new.session.factor_id {
-                // A factor removed between proof and exchange earns nothing (A-05).
-                let held = sql! { conn,
-                    "update factors set version = version where rp_id = $1 and user_id = $2 and id = $3 and
-                     activated_at is not null",
-                    challenge.rp_id.as_str(), &challenge.user_id, factor.as_str()
-                };
-                won(held, Contest::Factor)?;
-            }
-            insert_session!(conn, &new);
-            append!(conn, &event);
-            Ok(())
+        self.settle(Settlement {
+            challenge: ChallengeChange::Exchange(challenge.id.clone(), code_hash.to_vec()),
+            factor: new.session.factor_id.clone().map(FactorChange::Held),
+            session: Some(new.clone()),
+            ..of_challenge(challenge, event)
         })
+        .await
     }
 
     /// Ends a session; `Conflict(Session)` where it has ended or run out. This is also how a single-use session is consumed.
-    pub async fn end_session(&self, rp: &Id, id: &Id, event: &Event) -> Result<()> {
-        write!(self, (rp, id, event) conn => {
-            let done = sql! { conn,
-                "update sessions set ended_at = $1 where id = $2 and rp_id = $3 and ended_at is null and expires_at
-                 > $1",
-                event.at.0, id.as_str(), rp.as_str()
-            };
-            won(done, Contest::Session)?;
-            append!(conn, &event);
-            Ok(())
-        })
+    pub async fn end_session(&self, session: &Session, event: &Event) -> Result<()> {
+        let nothing = Settlement::nothing(session.rp_id.clone(), session.user_id.clone(), event.at, event.clone());
+        self.settle(Settlement { earlier: Some(SessionChange::End(session.id.clone())), ..nothing }).await
     }
 
     /// Ends all sessions of a user and tells how many.
@@ -188,4 +148,8 @@ impl Store {
             Ok::<u64, Error>(done)
         })
     }
+}
+
+fn of_challenge(challenge: &Challenge, event: &Event) -> Settlement {
+    Settlement::nothing(challenge.rp_id.clone(), challenge.user_id.clone(), event.at, event.clone())
 }

@@ -1,6 +1,7 @@
-//! The one transaction that settles a verification or an enrolment's first proof, whatever its outcome, or opens a challenge.
+//! The one transaction that settles a verification or an enrolment's first proof, whatever its outcome, opens a challenge, or
+//! makes or ends a session.
 //!
-//! It is put together from parts in one order (throttle, device, challenge, prompt, factor, session): each part is one conditional
+//! It is put together from parts in one order (throttle, device, challenge, prompt, factor, sessions): each part is one conditional
 //! write of one row, and all draw on the same numbered values. On SQLite a trigger writes them, on PostgreSQL
 //! they are one statement: one round trip and one commit. A part that touches no row was lost to somebody faster, and then
 //! nothing of the whole stands.
@@ -29,9 +30,11 @@ pub enum ChallengeChange {
     Create(Box<Challenge>),
     /// It is made and awaits its answer.
     Open(Box<Challenge>),
+    /// Its one-time code, by this hash, is spent for a session.
+    Exchange(Id, Vec<u8>),
 }
 
-/// What a right proof uses up.
+/// What a right proof uses up, or rests on.
 #[derive(Clone)]
 pub enum FactorChange {
     /// A TOTP step and all before it.
@@ -53,6 +56,19 @@ pub enum FactorChange {
     RecoveryCode(Id, Vec<u8>),
     /// A pending factor becomes active.
     Activate(Activation),
+    /// It must still be there: what was proven by one that was removed meanwhile earns nothing.
+    Held(Id),
+}
+
+/// What happens to a session that was there before.
+#[derive(Clone)]
+pub enum SessionChange {
+    /// The right of a recovery-code session to add a factor is spent.
+    Add(Id),
+    /// It must still stand: another inherits from it. A write, so that an end which commits at the same time is seen.
+    Stand(Id),
+    /// It ends.
+    End(Id),
 }
 
 /// Everything that one verdict writes.
@@ -72,10 +88,10 @@ pub struct Settlement {
     pub challenge: ChallengeChange,
     /// The prompt that was answered: `Some((owner, method, id))` must still be there, and is burnt.
     pub prompt: Option<(Id, MethodKind, Id)>,
-    /// What a right proof uses up.
+    /// The factor.
     pub factor: Option<FactorChange>,
-    /// The right of a recovery-code session to add a factor, spent by this.
-    pub right_of: Option<Id>,
+    /// The session that was there before.
+    pub earlier: Option<SessionChange>,
     /// The session that it earns at once.
     pub session: Option<NewSession>,
     /// What is written down.
@@ -94,7 +110,7 @@ impl Settlement {
             challenge: ChallengeChange::None,
             prompt: None,
             factor: None,
-            right_of: None,
+            earlier: None,
             session: None,
             event,
         }

@@ -75,7 +75,7 @@ impl Store {
 
     /// Names a user if nobody has; an existing row stays as it is.
     pub async fn ensure_user(&self, rp: &Id, user: &User) -> Result<()> {
-        write!(self, (rp, user) conn => {
+        write_one!(self, (rp, user) conn => {
             sql! { conn,
                 "insert into users (rp_id, user_id, handle, created_at) values ($1, $2, $3, $4) on conflict do
                  nothing",
@@ -87,7 +87,7 @@ impl Store {
 
     /// Writes what pages show of a user; absent members stay as they are.
     pub async fn put_user(&self, rp: &Id, user: &User) -> Result<()> {
-        write!(self, (rp, user) conn => {
+        write_one!(self, (rp, user) conn => {
             sql! { conn,
                 "insert into users (rp_id, user_id, handle, display_name, login_hint, locale, created_at)
                  values ($1, $2, $3, $4, $5, $6, $7)
