@@ -103,7 +103,7 @@ impl Engine {
         }
         let dossier = match &caller.known {
             Known::User(dossier) => (**dossier).clone(),
-            Known::Nothing | Known::Case(_) => self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?,
+            _ => self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?,
         };
         let offers = self.offers_of(caller, &challenge, &dossier, at.now)?;
         if offers.is_empty() {
@@ -183,14 +183,16 @@ impl Engine {
         Ok(Some(Created::Approved { challenge: Box::new(approved), issued: Box::new(issued), reason: BY_SESSION }))
     }
 
-    /// A challenge of this relying party.
-    pub async fn challenge_of(&self, caller: &Caller, id: &Id) -> Result<Challenge, Error> {
-        self.store.challenge(id).await?.filter(|c| c.rp_id == caller.rp.id).ok_or(Error::NotFound)
+    /// A challenge of this relying party, and how it may be answered.
+    pub async fn shown(&self, at: &Moment<'_>, caller: &Caller, id: &Id) -> Result<(Challenge, Vec<Offer>), Error> {
+        let (challenge, dossier) = self.case(at, caller, id, true).await?.ok_or(Error::NotFound)?;
+        let offers = self.offers_of(caller, &challenge, &dossier, at.now)?;
+        Ok((challenge, offers))
     }
 
-    /// A challenge by its id alone, and its relying party; for browsers, which prove themselves by a token.
-    pub async fn any_challenge(&self, id: &Id) -> Result<Option<Challenge>, Error> {
-        Ok(self.store.challenge(id).await?)
+    /// A challenge of this relying party.
+    pub(super) async fn challenge_of(&self, caller: &Caller, id: &Id) -> Result<Challenge, Error> {
+        self.store.challenge(id).await?.filter(|c| c.rp_id == caller.rp.id).ok_or(Error::NotFound)
     }
 
     /// Asks for a response: a ceremony's options, or a text that is sent.
@@ -268,7 +270,7 @@ impl Engine {
     /// Calls a challenge off.
     pub async fn cancel(&self, caller: &Caller, id: &Id) -> Result<Challenge, Error> {
         let at = self.moment();
-        let challenge = self.challenge_of(caller, id).await?;
+        let (challenge, _) = self.case(&at, caller, id, true).await?.ok_or(Error::NotFound)?;
         is_open(&challenge, at.now)?;
         let mut event = self.event(&at, caller, "challenge.cancelled", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());

@@ -75,11 +75,11 @@ use crate::clock::Clock;
 use crate::delivery::{Inbox, Outbox};
 use crate::methods::{Methods, Parties, webauthn};
 use crate::model::{
-    Actor, ApiKey, Challenge, Client, Event, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty, Rng, Timestamp,
-    User,
+    Actor, ApiKey, Challenge, Client, Event, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty, Rng, Session,
+    Timestamp, User,
 };
 use crate::policy::sending::Caps;
-use crate::store::{self, Dossier, Store};
+use crate::store::{self, Dossier, Store, Which};
 use crate::token::Signer;
 use crate::vault::{MasterKey, Vault, token_hash};
 use opening::{factor_row, prompt_row};
@@ -152,6 +152,8 @@ pub enum Known {
     User(Arc<Dossier>),
     /// The challenge that the call names, if there is one, and what is known of its user.
     Case(Arc<Option<(Challenge, Dossier)>>),
+    /// The session that the call names, if there is one.
+    Session(Arc<Option<Session>>),
 }
 
 /// What a call names, to be read together with the caller's key.
@@ -163,6 +165,10 @@ pub enum Named<'a> {
     User(&'a str),
     /// A challenge.
     Challenge(&'a Id),
+    /// A session.
+    Session(&'a Id),
+    /// A session by its token. A JWT is not read before the caller is known.
+    Token(&'a str),
 }
 
 impl Engine {
@@ -204,7 +210,14 @@ impl Engine {
     ) -> Result<Option<(ApiKey, RelyingParty, Known)>, Error> {
         let (hash, now) = (token_hash(secret), self.clock.now());
         let found = match named {
-            Named::Nothing => self.store.api_key(&hash).await?.map(|(key, rp)| (key, rp, Known::Nothing)),
+            Named::Token(text) if text.starts_with(session::OPAQUE) => {
+                let token = token_hash(text);
+                self.enter_session(&hash, Which::Token(&token), now).await?
+            }
+            Named::Session(id) => self.enter_session(&hash, Which::Id(id), now).await?,
+            Named::Nothing | Named::Token(_) => {
+                self.store.api_key(&hash, now).await?.map(|(key, rp)| (key, rp, Known::Nothing))
+            }
             Named::User(user_id) => {
                 let found = self.store.enter(&hash, user_id, now).await?;
                 found.map(|(key, rp, dossier)| (key, rp, Known::User(Arc::new(dossier))))
@@ -219,6 +232,16 @@ impl Engine {
             self.note_use(key, now);
         }
         Ok(found)
+    }
+
+    async fn enter_session(
+        &self,
+        hash: &[u8],
+        which: Which<'_>,
+        now: Timestamp,
+    ) -> Result<Option<(ApiKey, RelyingParty, Known)>, Error> {
+        let found = self.store.enter_session(hash, which, now).await?;
+        Ok(found.map(|(key, rp, session)| (key, rp, Known::Session(Arc::new(session)))))
     }
 
     /// Notes the use of a key beside the call, once a minute. Nothing depends on it.

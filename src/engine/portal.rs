@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::Answered;
 use super::enrolment::manage_action;
 use super::verification::Delivery;
-use super::{Caller, Ending, Engine, Error, Given, Verdict};
+use super::{Caller, Ending, Engine, Error, Given, Known, Verdict};
 use crate::model::{
     Challenge, ChallengeStatus, Flow, Id, Kind, MethodKind, Moment, Portal, PortalSession, RelyingParty, Requirement,
     Terms, Timestamp,
@@ -106,12 +106,12 @@ impl Engine {
     }
 
     /// What a client token opens. A challenge's stays good for reading how the challenge ended.
-    pub async fn by_client_token(&self, text: &str) -> Result<Option<Opened>, Error> {
+    pub async fn by_client_token(&self, text: &str) -> Result<Option<(Opened, Known)>, Error> {
         let Some(token) = ClientToken::parse(text) else { return Ok(None) };
         let hash = token_hash(&token.secret);
         let now = self.moment().now;
         let opened = self.opened(&token.id).await?;
-        Ok(opened.filter(|opened| match opened {
+        Ok(opened.filter(|(opened, _)| match opened {
             Opened::Challenge(c, _) => c.client_token_hash.as_ref().is_some_and(|kept| same(kept, &hash)),
             Opened::Portal(p, _) => {
                 same(&p.client_token_hash, &hash) && now < p.created_at.plus_seconds(CLIENT_TOKEN_LIFE)
@@ -122,7 +122,7 @@ impl Engine {
     /// What a browser's cookie opens.
     pub async fn by_browser(&self, id: &Id, cookie: &str) -> Result<Option<Opened>, Error> {
         let hash = token_hash(cookie);
-        let opened = self.opened(id).await?;
+        let opened = self.opened(id).await?.map(|(opened, _)| opened);
         Ok(opened.filter(|opened| opened.browser_hash().is_some_and(|kept| same(kept, &hash))))
     }
 
@@ -147,7 +147,7 @@ impl Engine {
     /// Whether a link's secret is right, used or not; opens nothing.
     pub async fn is_link(&self, id: &Id, link_token: &str) -> Result<Option<Opened>, Error> {
         let hash = token_hash(link_token);
-        let opened = self.opened(id).await?;
+        let opened = self.opened(id).await?.map(|(opened, _)| opened);
         Ok(opened.filter(|opened| opened.link_hash().is_some_and(|kept| same(kept, &hash))))
     }
 
@@ -168,16 +168,16 @@ impl Engine {
         }
     }
 
-    async fn opened(&self, id: &Id) -> Result<Option<Opened>, Error> {
+    async fn opened(&self, id: &Id) -> Result<Option<(Opened, Known)>, Error> {
         let is_portal = Id::parse(Kind::Portal, id.as_str()).is_some();
         if is_portal {
             let Some(portal) = self.store.portal_session(id).await? else { return Ok(None) };
             let rp = self.store.find_relying_party(portal.rp_id.as_str()).await?;
-            return Ok(rp.map(|rp| Opened::Portal(Box::new(portal), Arc::new(rp))));
+            return Ok(rp.map(|rp| (Opened::Portal(Box::new(portal), Arc::new(rp)), Known::Nothing)));
         }
-        let Some(challenge) = self.store.challenge(id).await? else { return Ok(None) };
-        let rp = self.store.find_relying_party(challenge.rp_id.as_str()).await?;
-        Ok(rp.map(|rp| Opened::Challenge(Box::new(challenge), Arc::new(rp))))
+        let Some((rp, challenge, dossier)) = self.store.any_case(id, self.clock.now()).await? else { return Ok(None) };
+        let opened = Opened::Challenge(Box::new(challenge.clone()), Arc::new(rp));
+        Ok(Some((opened, Known::Case(Arc::new(Some((challenge, dossier)))))))
     }
 
     /// Notes the enrolment that is under way on the portal's page.

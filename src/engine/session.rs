@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{Caller, Clash, Ending, Engine, Error};
+use super::{Caller, Clash, Ending, Engine, Error, Known};
 use crate::methods::{Fault, Refusal};
 use crate::model::{Challenge, ChallengeStatus, Grant, Id, Kind, Moment, Proof, Requirement, Session, Timestamp};
 use crate::policy::{assurance, requirement};
@@ -12,6 +12,8 @@ use crate::vault::{same, token_hash};
 
 /// How long a step-up session lasts, in seconds. It does not slide.
 pub const LIFE: i64 = 600;
+/// How an opaque token begins; any other text is read as a JWT.
+pub(super) const OPAQUE: &str = "st_";
 
 /// A session on its way out: its token is seen once.
 pub struct Issued {
@@ -95,7 +97,7 @@ impl Engine {
         factor_id: Option<Id>,
         end: Timestamp,
     ) -> Issued {
-        let token = token::opaque("st_", at);
+        let token = token::opaque(OPAQUE, at);
         let session = Session {
             id: Id::new(Kind::Session, at),
             rp_id: challenge.rp_id.clone(),
@@ -142,7 +144,7 @@ impl Engine {
         verifier: Option<&str>,
     ) -> Result<Issued, Error> {
         let at = self.moment();
-        let challenge = self.challenge_of(caller, id).await?;
+        let (challenge, _) = self.case(&at, caller, id, true).await?.ok_or(Error::NotFound)?;
         let proof = match (challenge.status_at(at.now), &challenge.proof) {
             (ChallengeStatus::Approved, Some(proof)) => proof,
             _ => return Err(Error::Clash(Clash::ChallengeNotPending)),
@@ -217,7 +219,9 @@ impl Engine {
         text: &str,
     ) -> Result<Option<Session>, Error> {
         let rp = &caller.rp.id;
-        let session = if text.starts_with("st_") {
+        let session = if let Known::Session(session) = &caller.known {
+            (**session).clone()
+        } else if text.starts_with(OPAQUE) {
             self.store.session_by_token(rp, &token_hash(text)).await?
         } else {
             let claims = self.read_token(at, text).await?;
@@ -231,7 +235,11 @@ impl Engine {
 
     /// One session of this relying party, active or not.
     pub async fn session(&self, caller: &Caller, id: &Id) -> Result<Session, Error> {
-        self.store.session(&caller.rp.id, id).await?.ok_or(Error::NotFound)
+        let session = match &caller.known {
+            Known::Session(session) => (**session).clone(),
+            _ => self.store.session(&caller.rp.id, id).await?,
+        };
+        session.ok_or(Error::NotFound)
     }
 
     /// A user's active sessions, newest first.

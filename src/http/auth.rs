@@ -7,10 +7,11 @@ use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, ORIGIN, USER_AGENT};
 use axum::http::request::Parts;
 
+use super::body::OfId;
 use super::problem::{self, Refused};
 use super::{App, RequestId};
 use crate::engine::{Caller, Known, Named, Once, Opened};
-use crate::model::{Actor, Client, Id, RelyingParty, Scope};
+use crate::model::{Actor, Client, Id, Kind, RelyingParty, Scope};
 
 /// A relying party's server.
 pub struct Server {
@@ -48,6 +49,14 @@ impl Bearer {
         match self {
             Bearer::Server(server) => &server.caller.rp.id,
             Bearer::Browser(caller, _) => &caller.rp.id,
+        }
+    }
+
+    /// The server; a browser shows no API key.
+    pub fn server(self) -> Result<Server, Refused> {
+        match self {
+            Bearer::Server(server) => Ok(server),
+            Bearer::Browser(..) => Err(problem::API_KEY_INVALID.into()),
         }
     }
 
@@ -94,12 +103,23 @@ impl Pass {
         bearer(&self.token, &self.parts, app, named).await
     }
 
+    /// The same for the one challenge of the path. That a text is no id is only told to who may call.
+    pub async fn at_challenge(&self, app: &App, id: &OfId) -> Result<(Bearer, Id), Refused> {
+        let id = id.of(Kind::Challenge);
+        let bearer = self.enter(app, id.as_ref().map_or(Named::Nothing, Named::Challenge)).await?;
+        Ok((bearer, id?))
+    }
+
+    /// The server that calls, for the one session of the path.
+    pub async fn at_session(&self, app: &App, id: &OfId) -> Result<(Server, Id), Refused> {
+        let id = id.of(Kind::Session);
+        let server = self.server(app, id.as_ref().map_or(Named::Nothing, Named::Session)).await?;
+        Ok((server, id?))
+    }
+
     /// The server that calls.
     pub async fn server(&self, app: &App, named: Named<'_>) -> Result<Server, Refused> {
-        match self.enter(app, named).await? {
-            Bearer::Server(server) => Ok(server),
-            Bearer::Browser(..) => Err(problem::API_KEY_INVALID.into()),
-        }
+        self.enter(app, named).await?.server()
     }
 }
 
@@ -116,10 +136,7 @@ impl FromRequestParts<App> for Server {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Server, Refused> {
-        match Bearer::from_request_parts(parts, app).await? {
-            Bearer::Server(server) => Ok(server),
-            Bearer::Browser(..) => Err(problem::API_KEY_INVALID.into()),
-        }
+        Bearer::from_request_parts(parts, app).await?.server()
     }
 }
 
@@ -136,10 +153,11 @@ async fn bearer(token: &str, parts: &Parts, app: &App, named: Named<'_>) -> Resu
     let request_id = request_id(parts);
     if token.starts_with("ct_") {
         app.flood.visit(app.client_address(parts))?;
-        let opened = app.engine.by_client_token(token).await?.ok_or(Refused::from(problem::CLIENT_TOKEN_INVALID))?;
+        let found = app.engine.by_client_token(token).await?;
+        let (opened, known) = found.ok_or(Refused::from(problem::CLIENT_TOKEN_INVALID))?;
         check_origin(&parts.headers, &app.engine.origins(opened.rp()))?;
         let caller = browser(Arc::clone(opened.rp()), &opened, request_id, client(parts, app));
-        let caller = Caller { once: once(parts), ..caller };
+        let caller = Caller { once: once(parts), known, ..caller };
         return Ok(Bearer::Browser(caller, opened));
     }
     if !token.starts_with("sk_") {

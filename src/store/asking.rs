@@ -10,24 +10,33 @@ use super::gather::{Waiting, tell};
 use super::{Db, Error, Result};
 use crate::model::{Id, Timestamp};
 
-/// A question: in the name of a relying party or by an API key, of a user or of a challenge and its user.
+/// A question: in the name of a relying party or by an API key, of a user, of a challenge and its user, of a session, or of nothing
+/// more; or of a challenge, its user and its relying party by the challenge's id alone.
+#[derive(Default)]
 pub(super) struct Ask {
     key_hash: Option<Vec<u8>>,
     rp_id: Option<String>,
     user_id: Option<String>,
     challenge_id: Option<String>,
+    session_id: Option<String>,
+    token_hash: Option<Vec<u8>>,
     now: i64,
 }
 
 impl Ask {
     /// In the name of a relying party.
     pub(super) fn of_party(rp: &Id, now: Timestamp) -> Ask {
-        Ask { key_hash: None, rp_id: Some(rp.as_str().to_owned()), user_id: None, challenge_id: None, now: now.0 }
+        Ask { rp_id: Some(rp.as_str().to_owned()), now: now.0, ..Ask::default() }
     }
 
     /// By an API key.
     pub(super) fn by_key(key_hash: &[u8], now: Timestamp) -> Ask {
-        Ask { key_hash: Some(key_hash.to_vec()), rp_id: None, user_id: None, challenge_id: None, now: now.0 }
+        Ask { key_hash: Some(key_hash.to_vec()), now: now.0, ..Ask::default() }
+    }
+
+    /// In nobody's name: what is found proves itself by its secret.
+    pub(super) fn of_any(now: Timestamp) -> Ask {
+        Ask { now: now.0, ..Ask::default() }
     }
 
     /// What is known of a user.
@@ -39,6 +48,23 @@ impl Ask {
     pub(super) fn challenge(self, id: &Id) -> Ask {
         Ask { challenge_id: Some(id.as_str().to_owned()), ..self }
     }
+
+    /// A session.
+    pub(super) fn session(self, which: Which<'_>) -> Ask {
+        match which {
+            Which::Id(id) => Ask { session_id: Some(id.as_str().to_owned()), ..self },
+            Which::Token(hash) => Ask { token_hash: Some(hash.to_vec()), ..self },
+        }
+    }
+}
+
+/// Which session.
+#[derive(Clone, Copy)]
+pub enum Which<'a> {
+    /// By its id.
+    Id(&'a Id),
+    /// By the hash of its token.
+    Token(&'a [u8]),
 }
 
 /// A part of what answers a question: what is selected, and from which tables which rows, by key.
@@ -54,13 +80,23 @@ enum Of {
     All,
     /// Those that name a challenge, as `w`.
     Challenge,
+    /// Those that name a session, as `w`.
+    Session,
     /// Of those that show the same key the first, as `q`.
     Key,
 }
 
+/// What is shown of a relying party.
+const PARTY: &str = "p.name, p.host, p.mode, p.origins, p.return_urls,
+         p.created_at, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, BYTES, BYTES, BYTES";
+
+/// What is shown of a session.
+const SESSION: &str = "s.id, s.user_id, s.granted, s.factor_id, TEXT,
+         s.created_at, s.expires_at, s.ended_at, s.added_at, s.removed_at, NUMBER, BYTES, BYTES, BYTES";
+
 /// The parts in the order of their numbers. All have columns of the same types; where one has nothing to say, it says of which
 /// type.
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 11] = [
     Part(
         Of::All,
         "f.id, f.kind, f.name, f.details, f.credential_id,
@@ -97,7 +133,7 @@ const PARTS: [Part; 8] = [
     ),
     Part(
         Of::Challenge,
-        "c.user_id, c.terms, c.status, c.proof, TEXT, c.attempts_left, c.created_at, c.expires_at, c.link_opened_at,
+        "c.user_id, c.terms, c.status, c.proof, c.rp_id, c.attempts_left, c.created_at, c.expires_at, c.link_opened_at,
          c.exchanged_at, NUMBER, c.link_hash, c.browser_hash, c.client_token_hash",
         &[("challenges c", "c.rp_id = w.rp_id and c.user_id = w.user_id and c.id = w.challenge_id")],
     ),
@@ -107,25 +143,66 @@ const PARTS: [Part; 8] = [
          k.created_at, k.expires_at, k.revoked_at, k.last_used_at, NUMBER, NUMBER, BYTES, BYTES, BYTES",
         &[("api_keys k", "k.hash = q.key_hash")],
     ),
-    Part(
-        Of::Key,
-        "p.name, p.host, p.mode, p.origins, p.return_urls,
-         p.created_at, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, BYTES, BYTES, BYTES",
-        &[("api_keys k", "k.hash = q.key_hash"), ("relying_parties p", "p.id = k.rp_id")],
-    ),
+    Part(Of::Key, PARTY, &[("api_keys k", "k.hash = q.key_hash"), ("relying_parties p", "p.id = k.rp_id")]),
+    // Of a challenge that was asked for by its id alone.
+    Part(Of::Challenge, PARTY, &[("relying_parties p", "p.id = w.party")]),
+    Part(Of::Session, SESSION, &[("sessions s", "s.id = w.session_id and s.rp_id = w.rp_id")]),
+    Part(Of::Session, SESSION, &[("sessions s", "s.token_hash = w.token_hash and s.rp_id = w.rp_id")]),
 ];
+
+/// What at least one of the questions that are asked at once names: the rest is not looked for.
+#[derive(Clone, Copy)]
+struct Names {
+    challenge: bool,
+    session: bool,
+}
+
+impl Names {
+    const ALL: [Names; 4] = [
+        Names { challenge: false, session: false },
+        Names { challenge: true, session: false },
+        Names { challenge: false, session: true },
+        Names { challenge: true, session: true },
+    ];
+
+    fn of(asks: &[Ask]) -> Names {
+        Names {
+            challenge: asks.iter().any(|ask| ask.challenge_id.is_some()),
+            session: asks.iter().any(|ask| ask.session_id.is_some() || ask.token_hash.is_some()),
+        }
+    }
+
+    /// Its place in [`Names::ALL`].
+    fn place(self) -> usize {
+        usize::from(self.challenge) + 2 * usize::from(self.session)
+    }
+
+    fn want(self, of: &Of) -> bool {
+        match of {
+            Of::All | Of::Key => true,
+            Of::Challenge => self.challenge,
+            Of::Session => self.session,
+        }
+    }
+}
 
 /// The most questions that are asked at once.
 pub(super) const MOST: usize = 32;
 
-/// What answers all questions of a table `asked` at once; its first column says which. Challenges are looked into where one of the
-/// questions names one.
-fn answers(challenges: bool, postgres: bool) -> String {
+/// What answers all questions of a table `asked` at once; its first column says which.
+fn answers(names: Names, postgres: bool) -> String {
     let key = reached(Join::Left, &("api_keys k", "k.hash = q.key_hash"), postgres);
-    let named = ("challenges c", "c.id = q.challenge_id and c.rp_id = coalesce(q.rp_id, k.rp_id)");
-    let (user, challenge) = match challenges {
-        true => ("coalesce(q.user_id, c.user_id), c.id", reached(Join::Left, &named, postgres)),
-        false => ("q.user_id, null", String::new()),
+    let named = (
+        "challenges c",
+        "c.id = q.challenge_id and (c.rp_id = coalesce(q.rp_id, k.rp_id) or q.rp_id is null and q.key_hash is null)",
+    );
+    let (of_challenge, challenge) = match names.challenge {
+        true => {
+            let alone = "case when q.rp_id is null and q.key_hash is null then c.rp_id end";
+            let whose = format!("coalesce(q.rp_id, k.rp_id, {alone}), {alone}, coalesce(q.user_id, c.user_id), c.id");
+            (whose, reached(Join::Left, &named, postgres))
+        }
+        false => ("coalesce(q.rp_id, k.rp_id), null, q.user_id, null".to_owned(), String::new()),
     };
     let part = |n: usize, Part(of, columns, tables): &Part| {
         let columns = [("TEXT", "text"), ("NUMBER", "bigint"), ("BYTES", "bytea")]
@@ -133,16 +210,16 @@ fn answers(challenges: bool, postgres: bool) -> String {
             .fold(columns.to_string(), |c, (word, kind)| c.replace(word, &format!("cast(null as {kind})")));
         let (asks, from, only) = match of {
             Of::Key => ("q", "asked q", " where q.fresh = 1"),
-            Of::All | Of::Challenge => ("w", "who w", ""),
+            Of::All | Of::Challenge | Of::Session => ("w", "who w", ""),
         };
         let tables: String = tables.iter().map(|rows| reached(Join::Inner, rows, postgres)).collect();
         format!("select {asks}.ask, cast({} as bigint), {columns} from {from}{tables}{only}", n + 1)
     };
-    let parts = PARTS.iter().enumerate().filter(|(_, part)| challenges || part.0 != Of::Challenge);
+    let parts = PARTS.iter().enumerate().filter(|(_, part)| names.want(&part.0));
     let parts: Vec<String> = parts.map(|(n, one)| part(n, one)).collect();
     format!(
-        "who (ask, now, rp_id, user_id, challenge_id) as materialized (
-           select q.ask, q.now, coalesce(q.rp_id, k.rp_id), {user} from asked q{key}{challenge})
+        "who (ask, now, session_id, token_hash, rp_id, party, user_id, challenge_id) as materialized (
+           select q.ask, q.now, q.session_id, q.token_hash, {of_challenge} from asked q{key}{challenge})
          {}",
         parts.join("\n union all ")
     )
@@ -169,26 +246,27 @@ fn reached(join: Join, (table, rows): &Rows, postgres: bool) -> String {
     }
 }
 
-/// The statements on SQLite for 1, 2, 4 … questions, of which none names a challenge, or some do: places that are left over ask
-/// nothing.
-static ON_SQLITE: LazyLock<[Vec<String>; 2]> = LazyLock::new(|| {
-    let text = |size: usize, challenges| {
-        let places: Vec<String> = (0..size).map(|n| format!("({n}, ?, ?, ?, ?, ?, ?)")).collect();
-        let (places, answers) = (places.join(", "), answers(challenges, false));
-        format!("with asked (ask, fresh, key_hash, rp_id, user_id, challenge_id, now) as (values {places}), {answers}")
+/// The columns of a question.
+const ASKED: &str = "asked (ask, fresh, key_hash, rp_id, user_id, challenge_id, session_id, token_hash, now)";
+
+/// The statements on SQLite for 1, 2, 4 … questions, by what these name: places that are left over ask nothing.
+static ON_SQLITE: LazyLock<[Vec<String>; 4]> = LazyLock::new(|| {
+    let text = |size: usize, names| {
+        let places: Vec<String> = (0..size).map(|n| format!("({n}, ?, ?, ?, ?, ?, ?, ?, ?)")).collect();
+        format!("with {ASKED} as (values {}), {}", places.join(", "), answers(names, false))
     };
     let sizes = std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size <= MOST);
-    [false, true].map(|challenges| sizes.clone().map(|size| text(size, challenges)).collect())
+    Names::ALL.map(|names| sizes.clone().map(|size| text(size, names)).collect())
 });
 
-/// The statements on PostgreSQL for any number of questions, of which none names a challenge, or some do.
-static ON_POSTGRES: LazyLock<[String; 2]> = LazyLock::new(|| {
-    [false, true].map(|challenges| {
-        let answers = answers(challenges, true);
+/// The statements on PostgreSQL for any number of questions, by what these name.
+static ON_POSTGRES: LazyLock<[String; 4]> = LazyLock::new(|| {
+    Names::ALL.map(|names| {
+        let answers = answers(names, true);
         format!(
-            "with asked (ask, fresh, key_hash, rp_id, user_id, challenge_id, now) as (
+            "with {ASKED} as (
                select u.place - 1, u.fresh, ($2::bytea[])[u.place], ($3::text[])[u.place], ($4::text[])[u.place],
-                 ($5::text[])[u.place], ($6::bigint[])[u.place]
+                 ($5::text[])[u.place], ($6::text[])[u.place], ($7::bytea[])[u.place], ($8::bigint[])[u.place]
                from unnest($1::bigint[]) with ordinality u (fresh, place)), {answers}"
         )
     })
@@ -218,11 +296,11 @@ async fn ask(db: &Db, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
     let first = |ask: &Ask| asks.iter().position(|other| other.key_hash == ask.key_hash).unwrap_or_default();
     let firsts: Vec<usize> = asks.iter().map(first).collect();
     let fresh = firsts.iter().enumerate().map(|(n, first)| i64::from(n == *first));
-    let challenges = usize::from(asks.iter().any(|ask| ask.challenge_id.is_some()));
+    let names = Names::of(asks).place();
     let rows: Vec<PartRow> = match db {
         Db::Sqlite(lite) => {
             let place = asks.len().next_power_of_two().trailing_zeros() as usize;
-            let mut query = sqlx::query_as(AssertSqlSafe(ON_SQLITE[challenges][place].as_str()));
+            let mut query = sqlx::query_as(AssertSqlSafe(ON_SQLITE[names][place].as_str()));
             for (ask, fresh) in asks.iter().zip(fresh) {
                 query = query
                     .bind(fresh)
@@ -230,6 +308,8 @@ async fn ask(db: &Db, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
                     .bind(&ask.rp_id)
                     .bind(&ask.user_id)
                     .bind(&ask.challenge_id)
+                    .bind(&ask.session_id)
+                    .bind(&ask.token_hash)
                     .bind(ask.now);
             }
             for _ in asks.len()..1 << place {
@@ -239,20 +319,29 @@ async fn ask(db: &Db, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
                     .bind(None::<&str>)
                     .bind(None::<&str>)
                     .bind(None::<&str>)
+                    .bind(None::<&str>)
+                    .bind(None::<Vec<u8>>)
                     .bind(None::<i64>);
             }
-            query.fetch_all(&lite.readers).await.map_err(unread)?
+            let mut conn = lite.readers.acquire().await?;
+            let rows = query.fetch_all(&mut *conn).await;
+            conn.ended(&rows);
+            rows.map_err(unread)?
         }
         Db::Postgres(postgres) => {
             let mut conn = postgres.acquire().await?;
-            let query = sqlx::query_as(AssertSqlSafe(ON_POSTGRES[challenges].as_str()))
+            let query = sqlx::query_as(AssertSqlSafe(ON_POSTGRES[names].as_str()))
                 .bind(fresh.collect::<Vec<_>>())
                 .bind(asks.iter().map(|a| a.key_hash.as_deref()).collect::<Vec<_>>())
                 .bind(asks.iter().map(|a| a.rp_id.as_deref()).collect::<Vec<_>>())
                 .bind(asks.iter().map(|a| a.user_id.as_deref()).collect::<Vec<_>>())
                 .bind(asks.iter().map(|a| a.challenge_id.as_deref()).collect::<Vec<_>>())
+                .bind(asks.iter().map(|a| a.session_id.as_deref()).collect::<Vec<_>>())
+                .bind(asks.iter().map(|a| a.token_hash.as_deref()).collect::<Vec<_>>())
                 .bind(asks.iter().map(|a| a.now).collect::<Vec<_>>());
-            postgres.answer(query.fetch_all(&mut *conn)).await.map_err(unread)?
+            let rows = postgres.answer(query.fetch_all(&mut *conn)).await;
+            conn.ended(&rows);
+            rows.map_err(unread)?
         }
     };
     let mut answers: Vec<Vec<PartRow>> = asks.iter().map(|_| Vec::with_capacity(8)).collect();

@@ -2,11 +2,11 @@
 
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
-use super::asking::Ask;
+use super::asking::{Ask, Which};
 use super::{Error, Result, Store, ThrottleLane, json};
 use crate::model::{
-    ApiKey, Challenge, Factor, Id, MethodKind, Mode, Prompt, RecoveryStatus, RecoverySummary, RelyingParty, Timestamp,
-    User,
+    ApiKey, Challenge, Factor, Id, MethodKind, Mode, Prompt, RecoveryStatus, RecoverySummary, RelyingParty, Session,
+    Timestamp, User,
 };
 
 /// What is known of a user.
@@ -83,6 +83,7 @@ struct Found {
     challenge: Option<PartRow>,
     key: Option<PartRow>,
     party: Option<PartRow>,
+    session: Option<PartRow>,
 }
 
 impl Store {
@@ -95,7 +96,16 @@ impl Store {
     /// A challenge of this relying party, what is awaited for it, and what is known of its user.
     pub async fn case(&self, rp: &Id, challenge: &Id, now: Timestamp) -> Result<Option<(Challenge, Dossier)>> {
         let rows = self.reads.ask(Ask::of_party(rp, now).challenge(challenge)).await?;
-        challenge_of(rp, challenge, assemble(&user_of(&rows), rows)?)
+        challenge_of(challenge, assemble(&user_of(&rows), rows)?)
+    }
+
+    /// A challenge by its id alone, its relying party, and what is known of its user; the caller compares a secret.
+    pub async fn any_case(&self, challenge: &Id, now: Timestamp) -> Result<Option<(RelyingParty, Challenge, Dossier)>> {
+        let rows = self.reads.ask(Ask::of_any(now).challenge(challenge)).await?;
+        let mut found = assemble(&user_of(&rows), rows)?;
+        let Some(party) = found.party.take() else { return Ok(None) };
+        let Some((challenge, dossier)) = challenge_of(challenge, found)? else { return Ok(None) };
+        Ok(Some((party.party(challenge.rp_id.clone())?, challenge, dossier)))
     }
 
     /// The API key with this hash, its relying party, and what is known there of a user.
@@ -116,8 +126,28 @@ impl Store {
         let rows = self.reads.ask(Ask::by_key(key_hash, now).challenge(challenge)).await?;
         let mut found = assemble(&user_of(&rows), rows)?;
         let Some((key, rp)) = found.key_and_party()? else { return Ok(None) };
-        let case = challenge_of(&rp.id, challenge, found)?;
+        let case = challenge_of(challenge, found)?;
         Ok(Some((key, rp, case)))
+    }
+
+    /// The API key with this hash and its relying party.
+    pub async fn api_key(&self, hash: &[u8], now: Timestamp) -> Result<Option<(ApiKey, RelyingParty)>> {
+        let rows = self.reads.ask(Ask::by_key(hash, now)).await?;
+        assemble("", rows)?.key_and_party()
+    }
+
+    /// The API key with this hash, its relying party, and a session of it.
+    pub async fn enter_session(
+        &self,
+        key_hash: &[u8],
+        which: Which<'_>,
+        now: Timestamp,
+    ) -> Result<Option<(ApiKey, RelyingParty, Option<Session>)>> {
+        let rows = self.reads.ask(Ask::by_key(key_hash, now).session(which)).await?;
+        let mut found = assemble("", rows)?;
+        let Some((key, rp)) = found.key_and_party()? else { return Ok(None) };
+        let session = found.session.map(|row| row.session(&rp.id)).transpose()?;
+        Ok(Some((key, rp, session)))
     }
 }
 
@@ -128,9 +158,9 @@ fn user_of(rows: &[PartRow]) -> String {
     rows.iter().find(|r| r.part == 6).and_then(|r| r.a.clone()).unwrap_or_default()
 }
 
-fn challenge_of(rp: &Id, id: &Id, found: Found) -> Result<Option<(Challenge, Dossier)>> {
+fn challenge_of(id: &Id, found: Found) -> Result<Option<(Challenge, Dossier)>> {
     let Some(row) = found.challenge else { return Ok(None) };
-    Ok(Some((row.challenge(rp, id)?, found.dossier)))
+    Ok(Some((row.challenge(id)?, found.dossier)))
 }
 
 /// Sorts the rows into their places.
@@ -151,7 +181,8 @@ fn assemble(user_id: &str, rows: Vec<PartRow>) -> Result<Found> {
             5 => dossier.prompts.push(row.prompt()?),
             6 => found.challenge = Some(row),
             7 => found.key = Some(row),
-            _ => found.party = Some(row),
+            8 | 9 => found.party = Some(row),
+            _ => found.session = Some(row),
         }
     }
     dossier.factors.sort_by(|a, b| a.id.cmp(&b.id));
@@ -163,15 +194,7 @@ impl Found {
         const TABLE: &str = "api_keys";
         let (Some(key), Some(party)) = (self.key.take(), self.party.take()) else { return Ok(None) };
         let rp_id = Id::stored(there(key.d, TABLE)?);
-        let rp = RelyingParty {
-            id: rp_id.clone(),
-            name: there(party.a, TABLE)?,
-            host: there(party.b, TABLE)?,
-            mode: Mode::stored(&there(party.c, TABLE)?),
-            origins: json(TABLE, &there(party.d, TABLE)?)?,
-            return_urls: json(TABLE, &there(party.e, TABLE)?)?,
-            created_at: Timestamp(there(party.k, TABLE)?),
-        };
+        let rp = party.party(rp_id.clone())?;
         let key = ApiKey {
             id: Id::stored(there(key.a, TABLE)?),
             rp_id,
@@ -193,7 +216,20 @@ fn there<T>(value: Option<T>, table: &'static str) -> Result<T> {
 impl PartRow {
     /// Whether it tells of the key that was shown, not of who was asked for.
     pub(super) fn is_of_key(&self) -> bool {
-        self.part >= 7
+        matches!(self.part, 7 | 8)
+    }
+
+    fn party(self, id: Id) -> Result<RelyingParty> {
+        const TABLE: &str = "relying_parties";
+        Ok(RelyingParty {
+            id,
+            name: there(self.a, TABLE)?,
+            host: there(self.b, TABLE)?,
+            mode: Mode::stored(&there(self.c, TABLE)?),
+            origins: json(TABLE, &there(self.d, TABLE)?)?,
+            return_urls: json(TABLE, &there(self.e, TABLE)?)?,
+            created_at: Timestamp(there(self.k, TABLE)?),
+        })
     }
 
     fn factor(self, user_id: &str) -> Result<Factor> {
@@ -262,11 +298,27 @@ impl PartRow {
         })
     }
 
-    fn challenge(self, rp: &Id, id: &Id) -> Result<Challenge> {
+    fn session(self, rp: &Id) -> Result<Session> {
+        const TABLE: &str = "sessions";
+        Ok(Session {
+            id: Id::stored(there(self.a, TABLE)?),
+            rp_id: rp.clone(),
+            user_id: there(self.b, TABLE)?,
+            grant: json(TABLE, &there(self.c, TABLE)?)?,
+            factor_id: self.d.map(Id::stored),
+            created_at: Timestamp(there(self.k, TABLE)?),
+            expires_at: Timestamp(there(self.l, TABLE)?),
+            ended_at: self.m.map(Timestamp),
+            added_at: self.n.map(Timestamp),
+            removed_at: self.o.map(Timestamp),
+        })
+    }
+
+    fn challenge(self, id: &Id) -> Result<Challenge> {
         const TABLE: &str = "challenges";
         Ok(Challenge {
             id: id.clone(),
-            rp_id: rp.clone(),
+            rp_id: Id::stored(there(self.e, TABLE)?),
             user_id: there(self.a, TABLE)?,
             terms: json(TABLE, &there(self.b, TABLE)?)?,
             status: there(self.c, TABLE)?,

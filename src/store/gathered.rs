@@ -164,7 +164,9 @@ async fn write(
     columns.into_iter().try_for_each(|column| add(&mut values, column)).map_err(sqlx::Error::Encode)?;
     let mut conn = postgres.acquire().await?;
     let query = sqlx::query_with(AssertSqlSafe(Arc::clone(&statement.text)), values);
-    postgres.answer(query.execute(&mut *conn)).await.map(drop)
+    let written = postgres.answer(query.execute(&mut *conn)).await;
+    conn.ended(&written);
+    written.map(drop)
 }
 
 /// Adds a column as an array; its values are all of one type.

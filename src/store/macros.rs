@@ -8,14 +8,22 @@ macro_rules! read {
     ($store:expr, $db:ident => $body:expr) => {
         match &$store.db {
             crate::store::Db::Sqlite(lite) => {
-                let $db = &lite.readers;
-                Box::pin(async { $body }).await
+                let asked = async {
+                    let mut conn = lite.readers.acquire().await?;
+                    let $db = &mut *conn;
+                    let outcome = async { $body }.await;
+                    conn.ended(&outcome);
+                    outcome
+                };
+                Box::pin(asked).await
             }
             crate::store::Db::Postgres(postgres) => {
                 let asked = async {
                     let mut conn = postgres.acquire().await?;
                     let $db = &mut *conn;
-                    postgres.answer(async { $body }).await
+                    let outcome = postgres.answer(async { $body }).await;
+                    conn.ended(&outcome);
+                    outcome
                 };
                 Box::pin(asked).await
             }

@@ -26,6 +26,7 @@ mod keys;
 mod moving;
 mod parties;
 mod parts;
+mod pool;
 mod portal;
 mod postgres;
 mod recovery;
@@ -39,6 +40,7 @@ mod trigger;
 mod users;
 mod webhooks;
 
+pub use asking::Which;
 pub use backup::{Restoration, Restored};
 pub use chain::EventQuery;
 pub use challenges::NewChallenge;
@@ -186,7 +188,7 @@ impl From<Contest> for Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Error {
         let Some(database) = error.as_database_error() else {
-            postgres::suspect();
+            pool::suspect();
             return Error::Unavailable(error.to_string());
         };
         if database.is_unique_violation() {
@@ -197,7 +199,7 @@ impl From<sqlx::Error> for Error {
             code => {
                 // 57P01 to 57P03: the server ends or does not take connections.
                 if code.is_some_and(|c| c.starts_with("57P")) {
-                    postgres::suspect();
+                    pool::suspect();
                 }
                 Error::Unavailable(error.to_string())
             }
@@ -285,11 +287,10 @@ impl Store {
 
     /// Connections of this node that are used and idle; on SQLite those of readers.
     pub fn pool(&self) -> (usize, usize) {
-        let (all, idle) = match &self.db {
-            Db::Sqlite(lite) => (lite.readers.size(), lite.readers.num_idle()),
-            Db::Postgres(postgres) => (postgres.pool.size(), postgres.pool.num_idle()),
-        };
-        ((all as usize).saturating_sub(idle), idle)
+        match &self.db {
+            Db::Sqlite(lite) => lite.readers.size(),
+            Db::Postgres(postgres) => postgres.pool.size(),
+        }
     }
 
     /// Ends all connections, after what is under way.

@@ -129,42 +129,6 @@ impl Store {
         })
     }
 
-    /// The key with this hash and its relying party.
-    pub async fn api_key(&self, hash: &[u8]) -> Result<Option<(ApiKey, RelyingParty)>> {
-        #[derive(FromRow)]
-        struct Both {
-            rp_id: String,
-            key_id: String,
-            hint: String,
-            scopes: String,
-            key_created_at: i64,
-            expires_at: Option<i64>,
-            revoked_at: Option<i64>,
-            last_used_at: Option<i64>,
-            #[sqlx(flatten)]
-            party: PartyRow,
-        }
-        let row: Option<Both> = read_row! { self,
-            "select k.rp_id, k.id as key_id, k.hint, k.scopes, k.created_at as key_created_at, k.expires_at,
-             k.revoked_at, k.last_used_at,
-             p.id, p.name, p.host, p.mode, p.origins, p.return_urls, p.created_at
-             from api_keys k join relying_parties p on p.id = k.rp_id where k.hash = $1",
-            hash
-        };
-        let Some(row) = row else { return Ok(None) };
-        let key = KeyRow {
-            rp_id: row.rp_id,
-            id: row.key_id,
-            hint: row.hint,
-            scopes: row.scopes,
-            created_at: row.key_created_at,
-            expires_at: row.expires_at,
-            revoked_at: row.revoked_at,
-            last_used_at: row.last_used_at,
-        };
-        Ok(Some((key.model()?, row.party.model()?)))
-    }
-
     /// All keys, oldest first.
     pub async fn api_keys(&self) -> Result<Vec<ApiKey>> {
         let rows: Vec<KeyRow> = read_rows! { self,
@@ -175,7 +139,7 @@ impl Store {
 
     /// Notes that a key was used, unless that was noted after `noted`.
     pub async fn note_key_use(&self, id: &Id, now: Timestamp, noted: Timestamp) -> Result<()> {
-        write!(self, (id) conn => {
+        write_one!(self, (id) conn => {
             sql! { conn,
                 "update api_keys set last_used_at = $1 where id = $2 and (last_used_at is null or last_used_at < $3)",
                 now.0, id.as_str(), noted.0

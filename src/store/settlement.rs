@@ -164,7 +164,9 @@ pub(super) async fn on_postgres(
             keep.append_to(&mut values).map_err(unencodable)?;
         }
         let query = sqlx::query_with(AssertSqlSafe(statement.clone()), values);
-        match postgres.answer(query.execute(&mut *conn)).await {
+        let written = postgres.answer(query.execute(&mut *conn)).await;
+        conn.ended(&written);
+        match written {
             Ok(_) => return Ok(()),
             Err(error) => match lost(&error, &parts) {
                 Some(contest) => return Err(contest.into()),

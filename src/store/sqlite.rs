@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlitePool};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::pool::Pool;
 use super::settlement::Settlement;
 use super::trigger::{self, Lost};
 use super::{Error, Limits, Result, gathered};
@@ -49,7 +50,7 @@ struct Done {
 /// An open SQLite file.
 #[derive(Clone)]
 pub struct Sqlite {
-    pub(super) readers: SqlitePool,
+    pub(super) readers: Pool<SqliteConnection>,
     jobs: mpsc::Sender<Job>,
     end: watch::Sender<bool>,
 }
@@ -98,11 +99,7 @@ impl Sqlite {
         let mut writer = connect(&options, path).await?;
         migrate(&mut writer, path).await?;
         sqlx::query(AssertSqlSafe(trigger::VIEW.as_str())).execute(&mut writer).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(limits.pool)
-            .acquire_timeout(limits.acquire)
-            .test_before_acquire(false)
-            .connect_lazy_with(options);
+        let readers = Pool::new(options, limits);
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let (end, ended) = watch::channel(false);
         tokio::spawn(write_all(writer, waiting, ended));

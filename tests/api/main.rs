@@ -29,6 +29,7 @@ mod portal;
 mod processes;
 mod races;
 mod rolling;
+mod round_trips;
 mod secrets;
 mod sessions;
 mod texts;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -152,17 +153,22 @@ pub enum State {
 pub struct Road {
     pub port: u16,
     state: Arc<watch::Sender<State>>,
+    ready: Arc<AtomicU64>,
 }
+
+/// PostgreSQL's ReadyForQuery, up to the state that it names: it has said all and waits for the other side.
+const READY: [u8; 5] = [b'Z', 0, 0, 0, 5];
 
 impl Road {
     pub async fn to(server: u16) -> Road {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let state = Arc::new(watch::Sender::new(State::Open));
-        let watched = Arc::clone(&state);
+        let ready = Arc::new(AtomicU64::new(0));
+        let (watched, counted) = (Arc::clone(&state), Arc::clone(&ready));
         tokio::spawn(async move {
             while let Ok((from, _)) = listener.accept().await {
-                let watched = Arc::clone(&watched);
+                let (watched, counted) = (Arc::clone(&watched), Arc::clone(&counted));
                 tokio::spawn(async move {
                     if *watched.borrow() == State::Cut {
                         return;
@@ -172,14 +178,19 @@ impl Road {
                     let (to_read, to_write) = to.into_split();
                     let mut cut = watched.subscribe();
                     tokio::select! {
-                        () = carry(from_read, to_write, watched.subscribe()) => {}
-                        () = carry(to_read, from_write, watched.subscribe()) => {}
+                        () = carry(from_read, to_write, watched.subscribe(), None) => {}
+                        () = carry(to_read, from_write, watched.subscribe(), Some(&*counted)) => {}
                         _ = cut.wait_for(|s| *s == State::Cut) => {}
                     }
                 });
             }
         });
-        Road { port, state }
+        Road { port, state, ready }
+    }
+
+    /// How often the server has said that it is ready for the next question: once a round trip.
+    pub fn round_trips(&self) -> u64 {
+        self.ready.load(Ordering::SeqCst)
     }
 
     pub fn is(&self, state: State) {
@@ -191,9 +202,17 @@ async fn carry(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut state: watch::Receiver<State>,
+    ready: Option<&AtomicU64>,
 ) {
     let mut buffer = vec![0; 16384];
+    let mut end = Vec::new();
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        // The last bytes of all that came so far: a message may arrive in pieces.
+        end.extend_from_slice(&buffer[..read]);
+        end.drain(..end.len().saturating_sub(READY.len() + 1));
+        if let Some(ready) = ready.filter(|_| end.starts_with(&READY)) {
+            ready.fetch_add(1, Ordering::SeqCst);
+        }
         if state.wait_for(|s| *s != State::Silent).await.is_err() || to.write_all(&buffer[..read]).await.is_err() {
             return;
         }

@@ -12,7 +12,7 @@ use super::challenge_request::{AnswerRequest, CreateRequest};
 use super::shapes::{MethodView, SentView, SessionView};
 use crate::engine::{Created, Delivery, Ending, Issued, Named, Offer, Open, Shown, Verdict};
 use crate::http::App;
-use crate::http::auth::{Bearer, Pass, Server};
+use crate::http::auth::Pass;
 use crate::http::body::{Body, MaybeBody, Nothing, OfId, Text};
 use crate::http::problem::{Problem, Refused};
 use crate::model::{Challenge, ChallengeStatus, Id, Kind, MethodKind, Prompt, Scope};
@@ -166,12 +166,11 @@ pub async fn create(
 #[utoipa::path(get, path = "/v1/challenges/{id}", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)),
     responses((status = 200, body = ChallengeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<App>, bearer: Bearer, id: OfId) -> Result<Json<ChallengeView>, Refused> {
-    let id = id.of(Kind::Challenge)?;
+pub async fn show(State(app): State<App>, pass: Pass, id: OfId) -> Result<Json<ChallengeView>, Refused> {
+    let (bearer, id) = pass.at_challenge(&app, &id).await?;
     let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
     let at = app.engine.moment();
-    let challenge = app.engine.challenge_of(&caller, &id).await?;
-    let offers = app.engine.offers(&at, &caller, &challenge).await?;
+    let (challenge, offers) = app.engine.shown(&at, &caller, &id).await?;
     Ok(Json(ChallengeView::new(&challenge, challenge.status_at(at.now), &offers)))
 }
 
@@ -232,8 +231,8 @@ pub async fn prepare(
     id: OfId,
     Body(request): Body<PrepareRequest>,
 ) -> Result<Response, Refused> {
-    let id = id.of(Kind::Challenge)?;
-    let (caller, _) = pass.enter(&app, Named::Challenge(&id)).await?.for_challenge(&id, Scope::Challenges)?;
+    let (bearer, id) = pass.at_challenge(&app, &id).await?;
+    let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
     let factor = match &request.factor_id {
         None => None,
         Some(text) => {
@@ -275,8 +274,8 @@ pub async fn verify(
     id: OfId,
     Body(request): Body<AnswerRequest>,
 ) -> Result<Response, Refused> {
-    let id = id.of(Kind::Challenge)?;
-    let (caller, is_browser) = pass.enter(&app, Named::Challenge(&id)).await?.for_challenge(&id, Scope::Challenges)?;
+    let (bearer, id) = pass.at_challenge(&app, &id).await?;
+    let (caller, is_browser) = bearer.for_challenge(&id, Scope::Challenges)?;
     let delivery = if is_browser { Delivery::Code } else { Delivery::Session };
     let verdict = Box::pin(app.engine.verify(&caller, &id, &request.model("")?, delivery)).await?;
     Ok(answers::of(Ending::Verified(&verdict), app.engine.issuer()))
@@ -313,12 +312,12 @@ impl From<&Issued> for ExchangedView {
     responses((status = 200, body = ExchangedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn exchange(
     State(app): State<App>,
-    server: Server,
+    pass: Pass,
     id: OfId,
     Body(request): Body<ExchangeRequest>,
 ) -> Result<Response, Refused> {
-    let caller = server.with(Scope::Challenges)?;
-    let id = id.of(Kind::Challenge)?;
+    let (bearer, id) = pass.at_challenge(&app, &id).await?;
+    let caller = bearer.server()?.with(Scope::Challenges)?;
     let verifier = request.code_verifier.as_ref().map(|v| v.0.as_str());
     let issued = app.engine.exchange(&caller, &id, &request.code.0, verifier).await?;
     Ok(answers::of(Ending::Exchanged(&issued), app.engine.issuer()))
@@ -328,13 +327,8 @@ pub async fn exchange(
 #[utoipa::path(post, path = "/v1/challenges/{id}/cancel", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)),
     responses((status = 200, body = ChallengeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn cancel(
-    State(app): State<App>,
-    bearer: Bearer,
-    id: OfId,
-    _: MaybeBody<Nothing>,
-) -> Result<Response, Refused> {
-    let id = id.of(Kind::Challenge)?;
+pub async fn cancel(State(app): State<App>, pass: Pass, id: OfId, _: MaybeBody<Nothing>) -> Result<Response, Refused> {
+    let (bearer, id) = pass.at_challenge(&app, &id).await?;
     let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
     let challenge = app.engine.cancel(&caller, &id).await?;
     Ok(answers::of(Ending::Cancelled(&challenge), app.engine.issuer()))

@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 use super::answers;
 use super::challenge_request::RequireRequest;
 use super::shapes::{List, SessionState};
-use crate::engine::{Ending, Introspection, Question};
+use crate::engine::{Ending, Introspection, Named, Question};
 use crate::http::App;
-use crate::http::auth::Server;
+use crate::http::auth::{Pass, Server};
 use crate::http::body::{Body, Object, OfId, OfUser, Page, Text};
 use crate::http::problem::{Problem, Refused};
 use crate::model::{Id, Kind, Scope};
@@ -126,12 +126,13 @@ impl From<&Introspection> for IntrospectionView {
     responses((status = 200, body = IntrospectionView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn introspect(
     State(app): State<App>,
-    server: Server,
+    pass: Pass,
     Body(request): Body<IntrospectRequest>,
 ) -> Result<Response, Refused> {
-    let caller = server.with(Scope::Sessions)?;
+    let token = request.token.take();
+    let caller = pass.server(&app, Named::Token(&token)).await?.with(Scope::Sessions)?;
     let question = Question {
-        token: request.token.take(),
+        token,
         action: request.action.map(Text::take),
         require: request.require.unwrap_or_default().0.model("require")?,
         consume: request.consume.unwrap_or(false),
@@ -144,9 +145,10 @@ pub async fn introspect(
 #[utoipa::path(get, path = "/v1/sessions/{id}", tag = "sessions", security(("api_key" = ["sessions"])),
     params(("id" = String, Path)),
     responses((status = 200, body = SessionState), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<App>, server: Server, id: OfId) -> Result<Json<SessionState>, Refused> {
+pub async fn show(State(app): State<App>, pass: Pass, id: OfId) -> Result<Json<SessionState>, Refused> {
+    let (server, id) = pass.at_session(&app, &id).await?;
     let caller = server.with(Scope::Sessions)?;
-    let session = app.engine.session(&caller, &id.of(Kind::Session)?).await?;
+    let session = app.engine.session(&caller, &id).await?;
     let active = session.is_active(app.engine.moment().now);
     Ok(Json(SessionState::new(session, active)))
 }
@@ -155,9 +157,10 @@ pub async fn show(State(app): State<App>, server: Server, id: OfId) -> Result<Js
 #[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "sessions", security(("api_key" = ["sessions"])),
     params(("id" = String, Path)),
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn revoke(State(app): State<App>, server: Server, id: OfId) -> Result<StatusCode, Refused> {
+pub async fn revoke(State(app): State<App>, pass: Pass, id: OfId) -> Result<StatusCode, Refused> {
+    let (server, id) = pass.at_session(&app, &id).await?;
     let caller = server.with(Scope::Sessions)?;
-    app.engine.revoke_session(&caller, &id.of(Kind::Session)?).await?;
+    app.engine.revoke_session(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,0 +1,164 @@
+//! Connections that are used in turn. One whose use ended in good order comes back as it is, and any other does not come back: the
+//! pool of sqlx would ask for a sign of life with every use, which is a round trip more.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
+use sqlx::Connection;
+use tokio::time::timeout;
+
+use super::Limits;
+
+/// A connection that was idle for longer is tried before it is used.
+const STALE: Duration = Duration::from_secs(1);
+/// How long a connection that is tried, or ended, may take to answer.
+const TIDY: Duration = Duration::from_secs(2);
+/// A connection that was idle for so long is ended, and so is one of such an age.
+const IDLE: Duration = Duration::from_secs(600);
+const OLD: Duration = Duration::from_secs(1800);
+/// How often idle ones are looked for.
+const LOOK: Duration = Duration::from_secs(60);
+/// How long until connections in use are looked for again when all are to end.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// How many uses are tried beforehand after a connection broke: more than a pool holds.
+const SUSPECTS: usize = 1024;
+/// How many are still to be tried.
+static SUSPECT: AtomicUsize = AtomicUsize::new(0);
+
+/// A connection broke: others that were open at the same time are tried before they are used.
+pub(super) fn suspect() {
+    SUSPECT.store(SUSPECTS, Ordering::Relaxed);
+}
+
+/// Connections to one database.
+pub(super) struct Pool<C: Connection> {
+    all: managed::Pool<Maker<C>>,
+    acquire: Duration,
+}
+
+// Not derived: a connection cannot be cloned, and need not be.
+impl<C: Connection> Clone for Pool<C> {
+    fn clone(&self) -> Self {
+        Pool { all: self.all.clone(), acquire: self.acquire }
+    }
+}
+
+/// Makes them, and says which may be used again.
+struct Maker<C: Connection>(C::Options);
+
+impl<C: Connection> Manager for Maker<C> {
+    type Type = C;
+    type Error = sqlx::Error;
+
+    async fn create(&self) -> Result<C, sqlx::Error> {
+        C::connect_with(&self.0).await
+    }
+
+    async fn recycle(&self, conn: &mut C, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
+        if metrics.age() > OLD {
+            return Err(RecycleError::message("it is old"));
+        }
+        let take_one = |left: usize| left.checked_sub(1);
+        let suspect = SUSPECT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one).is_ok();
+        if suspect || metrics.last_used() > STALE {
+            timeout(TIDY, conn.ping()).await.map_err(|_| RecycleError::message("it is silent"))??;
+        }
+        Ok(())
+    }
+}
+
+impl<C: Connection + 'static> Pool<C> {
+    /// None is made before it is needed.
+    pub(super) fn new(options: C::Options, limits: Limits) -> Pool<C> {
+        let all = managed::Pool::builder(Maker(options)).max_size(limits.pool as usize).queue_mode(QueueMode::Lifo);
+        let all = all.build().expect("a pool without timeouts of its own needs no runtime");
+        let watched = all.weak();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let Some(all) = watched.upgrade() else { break };
+                all.retain(|_, metrics| metrics.last_used() < IDLE);
+            }
+        });
+        Pool { all, acquire: limits.acquire }
+    }
+
+    /// A connection, a new one where there may be one more; waits for it as long as was set.
+    pub(super) async fn acquire(&self) -> Result<Used<C>, sqlx::Error> {
+        match timeout(self.acquire, self.all.get()).await {
+            Ok(Ok(conn)) => Ok(Used { conn: Some(conn), whole: false }),
+            Ok(Err(PoolError::Backend(error))) => Err(error),
+            Ok(Err(PoolError::Closed)) => Err(sqlx::Error::PoolClosed),
+            Ok(Err(_)) | Err(_) => Err(sqlx::Error::PoolTimedOut),
+        }
+    }
+
+    /// How many are in use, and how many idle.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let status = self.all.status();
+        (status.size.saturating_sub(status.available), status.available)
+    }
+
+    /// Ends all in good order, those in use when they come back.
+    pub(super) async fn close(&self) {
+        loop {
+            for conn in self.all.retain(|_, _| false).removed {
+                let _ = timeout(TIDY, conn.close()).await;
+            }
+            if self.all.status().size == 0 {
+                break;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        self.all.close();
+    }
+}
+
+/// A connection in use. However its use ends, by an answer, by an error, or because nobody waits any more, it comes back only if it
+/// is known to be whole.
+pub(super) struct Used<C: Connection> {
+    conn: Option<Object<Maker<C>>>,
+    whole: bool,
+}
+
+impl<C: Connection> Used<C> {
+    /// Notes how a use ended that left no transaction open: after an answer, and after an error that the database sent, it is whole.
+    pub(super) fn ended<T>(&mut self, outcome: &Result<T, sqlx::Error>) {
+        self.whole = match outcome {
+            Ok(_) => true,
+            // 57P01 to 57P03: the server ends.
+            Err(sqlx::Error::Database(error)) => error.code().is_none_or(|code| !code.starts_with("57P")),
+            Err(_) => false,
+        };
+    }
+
+    /// Notes whether a use left it as it was before.
+    pub(super) fn is_whole(&mut self, whole: bool) {
+        self.whole = whole;
+    }
+}
+
+impl<C: Connection> Deref for Used<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        self.conn.as_ref().expect("it is held until it is dropped")
+    }
+}
+
+impl<C: Connection> DerefMut for Used<C> {
+    fn deref_mut(&mut self) -> &mut C {
+        self.conn.as_mut().expect("it is held until it is dropped")
+    }
+}
+
+impl<C: Connection> Drop for Used<C> {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take().filter(|_| !self.whole) {
+            drop(Object::take(conn));
+        }
+    }
+}
