@@ -6,7 +6,7 @@ use super::inline::missing;
 use super::limits::judged;
 use super::sending::Occasion;
 use super::verification::EXCHANGE_LIFE;
-use super::{Answered, Caller, Clash, Ending, Engine, Error, Given, Gone, Issued, Known, Offer, prompt_row, unnamed};
+use super::{Answered, Caller, Clash, Ending, Engine, Error, Given, Gone, Issued, Offer, prompt_row, unnamed};
 use crate::methods::{Shown, webauthn};
 use crate::model::{Challenge, ChallengeStatus, Factor, Id, Kind, MethodKind, Moment, Prompt, Terms, Timestamp};
 use crate::policy::requirement;
@@ -101,10 +101,7 @@ impl Engine {
         {
             return Ok(created);
         }
-        let dossier = match &caller.known {
-            Known::User(dossier) => (**dossier).clone(),
-            _ => self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?,
-        };
+        let dossier = self.dossier(&at, caller, &challenge.user_id).await?;
         let offers = self.offers_of(caller, &challenge, &dossier, at.now)?;
         if offers.is_empty() {
             let missing = missing(&challenge.terms);

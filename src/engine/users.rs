@@ -23,7 +23,7 @@ impl Engine {
     /// Everything that may be shown; an unknown user looks like one with nothing enrolled.
     pub async fn user_view(&self, caller: &Caller, user_id: &str) -> Result<UserView, Error> {
         let at = self.moment();
-        let dossier = self.store.dossier(&caller.rp.id, user_id, at.now).await?;
+        let dossier = self.dossier(&at, caller, user_id).await?;
         Ok(UserView {
             recovery: dossier.recovery.unwrap_or(RecoverySummary::NONE),
             paused: lane_of(&dossier.throttles, &dossier.factors, None, at.now)?.paused(at.now),

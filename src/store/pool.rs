@@ -162,3 +162,55 @@ impl<C: Connection> Drop for Used<C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::SqliteConnection;
+
+    use super::*;
+
+    fn pool() -> Pool<SqliteConnection> {
+        Pool::new(
+            "sqlite::memory:".parse().expect("options"),
+            Limits { acquire: Duration::from_millis(50), ..Limits::from(1) },
+        )
+    }
+
+    #[tokio::test]
+    async fn only_a_connection_whose_use_ended_in_good_order_comes_back() {
+        let pool = pool();
+        for outcome in [None, Some(Err(sqlx::Error::PoolTimedOut)), Some(Ok(())), Some(Err(sqlx::Error::WorkerCrashed))]
+        {
+            let mut conn = pool.acquire().await.expect("a connection");
+            assert_eq!(pool.size(), (1, 0));
+            let good = matches!(outcome, Some(Ok(())));
+            if let Some(outcome) = outcome {
+                conn.ended(&outcome);
+            }
+            drop(conn);
+            assert_eq!(pool.size(), (0, usize::from(good)));
+        }
+        let broken = sqlx::query("select nothing").execute(&mut *pool.acquire().await.expect("a connection")).await;
+        let mut conn = pool.acquire().await.expect("a connection");
+        conn.ended(&broken);
+        drop(conn);
+        assert_eq!(pool.size(), (0, 1), "the database said what was wrong");
+    }
+
+    #[tokio::test]
+    async fn who_waits_too_long_is_told_and_all_end_at_the_end() {
+        let pool = pool();
+        let mut only = pool.acquire().await.expect("a connection");
+        assert!(matches!(pool.acquire().await, Err(sqlx::Error::PoolTimedOut)));
+        let closing = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.close().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!closing.is_finished(), "it waits for the one that is in use");
+        only.is_whole(true);
+        drop(only);
+        closing.await.expect("it ends");
+        assert!(matches!(pool.acquire().await, Err(sqlx::Error::PoolClosed)));
+    }
+}

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::shapes::{FactorView, RecoveryView};
-use crate::engine::{Caller, UserView as View};
+use crate::engine::{Caller, Named, UserView as View};
 use crate::http::App;
-use crate::http::auth::{Bearer, Server};
+use crate::http::auth::{Pass, Server};
 use crate::http::body::{Body, OfUser, Text};
 use crate::http::problem::{Problem, Refused};
 use crate::model::{Acr, Scope};
@@ -64,8 +64,8 @@ async fn view(app: &App, caller: &Caller, user_id: &str) -> Result<Json<UserView
 #[utoipa::path(get, path = "/v1/users/{user_id}", tag = "users", security(("api_key" = ["users:read"]), ("client_token" = [])),
     params(("user_id" = String, Path)),
     responses((status = 200, body = UserView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<App>, OfUser(user_id): OfUser, bearer: Bearer) -> Result<Json<UserView>, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::UsersRead)?;
+pub async fn show(State(app): State<App>, OfUser(user_id): OfUser, pass: Pass) -> Result<Json<UserView>, Refused> {
+    let caller = pass.enter(&app, Named::User(&user_id)).await?.for_user(&user_id, Scope::UsersRead)?;
     view(&app, &caller, &user_id).await
 }
 
