@@ -289,7 +289,6 @@ impl Engine {
         Parties { rp: Arc::clone(rp), origins: self.origins(rp), user, purpose }
     }
 
-    /// The user as known, or as one would be who was never named: nothing tells the two apart.
     /// What is known of the user whom a call names; as it was read with the caller's key, where it was.
     async fn dossier(&self, at: &Moment<'_>, caller: &Caller, user_id: &str) -> Result<Dossier, Error> {
         match &caller.known {
@@ -298,6 +297,7 @@ impl Engine {
         }
     }
 
+    /// The user as known, or as one would be who was never named: nothing tells the two apart.
     async fn user_or_new(&self, at: &Moment<'_>, rp: &Id, user_id: &str) -> Result<User, Error> {
         Ok(self.store.user(rp, user_id).await?.unwrap_or_else(|| unnamed(at, user_id)))
     }

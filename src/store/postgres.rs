@@ -15,6 +15,7 @@ pub(super) const RETRIES: usize = 3;
 
 /// The server ends a statement itself; only where it does not say so within this, the connection is given up.
 const GRACE: Duration = Duration::from_secs(1);
+
 /// An open database.
 #[derive(Clone)]
 pub struct Postgres {
