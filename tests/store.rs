@@ -413,10 +413,7 @@ async fn a_settlement_stands_as_a_whole_or_not_at_all() {
             ..ann.nothing()
         });
         left.await.expect("it settles");
-        assert_eq!(
-            ann.store.challenge(&challenge.id).await.expect("it answers").expect("it is there").status,
-            "approved"
-        );
+        assert_eq!(ann.found(&challenge.id).await.expect("it is there").status, "approved");
         assert!(ann.store.prompt(&ann.rp, "ann", &prompt.owner_id, prompt.method).await.expect("it answers").is_none());
         assert!(ann.store.session_by_token(&ann.rp, &new.token_hash).await.expect("it answers").is_some());
         let moved = ann.store.factor(&ann.rp, "ann", &factor.id).await.expect("it answers").expect("it is there");
@@ -437,14 +434,11 @@ async fn charges_count_down_to_denial() {
         for left in [5, 4, 3, 2, 1] {
             lost(charge(left + 1).await, Contest::Challenge);
             charge(left).await.expect("a charge");
-            let stands = ann.store.challenge(&challenge.id).await.expect("it answers").expect("it is there");
+            let stands = ann.found(&challenge.id).await.expect("it is there");
             assert_eq!(stands.attempts_left, left - 1);
         }
         lost(charge(0).await, Contest::Challenge);
-        assert_eq!(
-            ann.store.challenge(&challenge.id).await.expect("it answers").expect("it is there").status,
-            "denied"
-        );
+        assert_eq!(ann.found(&challenge.id).await.expect("it is there").status, "denied");
         let late = ann.challenge().await;
         let at = late.expires_at;
         lost(
@@ -503,10 +497,7 @@ async fn writes_that_are_gathered_fail_alone() {
         })
         .await;
         assert!(done.iter().all(|(good, done, there)| good == done && good == there));
-        assert_eq!(
-            ann.store.challenge(&challenge.id).await.expect("it answers").expect("it is there").attempts_left,
-            5
-        );
+        assert_eq!(ann.found(&challenge.id).await.expect("it is there").attempts_left, 5);
     })
     .await;
 }
@@ -561,7 +552,7 @@ async fn settlements_of_many_users_at_once_have_each_their_own_outcome() {
             let (stood, replayed) = (own.iter().filter(|o| o.is_ok()).count(), place % 10 == 9);
             assert_eq!(stood, usize::from(!replayed), "user {place}: {own:?}");
             assert!(own.iter().all(|o| matches!(o, Ok(()) | Err(Error::Conflict(_)))), "user {place}: {own:?}");
-            let after = user.store.challenge(&challenge.id).await.expect("it answers").expect("it is there");
+            let after = user.found(&challenge.id).await.expect("it is there");
             assert_eq!(after.status, if replayed { "pending" } else { "approved" });
             let token = &settlement.session.as_ref().expect("a session").token_hash;
             let session = user.store.session_by_token(&user.rp, token).await.expect("it answers");
@@ -617,7 +608,7 @@ async fn challenges_opened_at_once_read_as_they_were_written() {
         })
         .await;
         for new in &opened {
-            let found = ann.store.challenge(&new.challenge.id).await.expect("it answers").expect("it is there");
+            let found = ann.found(&new.challenge.id).await.expect("it is there");
             assert_eq!(format!("{found:?}"), format!("{:?}", new.challenge));
             assert!(ann.store.event(&ann.rp, &new.event.id).await.expect("it answers").is_some());
         }
@@ -886,7 +877,7 @@ async fn a_session_ends_once_and_lets_nothing_through_afterwards() {
         let challenge = ann.new_challenge();
         let through = ann.store.inherit_session(&new.session.id, &challenge, &heir, &ann.event("x")).await;
         lost(through, Contest::Session);
-        assert!(ann.store.challenge(&challenge.id).await.expect("it answers").is_none());
+        assert!(ann.found(&challenge.id).await.is_none());
     })
     .await;
 }
@@ -1097,7 +1088,7 @@ async fn what_ran_out_is_purged_and_nothing_else() {
         ann.state(&challenge, &prompt).await;
         let rows = ann.store.purge(purge(ann.now.plus_seconds(86_400))).await.expect("it purges");
         assert_eq!(rows, Some(4), "challenge, prompt, session, pending factor");
-        assert!(ann.store.challenge(&challenge.id).await.expect("it answers").is_none());
+        assert!(ann.found(&challenge.id).await.is_none());
         assert!(ann.store.session(&ann.rp, &new.session.id).await.expect("it answers").is_none());
         assert!(ann.store.factor(&ann.rp, "ann", &pending.id).await.expect("it answers").is_none());
         assert!(ann.store.factor(&ann.rp, "ann", &active.id).await.expect("it answers").is_some());
@@ -1604,8 +1595,15 @@ impl Fixture {
             link_opened_at: None,
             browser_hash: None,
             client_token_hash: None,
+            code: None,
             exchanged_at: None,
         }
+    }
+
+    /// The challenge as it stands.
+    async fn found(&self, id: &Id) -> Option<Challenge> {
+        let case = self.store.case(&self.rp, id, self.now).await.expect("it answers");
+        case.map(|(challenge, _)| challenge)
     }
 
     async fn challenge(&self) -> Challenge {
@@ -1688,7 +1686,7 @@ impl Fixture {
     /// Everything that a settlement may have touched, as text.
     async fn state(&self, challenge: &Challenge, prompt: &Prompt) -> String {
         let store = &self.store;
-        let challenge = store.challenge(&challenge.id).await.expect("it answers").expect("it is there");
+        let challenge = self.found(&challenge.id).await.expect("it is there");
         let kept = store.prompt(&self.rp, &self.user_id, &prompt.owner_id, prompt.method).await.expect("it answers");
         let throttles = store.throttles(&self.rp, &self.user_id).await.expect("it answers");
         let factors = store.factors(&self.rp, &self.user_id, self.now).await.expect("it answers");

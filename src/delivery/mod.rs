@@ -23,7 +23,7 @@ use crate::model::Message;
 
 /// The gateways have this long together (api.md, 7).
 const TOGETHER: Duration = Duration::from_secs(10);
-/// One gateway has at most this share of it while others wait.
+/// One gateway has at most this share of it while others wait; the last one has what is left.
 const EACH: Duration = Duration::from_secs(6);
 
 /// Why a gateway did not take a message.
@@ -85,9 +85,11 @@ impl Outbox {
     /// Tries the gateways in turn; answers with the name of the one that accepted.
     pub async fn send(&self, message: &Message) -> Result<&'static str, Undelivered> {
         let all = async {
-            for provider in &self.providers {
+            let last = self.providers.len().saturating_sub(1);
+            for (n, provider) in self.providers.iter().enumerate() {
                 let (name, watch) = (provider.name(), Stopwatch::start());
-                let outcome = match tokio::time::timeout(EACH, provider.send(message)).await {
+                let longest = if n == last { TOGETHER } else { EACH };
+                let outcome = match tokio::time::timeout(longest, provider.send(message)).await {
                     Ok(Ok(())) => "accepted",
                     Ok(Err(Refused::Transient)) => "failed",
                     Ok(Err(Refused::Rejected)) => "rejected",

@@ -94,6 +94,7 @@ impl Engine {
             link_opened_at: None,
             browser_hash: None,
             client_token_hash: None,
+            code: None,
             exchanged_at: None,
         };
         if let Some(token) = &session_token
@@ -185,11 +186,6 @@ impl Engine {
         let (challenge, dossier) = self.case(at, caller, id, true).await?.ok_or(Error::NotFound)?;
         let offers = self.offers_of(caller, &challenge, &dossier, at.now)?;
         Ok((challenge, offers))
-    }
-
-    /// A challenge of this relying party.
-    pub(super) async fn challenge_of(&self, caller: &Caller, id: &Id) -> Result<Challenge, Error> {
-        self.store.challenge(id).await?.filter(|c| c.rp_id == caller.rp.id).ok_or(Error::NotFound)
     }
 
     /// Asks for a response: a ceremony's options, or a text that is sent.

@@ -142,7 +142,7 @@ pub struct Caller {
     pub once: Option<Arc<Once>>,
 }
 
-/// What one round trip brought beside the caller's key; good for a first try, and read anew for every other.
+/// What one round trip brought beside the caller's key or client token; good for a first try, and read anew for every other.
 #[derive(Clone, Default)]
 pub enum Known {
     /// Nothing.
@@ -154,6 +154,16 @@ pub enum Known {
     Case(Arc<Option<(Challenge, Dossier)>>),
     /// The session that the call names, if there is one.
     Session(Arc<Option<Session>>),
+}
+
+impl Caller {
+    /// How many answers the challenge that the call names still takes.
+    pub fn attempts_left(&self) -> Option<i64> {
+        match &self.known {
+            Known::Case(case) => case.as_ref().as_ref().map(|(challenge, _)| challenge.attempts_left),
+            Known::Nothing | Known::User(_) | Known::Session(_) => None,
+        }
+    }
 }
 
 /// What a call names, to be read together with the caller's key.

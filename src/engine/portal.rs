@@ -242,6 +242,7 @@ impl Engine {
             link_opened_at: Some(at.now),
             browser_hash: Some(token_hash(&cookie)),
             client_token_hash: None,
+            code: None,
             exchanged_at: None,
         };
         self.save_challenge(&at, caller, &self.store, &challenge).await?;

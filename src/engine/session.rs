@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{Caller, Clash, Ending, Engine, Error, Known};
+use super::{Caller, Clash, Ending, Engine, Error, Gone, Known};
 use crate::methods::{Fault, Refusal};
 use crate::model::{Challenge, ChallengeStatus, Grant, Id, Kind, Moment, Proof, Requirement, Session, Timestamp};
 use crate::policy::{assurance, requirement};
@@ -147,6 +147,7 @@ impl Engine {
         let (challenge, _) = self.case(&at, caller, id, true).await?.ok_or(Error::NotFound)?;
         let proof = match (challenge.status_at(at.now), &challenge.proof) {
             (ChallengeStatus::Approved, Some(proof)) => proof,
+            (ChallengeStatus::Expired, _) => return Err(Error::Gone(Gone::Challenge)),
             _ => return Err(Error::Clash(Clash::ChallengeNotPending)),
         };
         if let Some(expected) = &challenge.terms.code_challenge {
@@ -160,6 +161,9 @@ impl Engine {
         }
         if challenge.exchanged_at.is_some() {
             return Err(Error::CodeReused);
+        }
+        if let Some(refusal) = refused_code(&challenge, code, at.now) {
+            return Err(refusal.into());
         }
         let mut issued = self.new_session(&at, &challenge, proof);
         self.sign(&at, &mut issued)?;
@@ -176,16 +180,13 @@ impl Engine {
         }
     }
 
+    /// Of a code that was good when it was read.
     async fn why_not_exchanged(&self, at: &Moment<'_>, caller: &Caller, id: &Id, code: &str) -> Result<Error, Error> {
-        let challenge = self.challenge_of(caller, id).await?;
+        let (challenge, _) = self.case(at, caller, id, false).await?.ok_or(Error::NotFound)?;
         if challenge.exchanged_at.is_some() {
             return Ok(Error::CodeReused);
         }
-        let kept = self.store.exchange_code(&challenge).await?;
-        Ok(match kept {
-            Some((hash, end)) if same(&hash, &token_hash(code)) && at.now >= end => Error::Refused(Refusal::Expired),
-            _ => Error::Refused(Refusal::Wrong(Fault::Code)),
-        })
+        Ok(refused_code(&challenge, code, at.now).map_or(Error::Busy(1), Error::Refused))
     }
 
     /// Judges a token for an action, and uses it up where that was asked and it satisfies.
@@ -235,11 +236,12 @@ impl Engine {
 
     /// One session of this relying party, active or not.
     pub async fn session(&self, caller: &Caller, id: &Id) -> Result<Session, Error> {
-        let session = match &caller.known {
-            Known::Session(session) => (**session).clone(),
-            _ => self.store.session(&caller.rp.id, id).await?,
-        };
-        session.ok_or(Error::NotFound)
+        if let Known::Session(known) = &caller.known
+            && let Some(session) = known.as_ref().as_ref().filter(|session| session.id == *id)
+        {
+            return Ok(session.clone());
+        }
+        self.store.session(&caller.rp.id, id).await?.ok_or(Error::NotFound)
     }
 
     /// A user's active sessions, newest first.
@@ -271,5 +273,13 @@ impl Engine {
         let event = self.event(&at, caller, "session.all_revoked", Some(user_id));
         self.store.end_sessions_of(&caller.rp.id, user_id, &event).await?;
         Ok(())
+    }
+}
+
+/// Why a code is not the challenge's, or no longer.
+fn refused_code(challenge: &Challenge, code: &str, now: Timestamp) -> Option<Refusal> {
+    match &challenge.code {
+        Some((hash, end)) if same(hash, &token_hash(code)) => (now >= *end).then_some(Refusal::Expired),
+        _ => Some(Refusal::Wrong(Fault::Code)),
     }
 }

@@ -1,5 +1,7 @@
-//! Reading requests: JSON bodies, path parts and pages of lists, each with a refusal that names what does not fit.
+//! Reading requests: JSON bodies, path parts and pages of lists, each with a refusal that names what does not fit. That a body does
+//! not fit is told by its `read`, once it is known who calls.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -21,21 +23,35 @@ const LARGEST: usize = 128 * 1024;
 const ARRIVES: Duration = Duration::from_secs(10);
 
 /// A JSON body of this shape; unknown and duplicate members are refused.
-pub struct Body<T>(pub T);
+pub struct Body<T>(Result<T, Refused>);
+
+impl<T> Body<T> {
+    /// What it says, if it fits.
+    pub fn read(self) -> Result<T, Refused> {
+        self.0
+    }
+}
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
-    type Rejection = Refused;
+    type Rejection = Infallible;
 
-    async fn from_request(request: Request, _: &S) -> Result<Body<T>, Refused> {
+    async fn from_request(request: Request, _: &S) -> Result<Body<T>, Infallible> {
         if !has_json(&request) {
-            return Err(problem::MEDIA_TYPE_UNSUPPORTED.into());
+            return Ok(Body(Err(problem::MEDIA_TYPE_UNSUPPORTED.into())));
         }
-        read(&bytes(request.into_body()).await?).map(Body)
+        Ok(Body(bytes(request.into_body()).await.and_then(|bytes| read(&bytes))))
     }
 }
 
 /// A body that need not be there: none is an empty object.
-pub struct MaybeBody<T>(pub T);
+pub struct MaybeBody<T>(Result<T, Refused>);
+
+impl<T> MaybeBody<T> {
+    /// What it says, if it fits.
+    pub fn read(self) -> Result<T, Refused> {
+        self.0
+    }
+}
 
 /// A body without members.
 #[derive(Default, Deserialize)]
@@ -43,16 +59,16 @@ pub struct MaybeBody<T>(pub T);
 pub struct Nothing {}
 
 impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeBody<T> {
-    type Rejection = Refused;
+    type Rejection = Infallible;
 
-    async fn from_request(request: Request, _: &S) -> Result<MaybeBody<T>, Refused> {
+    async fn from_request(request: Request, _: &S) -> Result<MaybeBody<T>, Infallible> {
         let is_json = has_json(&request);
-        let bytes = bytes(request.into_body()).await?;
-        match (bytes.is_empty(), is_json) {
-            (true, _) => Ok(MaybeBody(T::default())),
-            (false, true) => read(&bytes).map(MaybeBody),
+        let read = |bytes: axum::body::Bytes| match (bytes.is_empty(), is_json) {
+            (true, _) => Ok(T::default()),
+            (false, true) => read(&bytes),
             (false, false) => Err(problem::MEDIA_TYPE_UNSUPPORTED.into()),
-        }
+        };
+        Ok(MaybeBody(bytes(request.into_body()).await.and_then(read)))
     }
 }
 

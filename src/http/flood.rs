@@ -4,8 +4,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use governor::clock::{Clock, Reference};
 use governor::middleware::NoOpMiddleware;
@@ -35,22 +35,32 @@ struct Limit {
     checks: AtomicUsize,
 }
 
-/// The engine's clock as the limiter reads it.
+/// The engine's clock as the limiter reads it: how far it has gone forward. That it is set back makes nobody wait.
 #[derive(Clone)]
-pub struct Time(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+pub struct Time {
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Where the clock stood when it was read last, and the milliseconds that it had gone by then.
+    read: Arc<Mutex<(Timestamp, i64)>>,
+}
 
 impl Clock for Time {
     type Instant = Nanos;
 
     fn now(&self) -> Nanos {
-        Nanos::from((self.0)().0.max(0).unsigned_abs() * 1_000_000)
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, gone) = *read;
+        let now = (self.clock)();
+        let gone = gone + now.0.saturating_sub(last.0).max(0);
+        *read = (now, gone);
+        Nanos::from(gone.unsigned_abs().saturating_mul(1_000_000))
     }
 }
 
 impl Flood {
     /// With nothing called yet.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Flood {
-        let clock = Time(Arc::new(now));
+        let read = Arc::new(Mutex::new((now(), 0)));
+        let clock = Time { clock: Arc::new(now), read };
         Flood { visits: Limit::new(VISITS, &clock), denials: Limit::new(DENIALS, &clock) }
     }
 
@@ -128,6 +138,19 @@ mod tests {
         assert!(flood.visit(ip("192.0.2.1")).is_ok(), "pages are counted apart");
         clock.fetch_add(1_000_000, Ordering::Relaxed);
         assert_eq!(flood.denied(ip("192.0.2.1"), problem::API_KEY_INVALID).code.code, "api_key_invalid");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_nobody_wait() {
+        let (flood, clock) = flood();
+        for _ in 0..VISITS.0 {
+            assert!(flood.visit(ip("192.0.2.1")).is_ok());
+        }
+        assert!(flood.visit(ip("192.0.2.1")).is_err());
+        clock.fetch_sub(900_000_000, Ordering::Relaxed);
+        assert_eq!(flood.visit(ip("192.0.2.1")).expect_err("no time has gone").retry_after, Some(1));
+        clock.fetch_add(1_000_000, Ordering::Relaxed);
+        assert!(flood.visit(ip("192.0.2.1")).is_ok());
     }
 
     #[test]

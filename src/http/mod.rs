@@ -121,14 +121,17 @@ pub fn router(app: App) -> Router {
 /// The one layer around all routes, since each copies the request once more: gives the request its id, completes refusals and
 /// sets the headers that every answer has. A request that panics or takes too long ends as a problem too.
 async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let given =
-        request.headers().get(REQUEST_ID).and_then(|v| v.to_str().ok()).filter(|v| is_sane(v)).map(str::to_owned);
-    let id = given.unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
+    let id = own_id(&request).unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
     request.extensions_mut().insert(RequestId(id.clone()));
     let trace = trace::Trace::begin(&request, &id);
     let response = apart(cross_origin(app.clone(), request, next).instrument(trace.span.clone())).await;
-    let mut response = problem::complete(response, app.engine.issuer(), &id);
+    let response = problem::complete(response, app.engine.issuer(), &id);
     trace.end(&response);
+    framed(response, &id, app.is_secure())
+}
+
+/// With the headers that every answer has.
+fn framed(mut response: Response, id: &str, secure: bool) -> Response {
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &'static str| {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
@@ -139,10 +142,10 @@ async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Resp
     set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
     set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
     set(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'");
-    if app.is_secure() {
+    if secure {
         set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains");
     }
-    if let (false, Ok(value)) = (headers.contains_key(REQUEST_ID), HeaderValue::from_str(&id)) {
+    if let (false, Ok(value)) = (headers.contains_key(REQUEST_ID), HeaderValue::from_str(id)) {
         headers.insert(REQUEST_ID, value);
     }
     response
@@ -154,6 +157,12 @@ async fn apart(answer: impl Future<Output = Response> + Send + 'static) -> Respo
     let answered = tokio::spawn(tokio::time::timeout(LONGEST, answer)).await;
     let answered = answered.ok().and_then(Result::ok);
     answered.unwrap_or_else(|| Refused::from(problem::STORE_UNAVAILABLE).into_response())
+}
+
+/// The id that the caller gave the request, if it is sane.
+fn own_id(request: &Request) -> Option<String> {
+    let given = request.headers().get(REQUEST_ID)?.to_str().ok()?;
+    is_sane(given).then(|| given.to_owned())
 }
 
 /// A caller's own id is echoed if it is short and plain.

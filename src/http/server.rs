@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
+use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -36,11 +37,16 @@ impl Gate {
         let _ = self.0.set(router);
     }
 
-    /// What stands in front; `request_id` names a request that comes too early.
+    /// What stands in front; `request_id` names a request that comes too early and does not name itself.
     pub fn router(self, issuer: String, request_id: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
-        let early = move |request: &Request| match request.uri().path() {
-            "/livez" => "{\"status\":\"ok\"}".into_response(),
-            _ => problem::complete(Refused::from(problem::STORE_UNAVAILABLE).into_response(), &issuer, &request_id()),
+        let secure = issuer.starts_with("https:");
+        let early = move |request: &Request| {
+            let id = super::own_id(request).unwrap_or_else(&request_id);
+            let answer = match request.uri().path() {
+                "/livez" => ([(CONTENT_TYPE, "application/json")], "{\"status\":\"ok\"}").into_response(),
+                _ => problem::complete(Refused::from(problem::STORE_UNAVAILABLE).into_response(), &issuer, &id),
+            };
+            super::framed(answer, &id, secure)
         };
         Router::new().fallback(move |request: Request| async move {
             match self.0.get() {

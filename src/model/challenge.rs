@@ -186,6 +186,8 @@ pub struct Challenge {
     pub browser_hash: Option<Vec<u8>>,
     /// Hash of the client token's secret.
     pub client_token_hash: Option<Vec<u8>>,
+    /// Hash of the one-time code for the session, and when the code runs out.
+    pub code: Option<(Vec<u8>, Timestamp)>,
     /// When its code was exchanged for the session.
     pub exchanged_at: Option<Timestamp>,
 }

@@ -1,4 +1,4 @@
-//! Questions about users and challenges: what is asked while another question is answered is asked together, by one statement
+//! Questions about keys, users, challenges and sessions: what is asked while another question is answered is asked together, by one statement
 //! over a list. What the answers mean is not known here.
 
 use std::sync::LazyLock;
@@ -88,11 +88,11 @@ enum Of {
 
 /// What is shown of a relying party.
 const PARTY: &str = "p.name, p.host, p.mode, p.origins, p.return_urls,
-         p.created_at, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, BYTES, BYTES, BYTES";
+         p.created_at, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, BYTES, BYTES, BYTES, BYTES";
 
 /// What is shown of a session.
 const SESSION: &str = "s.id, s.user_id, s.granted, s.factor_id, TEXT,
-         s.created_at, s.expires_at, s.ended_at, s.added_at, s.removed_at, NUMBER, BYTES, BYTES, BYTES";
+         s.created_at, s.expires_at, s.ended_at, s.added_at, s.removed_at, NUMBER, BYTES, BYTES, BYTES, BYTES";
 
 /// The parts in the order of their numbers. All have columns of the same types; where one has nothing to say, it says of which
 /// type.
@@ -100,7 +100,7 @@ const PARTS: [Part; 11] = [
     Part(
         Of::All,
         "f.id, f.kind, f.name, f.details, f.credential_id,
-         f.created_at, f.activated_at, f.expires_at, f.last_used_at, f.last_step, f.version, f.sealed, BYTES, BYTES",
+         f.created_at, f.activated_at, f.expires_at, f.last_used_at, f.last_step, f.version, f.sealed, BYTES, BYTES, BYTES",
         &[(
             "factors f",
             "f.rp_id = w.rp_id and f.user_id = w.user_id and (f.activated_at is not null or f.expires_at > w.now)",
@@ -108,13 +108,13 @@ const PARTS: [Part; 11] = [
     ),
     Part(
         Of::All,
-        "t.lane, t.state, TEXT, TEXT, TEXT, t.version, t.seen_at, t.paused_until, NUMBER, NUMBER, NUMBER, BYTES, BYTES, BYTES",
+        "t.lane, t.state, TEXT, TEXT, TEXT, t.version, t.seen_at, t.paused_until, NUMBER, NUMBER, NUMBER, BYTES, BYTES, BYTES, BYTES",
         &[("throttle_lanes t", "t.rp_id = w.rp_id and t.user_id = w.user_id")],
     ),
     Part(
         Of::All,
         "u.user_id, u.display_name, u.login_hint, u.locale, TEXT,
-         u.created_at, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, u.handle, BYTES, BYTES",
+         u.created_at, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, u.handle, BYTES, BYTES, BYTES",
         &[("users u", "u.rp_id = w.rp_id and u.user_id = w.user_id")],
     ),
     Part(
@@ -122,25 +122,25 @@ const PARTS: [Part; 11] = [
         "s.id, TEXT, TEXT, TEXT, TEXT, s.created_at, s.activated_at,
          (select count(*) from recovery_codes r where r.rp_id = s.rp_id and r.user_id = s.user_id and r.set_id = s.id),
          (select count(*) from recovery_codes r where r.rp_id = s.rp_id and r.user_id = s.user_id and r.set_id = s.id
-            and r.used_at is null), NUMBER, NUMBER, BYTES, BYTES, BYTES",
+            and r.used_at is null), NUMBER, NUMBER, BYTES, BYTES, BYTES, BYTES",
         &[("recovery_sets s", "s.rp_id = w.rp_id and s.user_id = w.user_id")],
     ),
     Part(
         Of::Challenge,
         "p.method, p.id, p.factor_id, TEXT, TEXT,
-         p.sends, p.sent_at, p.expires_at, NUMBER, NUMBER, NUMBER, p.sealed, BYTES, BYTES",
+         p.sends, p.sent_at, p.expires_at, NUMBER, NUMBER, NUMBER, p.sealed, BYTES, BYTES, BYTES",
         &[("prompts p", "p.rp_id = w.rp_id and p.user_id = w.user_id and p.owner_id = w.challenge_id")],
     ),
     Part(
         Of::Challenge,
         "c.user_id, c.terms, c.status, c.proof, c.rp_id, c.attempts_left, c.created_at, c.expires_at, c.link_opened_at,
-         c.exchanged_at, NUMBER, c.link_hash, c.browser_hash, c.client_token_hash",
+         c.exchanged_at, c.code_expires_at, c.link_hash, c.browser_hash, c.client_token_hash, c.code_hash",
         &[("challenges c", "c.rp_id = w.rp_id and c.user_id = w.user_id and c.id = w.challenge_id")],
     ),
     Part(
         Of::Key,
         "k.id, k.hint, k.scopes, k.rp_id, TEXT,
-         k.created_at, k.expires_at, k.revoked_at, k.last_used_at, NUMBER, NUMBER, BYTES, BYTES, BYTES",
+         k.created_at, k.expires_at, k.revoked_at, k.last_used_at, NUMBER, NUMBER, BYTES, BYTES, BYTES, BYTES",
         &[("api_keys k", "k.hash = q.key_hash")],
     ),
     Part(Of::Key, PARTY, &[("api_keys k", "k.hash = q.key_hash"), ("relying_parties p", "p.id = k.rp_id")]),

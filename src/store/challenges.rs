@@ -3,47 +3,8 @@
 use sqlx::FromRow;
 
 use super::events::append;
-use super::{ChallengeChange, Contest, Result, Settlement, Store, json, won};
+use super::{ChallengeChange, Contest, Result, Settlement, Store, won};
 use crate::model::{Challenge, Event, Id, MethodKind, Prompt, Timestamp};
-
-#[derive(FromRow)]
-struct ChallengeRow {
-    rp_id: String,
-    user_id: String,
-    id: String,
-    terms: String,
-    status: String,
-    attempts_left: i64,
-    created_at: i64,
-    expires_at: i64,
-    proof: Option<String>,
-    link_hash: Option<Vec<u8>>,
-    link_opened_at: Option<i64>,
-    browser_hash: Option<Vec<u8>>,
-    client_token_hash: Option<Vec<u8>>,
-    exchanged_at: Option<i64>,
-}
-
-impl ChallengeRow {
-    fn model(self) -> Result<Challenge> {
-        Ok(Challenge {
-            id: Id::stored(self.id),
-            rp_id: Id::stored(self.rp_id),
-            user_id: self.user_id,
-            terms: json("challenges", &self.terms)?,
-            status: self.status,
-            attempts_left: self.attempts_left,
-            created_at: Timestamp(self.created_at),
-            expires_at: Timestamp(self.expires_at),
-            proof: self.proof.map(|p| json("challenges", &p)).transpose()?,
-            link_hash: self.link_hash,
-            link_opened_at: self.link_opened_at.map(Timestamp),
-            browser_hash: self.browser_hash,
-            client_token_hash: self.client_token_hash,
-            exchanged_at: self.exchanged_at.map(Timestamp),
-        })
-    }
-}
 
 #[derive(FromRow)]
 struct PromptRow {
@@ -91,17 +52,6 @@ impl Store {
         let (rp_id, user_id, at) = (challenge.rp_id.clone(), challenge.user_id.clone(), challenge.created_at);
         let nothing = Settlement::nothing(rp_id, user_id, at, event);
         self.settle(Settlement { challenge: ChallengeChange::Open(Box::new(challenge)), ..nothing }).await
-    }
-
-    /// A challenge by its id alone; the caller compares the relying party.
-    pub async fn challenge(&self, id: &Id) -> Result<Option<Challenge>> {
-        let row: Option<ChallengeRow> = read_row! { self,
-            "select rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, proof, link_hash,
-             link_opened_at, browser_hash, client_token_hash, exchanged_at
-             from challenges where id = $1",
-            id.as_str()
-        };
-        row.map(ChallengeRow::model).transpose()
     }
 
     /// Calls a challenge off and ends its prompts; `Conflict(Challenge)` where it is no longer open.

@@ -44,6 +44,7 @@ pub(super) struct PartRow {
     x: Option<Vec<u8>>,
     y: Option<Vec<u8>>,
     z: Option<Vec<u8>>,
+    last: Option<Vec<u8>>,
 }
 
 /// By place: a row is read some times a question, and a name would be looked up for each of its columns.
@@ -72,6 +73,7 @@ where
             x: row.try_get(13)?,
             y: row.try_get(14)?,
             z: row.try_get(15)?,
+            last: row.try_get(16)?,
         })
     }
 }
@@ -330,6 +332,7 @@ impl PartRow {
             link_opened_at: self.n.map(Timestamp),
             browser_hash: self.y,
             client_token_hash: self.z,
+            code: self.last.zip(self.p.map(Timestamp)),
             exchanged_at: self.o.map(Timestamp),
         })
     }

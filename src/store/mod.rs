@@ -187,22 +187,14 @@ impl From<Contest> for Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Error {
-        let Some(database) = error.as_database_error() else {
-            pool::suspect();
-            return Error::Unavailable(error.to_string());
-        };
+        pool::suspect(&error);
+        let Some(database) = error.as_database_error() else { return Error::Unavailable(error.to_string()) };
         if database.is_unique_violation() {
             return Error::Conflict(Contest::Row);
         }
         match database.code().as_deref() {
             Some("40001" | "40P01") => Error::Unserialised,
-            code => {
-                // 57P01 to 57P03: the server ends or does not take connections.
-                if code.is_some_and(|c| c.starts_with("57P")) {
-                    pool::suspect();
-                }
-                Error::Unavailable(error.to_string())
-            }
+            _ => Error::Unavailable(error.to_string()),
         }
     }
 }

@@ -2,24 +2,29 @@
 //! pool of sqlx would ask for a sign of life with every use, which is a round trip more.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
 use sqlx::Connection;
-use tokio::time::timeout;
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+use tokio::time::{sleep, timeout};
 
 use super::Limits;
 
-/// A connection that was idle for longer is tried before it is used.
+/// A connection that was last taken longer ago is tried before it is used.
 const STALE: Duration = Duration::from_secs(1);
 /// How long a connection that is tried, or ended, may take to answer.
 const TIDY: Duration = Duration::from_secs(2);
-/// A connection that was idle for so long is ended, and so is one of such an age.
+/// A connection that was last taken so long ago is ended, and so is one of such an age.
 const IDLE: Duration = Duration::from_secs(600);
 const OLD: Duration = Duration::from_secs(1800);
 /// How often idle ones are looked for.
 const LOOK: Duration = Duration::from_secs(60);
+/// How long until a database that takes no connection for the moment is asked again.
+const MOMENT: Duration = Duration::from_millis(50);
 /// How long until connections in use are looked for again when all are to end.
 const AGAIN: Duration = Duration::from_millis(5);
 
@@ -28,21 +33,42 @@ const SUSPECTS: usize = 1024;
 /// How many are still to be tried.
 static SUSPECT: AtomicUsize = AtomicUsize::new(0);
 
-/// A connection broke: others that were open at the same time are tried before they are used.
-pub(super) fn suspect() {
-    SUSPECT.store(SUSPECTS, Ordering::Relaxed);
+/// Where a connection broke, others that were open at the same time are tried before they are used.
+pub(super) fn suspect(error: &sqlx::Error) {
+    let broke = match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(error) => hangs_up(&**error),
+        _ => false,
+    };
+    if broke {
+        SUSPECT.store(SUSPECTS, Ordering::Relaxed);
+    }
+}
+
+/// Whether the server ends the connection with this error: class 57P says that it ends itself, and so does its severity.
+fn hangs_up(error: &dyn DatabaseError) -> bool {
+    let severity = error.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
+    matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
+        || error.code().is_some_and(|code| code.starts_with("57P"))
+}
+
+/// Whether the database takes no connection for the moment: it starts or stops (57P03), or has no place left (53300).
+fn not_now(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref(), Some("57P03" | "53300"))
 }
 
 /// Connections to one database.
 pub(super) struct Pool<C: Connection> {
     all: managed::Pool<Maker<C>>,
     acquire: Duration,
+    closing: Arc<AtomicBool>,
 }
 
 // Not derived: a connection cannot be cloned, and need not be.
 impl<C: Connection> Clone for Pool<C> {
     fn clone(&self) -> Self {
-        Pool { all: self.all.clone(), acquire: self.acquire }
+        Pool { all: self.all.clone(), acquire: self.acquire, closing: Arc::clone(&self.closing) }
     }
 }
 
@@ -53,8 +79,14 @@ impl<C: Connection> Manager for Maker<C> {
     type Type = C;
     type Error = sqlx::Error;
 
+    /// Whoever waits for a connection says for how long.
     async fn create(&self) -> Result<C, sqlx::Error> {
-        C::connect_with(&self.0).await
+        loop {
+            match C::connect_with(&self.0).await {
+                Err(error) if not_now(&error) => sleep(MOMENT).await,
+                made => return made,
+            }
+        }
     }
 
     async fn recycle(&self, conn: &mut C, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
@@ -78,16 +110,19 @@ impl<C: Connection + 'static> Pool<C> {
         let watched = all.weak();
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(LOOK).await;
+                sleep(LOOK).await;
                 let Some(all) = watched.upgrade() else { break };
                 all.retain(|_, metrics| metrics.last_used() < IDLE);
             }
         });
-        Pool { all, acquire: limits.acquire }
+        Pool { all, acquire: limits.acquire, closing: Arc::default() }
     }
 
     /// A connection, a new one where there may be one more; waits for it as long as was set.
     pub(super) async fn acquire(&self) -> Result<Used<C>, sqlx::Error> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(sqlx::Error::PoolClosed);
+        }
         match timeout(self.acquire, self.all.get()).await {
             Ok(Ok(conn)) => Ok(Used { conn: Some(conn), whole: false }),
             Ok(Err(PoolError::Backend(error))) => Err(error),
@@ -102,8 +137,9 @@ impl<C: Connection + 'static> Pool<C> {
         (status.size.saturating_sub(status.available), status.available)
     }
 
-    /// Ends all in good order, those in use when they come back.
+    /// Gives none out any more, and ends all in good order, those in use when they come back.
     pub(super) async fn close(&self) {
+        self.closing.store(true, Ordering::Release);
         loop {
             for conn in self.all.retain(|_, _| false).removed {
                 let _ = timeout(TIDY, conn.close()).await;
@@ -111,7 +147,7 @@ impl<C: Connection + 'static> Pool<C> {
             if self.all.status().size == 0 {
                 break;
             }
-            tokio::time::sleep(AGAIN).await;
+            sleep(AGAIN).await;
         }
         self.all.close();
     }
@@ -125,12 +161,12 @@ pub(super) struct Used<C: Connection> {
 }
 
 impl<C: Connection> Used<C> {
-    /// Notes how a use ended that left no transaction open: after an answer, and after an error that the database sent, it is whole.
+    /// Notes how a use ended that left no transaction open: after an answer, and after an error that the database sent without
+    /// hanging up, it is whole.
     pub(super) fn ended<T>(&mut self, outcome: &Result<T, sqlx::Error>) {
         self.whole = match outcome {
             Ok(_) => true,
-            // 57P01 to 57P03: the server ends.
-            Err(sqlx::Error::Database(error)) => error.code().is_none_or(|code| !code.starts_with("57P")),
+            Err(sqlx::Error::Database(error)) => !hangs_up(&**error),
             Err(_) => false,
         };
     }
@@ -190,8 +226,9 @@ mod tests {
             drop(conn);
             assert_eq!(pool.size(), (0, usize::from(good)));
         }
-        let broken = sqlx::query("select nothing").execute(&mut *pool.acquire().await.expect("a connection")).await;
         let mut conn = pool.acquire().await.expect("a connection");
+        let broken = sqlx::query("no statement").execute(&mut *conn).await;
+        assert!(matches!(broken, Err(sqlx::Error::Database(_))));
         conn.ended(&broken);
         drop(conn);
         assert_eq!(pool.size(), (0, 1), "the database said what was wrong");
@@ -208,6 +245,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!closing.is_finished(), "it waits for the one that is in use");
+        assert!(matches!(pool.acquire().await, Err(sqlx::Error::PoolClosed)), "nobody else gets it meanwhile");
         only.is_whole(true);
         drop(only);
         closing.await.expect("it ends");

@@ -43,7 +43,7 @@ impl Postgres {
             .disable_statement_logging();
         let pool = Pool::new(options.clone(), limits);
         let postgres = Postgres { pool, options: Arc::new(options), patience: limits.statement + GRACE };
-        // A pool would only say that it timed out; one connection says why.
+        // An address that does not do is told of at once.
         postgres.connect(limits.acquire).await?.close().await?;
         Ok(postgres)
     }
@@ -95,10 +95,11 @@ impl Postgres {
         F: for<'c> Fn(&'c mut PgConnection) -> Borrowing<'c, Result<T>>,
     {
         let mut conn = self.acquire().await?;
-        let whole = async {
+        let ended = async {
             if !several {
                 let outcome = body(&mut conn).await;
-                return (!matches!(outcome, Err(Error::Unavailable(_))), outcome);
+                let whole = !matches!(outcome, Err(Error::Unavailable(_))) || conn.ping().await.is_ok();
+                return (whole, outcome);
             }
             let mut transaction = match conn.begin().await {
                 Ok(transaction) => transaction,
@@ -112,7 +113,7 @@ impl Postgres {
                 Err(error) => (transaction.rollback().await.is_ok(), Err(error)),
             }
         };
-        match tokio::time::timeout(self.patience, whole).await {
+        match tokio::time::timeout(self.patience, ended).await {
             Ok((whole, outcome)) => {
                 conn.is_whole(whole);
                 outcome

@@ -104,15 +104,6 @@ impl Store {
         .await
     }
 
-    /// A challenge's one-time code as it is kept, and its end.
-    pub async fn exchange_code(&self, challenge: &Challenge) -> Result<Option<(Vec<u8>, Timestamp)>> {
-        let kept: Option<(Option<Vec<u8>>, Option<i64>)> = read_row! { self,
-            "select code_hash, code_expires_at from challenges where rp_id = $1 and user_id = $2 and id = $3",
-            challenge.rp_id.as_str(), &challenge.user_id, challenge.id.as_str()
-        };
-        Ok(kept.and_then(|(hash, end)| Some((hash?, Timestamp(end?)))))
-    }
-
     /// Spends a challenge's one-time code for its session; `Conflict(Token)` where it was spent, ran out or never was,
     /// `Conflict(Factor)` where the factor that proved it is gone.
     pub async fn exchange(

@@ -71,7 +71,7 @@ pub enum SessionChange {
     End(Id),
 }
 
-/// Everything that one verdict writes.
+/// Everything that one verdict writes, or that making, exchanging or ending a session does.
 #[derive(Clone)]
 pub struct Settlement {
     /// Whose.
@@ -183,7 +183,31 @@ pub(super) async fn on_postgres(
 /// The part that an error of the final cast names.
 fn lost(error: &sqlx::Error, parts: &[Part]) -> Option<Contest> {
     let database = error.as_database_error().filter(|e| e.code().as_deref() == Some("22P02"))?;
-    let (_, rest) = database.message().split_once("\"lost ")?;
-    let place: usize = rest.trim_end_matches('"').parse().ok()?;
-    parts.get(place).map(|(contest, _)| *contest)
+    parts.get(place(database.message())?).map(|(contest, _)| *contest)
+}
+
+/// The number behind what could not be cast. The rest of the message is in the server's language, quotation marks included.
+fn place(message: &str) -> Option<usize> {
+    let (_, rest) = message.split_once("lost ")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_is_read_in_every_language() {
+        for (message, expected) in [
+            ("invalid input syntax for type bigint: \"lost 3\"", Some(3)),
+            ("ungültige Eingabesyntax für Typ bigint: »lost 12«", Some(12)),
+            ("syntaxe en entrée invalide pour le type bigint : « lost 0 »", Some(0)),
+            ("la sintaxis de entrada no es válida para tipo bigint: «lost 7»", Some(7)),
+            ("\"bigint\"型の入力構文が不正です: \"lost 20\"", Some(20)),
+            ("invalid input syntax for type bigint: \"1x\"", None),
+        ] {
+            assert_eq!(place(message), expected, "{message}");
+        }
+    }
 }

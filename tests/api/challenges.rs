@@ -315,6 +315,7 @@ async fn a_challenge_is_open_for_ten_minutes() {
     let problem = late.verify(app.now()).await.refused(410, "challenge_expired");
     assert!(problem["attempts_left"].is_i64());
     late.prepare(json!({"type": "webauthn"})).await.refused(410, "challenge_expired");
+    late.exchange(json!({"code": "x"})).await.refused(410, "challenge_expired");
     late.cancel().await.refused(410, "challenge_expired");
     assert_eq!(late.status().await, "expired");
     assert_eq!(in_time.status().await, "approved");
@@ -545,6 +546,31 @@ async fn a_code_for_exchange_lives_sixty_seconds() {
             answer.refused(422, "code_expired");
         }
     }
+}
+
+/// api.md, 3: every refused answer to a challenge says how many are left, also one that nobody could judge.
+#[tokio::test]
+async fn what_is_no_answer_costs_none_and_says_how_many_are_left() {
+    let (ann, app) = ann_with_app().await;
+    let challenge = ann.challenge(json!({})).await;
+    challenge.verify(app.miss()).await.refused(422, "code_incorrect");
+    let long = json!({"type": "totp", "code": "1".repeat(10_000)});
+    for (answer, code) in [
+        (json!({}), "request_invalid"),
+        (json!({"type": "totp"}), "request_invalid"),
+        (json!({"type": "totp", "code": "123456", "more": 1}), "request_invalid"),
+        (json!({"type": "totp", "code": "123456", "factor_id": "x"}), "request_invalid"),
+        (json!({"type": "webauthn", "code": "123456"}), "request_invalid"),
+        (long, "code_malformed"),
+    ] {
+        let problem = challenge.verify(answer.clone()).await.refused(422, code);
+        assert_eq!(problem["attempts_left"], 4, "{answer}");
+        let problem = challenge.browser().post(&challenge.path("/verify"), answer).await.refused(422, code);
+        assert_eq!(problem["attempts_left"], 4);
+    }
+    let problem = challenge.prepare(json!({"type": "sms", "factor_id": "x"})).await.invalid("factor_id");
+    assert_eq!(problem["attempts_left"], 4);
+    challenge.verify(app.now()).await.is(200);
 }
 
 /// RFC 7636.

@@ -255,11 +255,13 @@ async fn a_call_without_a_good_key_is_unauthorised() {
     stranger.with("authorization", &format!("bearer {key}")).get("/v1/users/ann").await.is(200);
 }
 
-/// Every call that the document describes, tried by somebody whom nobody knows.
+/// Every call that the document describes, tried by somebody whom nobody knows: whatever else is wrong with it, that comes first.
 #[tokio::test]
 async fn every_call_but_the_public_ones_needs_a_key() {
     let world = World::start().await;
     world.bank().await;
+    let stranger = world.stranger();
+    let forger = stranger.with("authorization", &format!("Bearer sk_live_{}", "x".repeat(43)));
     let public = ["/livez", "/readyz", "/metrics", "/.well-known/jwks.json"];
     let mut tried = 0;
     for (method, template) in world.document().await.calls() {
@@ -267,7 +269,12 @@ async fn every_call_but_the_public_ones_needs_a_key() {
             continue;
         }
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
-        world.stranger().call(method, &filled(&template, "ann"), Some(json!({}))).await.refused(401, "api_key_invalid");
+        let (good, bad) = (filled(&template, "ann"), template.replace("{user_id}", "a%0Ab").replace("{id}", "x"));
+        for caller in [&stranger, &forger] {
+            caller.call(method.clone(), &good, Some(json!({}))).await.refused(401, "api_key_invalid");
+            caller.raw(method.clone(), &good, None, b"[".to_vec()).await.refused(401, "api_key_invalid");
+            caller.call(method.clone(), &bad, Some(json!([]))).await.refused(401, "api_key_invalid");
+        }
         tried += 1;
     }
     assert!(tried >= 20, "{tried} calls");
@@ -329,6 +336,7 @@ async fn a_key_does_only_what_its_scopes_say() {
         let (_, without) = lacking.iter().find(|(scope, _)| *scope == need).expect("one of them");
         let body = Some(sample(&method, &template)).filter(|b| !b.is_null());
         without.call(verb.clone(), &filled(&template, "ann"), body).await.refused(403, "scope_missing");
+        without.raw(verb.clone(), &filled(&template, "ann"), None, b"[".to_vec()).await.refused(403, "scope_missing");
         for (scope, caller) in &callers {
             let body = Some(sample(&method, &template)).filter(|b| !b.is_null());
             let answer = caller.call(verb.clone(), &filled(&template, "ann"), body).await;

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign::store::{Limits, Store};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::support::child::{Place, Serve, client};
@@ -55,9 +56,12 @@ async fn an_engine_without_its_database_lives_says_so_and_serves_as_soon_as_it_i
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for path in ["/readyz", "/v1/users/ann", "/portal", "/nowhere"] {
-        let answer = get(path).await.expect("an answer");
+        let answer = client().get(serve.url(path)).header("request-id", "mine-1").send().await.expect("an answer");
         assert_eq!(answer.status(), 503, "{path}");
         assert!(answer.headers().contains_key("retry-after"), "{path}");
+        for (name, value) in [("request-id", "mine-1"), ("cache-control", "no-store")] {
+            assert_eq!(answer.headers().get(name).map(|v| v.as_bytes()), Some(value.as_bytes()), "{path}");
+        }
         let problem: serde_json::Value = answer.json().await.expect("a problem");
         assert_eq!(problem["code"], "store_unavailable", "{path}");
     }
@@ -136,6 +140,35 @@ async fn a_server_that_restarts_or_crashes_loses_nothing_that_was_answered() {
     }
     load.goes_on().await;
     load.end().await;
+}
+
+/// A server that has no place left for the moment is asked again for as long as a caller waits for a connection.
+#[tokio::test]
+async fn a_server_without_room_is_waited_for() {
+    let Some(cluster) = Cluster::start("-c max_connections=5 -c superuser_reserved_connections=0 -c max_wal_senders=0")
+    else {
+        return;
+    };
+    cluster.up();
+    let url = cluster.url(cluster.port);
+    let limits = Limits { acquire: Duration::from_secs(2), ..Limits::from(2) };
+    let store = Store::postgres(&url, limits).await.expect("there is room");
+    let mut guests = Vec::new();
+    let full = loop {
+        match PgConnection::connect(&url).await {
+            Ok(guest) => guests.push(guest),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full.as_database_error().and_then(|e| e.code()).as_deref(), Some("53300"), "{full}");
+    let asking = tokio::spawn({
+        let store = store.clone();
+        async move { store.oldest_release().await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!asking.is_finished());
+    guests.pop().expect("a guest").close().await.expect("it leaves");
+    assert_eq!(asking.await.expect("it ends").expect("there is room again"), "0");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,8 +9,9 @@ use crate::support::cluster::Road;
 use crate::support::database::Scratch;
 use crate::support::{World, json};
 
-/// How often each call is counted: the engine's own work goes by the same road, and the fewest are the call's own.
-const TRIES: usize = 6;
+/// How often each call is counted at most: the engine's own work goes by the same road, and so does a sign of life from a
+/// connection that a busy machine left idle. The fewest are the call's own.
+const TRIES: usize = 30;
 
 /// What was counted.
 struct Count<'r> {
@@ -19,6 +20,10 @@ struct Count<'r> {
 }
 
 impl Count<'_> {
+    fn found(&self) -> BTreeMap<String, u64> {
+        self.fewest.iter().map(|(what, trips)| ((*what).to_owned(), *trips)).collect()
+    }
+
     async fn of<T>(&mut self, what: &'static str, call: impl Future<Output = T>) -> T {
         let before = self.road.round_trips();
         let answer = call.await;
@@ -120,8 +125,9 @@ async fn every_call_makes_the_round_trips_that_are_documented() {
         let exchanged = challenge.exchange(json!({"code": code}));
         count.of("`POST …/exchange`", exchanged).await.is(200);
         count.of("`POST …/cancel`", ann.challenge(json!({})).await.cancel()).await.is(200);
+        if count.found() == documented() {
+            break;
+        }
     }
-    let counted: BTreeMap<String, u64> =
-        count.fewest.iter().map(|(what, trips)| ((*what).to_owned(), *trips)).collect();
-    assert_eq!(counted, documented());
+    assert_eq!(count.found(), documented());
 }

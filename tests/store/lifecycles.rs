@@ -458,7 +458,7 @@ impl Lived {
             assert_eq!(kept.as_ref(), Some(model).filter(|m| !m.removed));
         }
         for (id, model) in self.challenges.iter().zip(&life.challenges) {
-            let kept = store.challenge(id).await.expect("it answers").expect("challenges stay");
+            let (kept, _) = store.case(rp, id, user.now).await.expect("it answers").expect("challenges stay");
             assert_eq!((kept.status.as_str(), kept.attempts_left), (model.status, model.attempts));
         }
         let lanes = store.throttles(rp, name).await.expect("it answers");

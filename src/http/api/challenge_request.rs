@@ -134,7 +134,7 @@ pub struct AnswerRequest {
     #[schema(value_type = String, example = "totp")]
     kind: MethodKind,
     /// What the person typed.
-    #[schema(value_type = Option<String>, max_length = 200)]
+    #[schema(value_type = Option<String>)]
     code: Option<Zeroizing<String>>,
     /// What `credential.toJSON()` gave.
     #[schema(value_type = Option<Object>)]
@@ -156,8 +156,7 @@ impl AnswerRequest {
             }
             (_, _, Some(_)) => return Err(Refused::invalid(format!("{place}credential"), "This method takes a code.")),
             (_, None, None) => return Err(Refused::invalid(format!("{place}code"), "The member is missing.")),
-            (_, Some(code), None) if code.len() <= 200 => Answer::Code(code),
-            (_, Some(_), None) => return Err(Refused::invalid(format!("{place}code"), "Expected at most 200 bytes.")),
+            (_, Some(code), None) => Answer::Code(code),
         };
         let factor_id = match self.factor_id {
             None => None,

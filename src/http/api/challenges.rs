@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::answers;
 use super::challenge_request::{AnswerRequest, CreateRequest};
 use super::shapes::{MethodView, SentView, SessionView};
-use crate::engine::{Created, Delivery, Ending, Issued, Named, Offer, Open, Shown, Verdict};
+use crate::engine::{Caller, Created, Delivery, Ending, Issued, Named, NewChallenge, Offer, Open, Shown, Verdict};
 use crate::http::App;
 use crate::http::auth::Pass;
 use crate::http::body::{Body, MaybeBody, Nothing, OfId, Text};
@@ -143,15 +143,13 @@ impl OutcomeView {
 #[utoipa::path(post, path = "/v1/challenges", tag = "challenges", security(("api_key" = ["challenges"])),
     request_body = CreateRequest,
     responses((status = 201, body = ChallengeView), (status = 200, body = OutcomeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn create(
-    State(app): State<App>,
-    pass: Pass,
-    Body(request): Body<CreateRequest>,
-) -> Result<Response, Refused> {
-    let mut wanted = request.model()?;
-    let server = pass.server(&app, Named::User(&wanted.user_id)).await?;
-    wanted.may_enrol = server.may(Scope::FactorsWrite);
+pub async fn create(State(app): State<App>, pass: Pass, body: Body<CreateRequest>) -> Result<Response, Refused> {
+    let wanted = body.read().and_then(CreateRequest::model);
+    let named = wanted.as_ref().map_or(Named::Nothing, |wanted| Named::User(&wanted.user_id));
+    let server = pass.server(&app, named).await?;
+    let may_enrol = server.may(Scope::FactorsWrite);
     let caller = server.with(Scope::Challenges)?;
+    let wanted = NewChallenge { may_enrol, ..wanted? };
     // On the heap, as `verify` below: the layers of a request would each copy it.
     let created = Box::pin(app.engine.create_challenge(&caller, wanted)).await?;
     let ending = match &created {
@@ -184,6 +182,19 @@ pub struct PrepareRequest {
     kind: MethodKind,
     /// The phone to text, where there are several.
     factor_id: Option<String>,
+}
+
+impl PrepareRequest {
+    fn model(self) -> Result<(MethodKind, Option<Id>), Refused> {
+        let refused = || Refused::invalid("factor_id", "Expected fac_…");
+        let factor = self.factor_id.map(|text| Id::parse(Kind::Factor, &text).ok_or_else(refused)).transpose()?;
+        Ok((self.kind, factor))
+    }
+}
+
+/// An answer that does not fit costs nothing, and says so.
+fn counted(refused: Refused, caller: &Caller) -> Refused {
+    Refused { attempts_left: caller.attempts_left(), ..refused }
 }
 
 /// What was prepared: one of the two.
@@ -229,17 +240,12 @@ pub async fn prepare(
     State(app): State<App>,
     pass: Pass,
     id: OfId,
-    Body(request): Body<PrepareRequest>,
+    body: Body<PrepareRequest>,
 ) -> Result<Response, Refused> {
     let (bearer, id) = pass.at_challenge(&app, &id).await?;
     let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
-    let factor = match &request.factor_id {
-        None => None,
-        Some(text) => {
-            Some(Id::parse(Kind::Factor, text).ok_or_else(|| Refused::invalid("factor_id", "Expected fac_…"))?)
-        }
-    };
-    let (shown, prompt) = app.engine.prepare(&caller, &id, request.kind, factor.as_ref()).await?;
+    let (kind, factor) = body.read().and_then(PrepareRequest::model).map_err(|refused| counted(refused, &caller))?;
+    let (shown, prompt) = app.engine.prepare(&caller, &id, kind, factor.as_ref()).await?;
     Ok(answers::of(Ending::Prepared(&shown, prompt.as_ref()), app.engine.issuer()))
 }
 
@@ -272,12 +278,13 @@ pub async fn verify(
     State(app): State<App>,
     pass: Pass,
     id: OfId,
-    Body(request): Body<AnswerRequest>,
+    body: Body<AnswerRequest>,
 ) -> Result<Response, Refused> {
     let (bearer, id) = pass.at_challenge(&app, &id).await?;
     let (caller, is_browser) = bearer.for_challenge(&id, Scope::Challenges)?;
     let delivery = if is_browser { Delivery::Code } else { Delivery::Session };
-    let verdict = Box::pin(app.engine.verify(&caller, &id, &request.model("")?, delivery)).await?;
+    let given = body.read().and_then(|answer| answer.model("")).map_err(|refused| counted(refused, &caller))?;
+    let verdict = Box::pin(app.engine.verify(&caller, &id, &given, delivery)).await?;
     Ok(answers::of(Ending::Verified(&verdict), app.engine.issuer()))
 }
 
@@ -314,10 +321,11 @@ pub async fn exchange(
     State(app): State<App>,
     pass: Pass,
     id: OfId,
-    Body(request): Body<ExchangeRequest>,
+    body: Body<ExchangeRequest>,
 ) -> Result<Response, Refused> {
     let (bearer, id) = pass.at_challenge(&app, &id).await?;
     let caller = bearer.server()?.with(Scope::Challenges)?;
+    let request = body.read()?;
     let verifier = request.code_verifier.as_ref().map(|v| v.0.as_str());
     let issued = app.engine.exchange(&caller, &id, &request.code.0, verifier).await?;
     Ok(answers::of(Ending::Exchanged(&issued), app.engine.issuer()))
@@ -327,9 +335,15 @@ pub async fn exchange(
 #[utoipa::path(post, path = "/v1/challenges/{id}/cancel", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)),
     responses((status = 200, body = ChallengeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn cancel(State(app): State<App>, pass: Pass, id: OfId, _: MaybeBody<Nothing>) -> Result<Response, Refused> {
+pub async fn cancel(
+    State(app): State<App>,
+    pass: Pass,
+    id: OfId,
+    body: MaybeBody<Nothing>,
+) -> Result<Response, Refused> {
     let (bearer, id) = pass.at_challenge(&app, &id).await?;
     let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
+    body.read()?;
     let challenge = app.engine.cancel(&caller, &id).await?;
     Ok(answers::of(Ending::Cancelled(&challenge), app.engine.issuer()))
 }

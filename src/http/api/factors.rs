@@ -90,12 +90,13 @@ fn name(text: String) -> Result<String, Refused> {
     responses((status = 201, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn create(
     State(app): State<App>,
-    OfUser(user_id): OfUser,
     bearer: Bearer,
-    Body(request): Body<CreateRequest>,
+    OfUser(user_id): OfUser,
+    body: Body<CreateRequest>,
 ) -> Result<Response, Refused> {
     let caller = bearer.for_enrolment(&user_id)?;
-    let Started { factor, shown, prompt } = app.engine.begin_enrolment(&caller, request.model(user_id)?).await?;
+    let wanted = body.read()?.model(user_id)?;
+    let Started { factor, shown, prompt } = app.engine.begin_enrolment(&caller, wanted).await?;
     let begun = Ending::Begun { factor: &factor, shown: &shown, prompt: prompt.as_ref() };
     Ok(answers::of(begun, app.engine.issuer()))
 }
@@ -118,11 +119,12 @@ pub struct ActivateRequest {
     responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn activate(
     State(app): State<App>,
-    OfFactor(user_id, id): OfFactor,
     bearer: Bearer,
-    Body(request): Body<ActivateRequest>,
+    OfFactor(user_id, id): OfFactor,
+    body: Body<ActivateRequest>,
 ) -> Result<Response, Refused> {
     let caller = bearer.for_enrolment(&user_id)?;
+    let request = body.read()?;
     let answer = match (request.code, request.credential) {
         (Some(code), None) => Answer::Code(code),
         (None, Some(credential)) => Answer::Credential(Value::Object(credential)),
@@ -139,11 +141,12 @@ pub async fn activate(
     responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn resend(
     State(app): State<App>,
-    OfFactor(user_id, id): OfFactor,
     bearer: Bearer,
-    _: MaybeBody<Nothing>,
+    OfFactor(user_id, id): OfFactor,
+    body: MaybeBody<Nothing>,
 ) -> Result<Response, Refused> {
     let caller = bearer.for_enrolment(&user_id)?;
+    body.read()?;
     let Started { factor, shown, prompt } = app.engine.resend(&caller, &user_id, &id).await?;
     let resent = Ending::Resent { factor: &factor, shown: &shown, prompt: prompt.as_ref() };
     Ok(answers::of(resent, app.engine.issuer()))
@@ -155,8 +158,8 @@ pub async fn resend(
     responses((status = 200, body = List<FactorView>), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn list(
     State(app): State<App>,
-    OfUser(user_id): OfUser,
     bearer: Bearer,
+    OfUser(user_id): OfUser,
     page: Page,
 ) -> Result<Json<List<FactorView>>, Refused> {
     let caller = bearer.for_user(&user_id, Scope::UsersRead)?;
@@ -177,8 +180,8 @@ pub async fn list(
     responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(
     State(app): State<App>,
-    OfFactor(user_id, id): OfFactor,
     bearer: Bearer,
+    OfFactor(user_id, id): OfFactor,
 ) -> Result<Json<FactorView>, Refused> {
     let caller = bearer.for_user(&user_id, Scope::UsersRead)?;
     Ok(Json(FactorView::from(&app.engine.factor(&caller, &user_id, &id).await?)))
@@ -199,12 +202,13 @@ pub struct RenameRequest {
     responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn rename(
     State(app): State<App>,
-    OfFactor(user_id, id): OfFactor,
     bearer: Bearer,
-    Body(request): Body<RenameRequest>,
+    OfFactor(user_id, id): OfFactor,
+    body: Body<RenameRequest>,
 ) -> Result<Json<FactorView>, Refused> {
     let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
-    let factor = app.engine.rename_factor(&caller, &user_id, &id, &name(request.name.take())?).await?;
+    let name = name(body.read()?.name.take())?;
+    let factor = app.engine.rename_factor(&caller, &user_id, &id, &name).await?;
     Ok(Json(FactorView::from(&factor)))
 }
 
@@ -214,8 +218,8 @@ pub async fn rename(
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn remove(
     State(app): State<App>,
-    OfFactor(user_id, id): OfFactor,
     bearer: Bearer,
+    OfFactor(user_id, id): OfFactor,
 ) -> Result<StatusCode, Refused> {
     let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
     app.engine.remove_factor(&caller, &user_id, &id).await?;

@@ -61,12 +61,9 @@ impl CreatedView {
 #[utoipa::path(post, path = "/v1/portal-sessions", tag = "portal", security(("api_key" = ["factors:write"])),
     request_body = CreateRequest,
     responses((status = 201, body = CreatedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn create(
-    State(app): State<App>,
-    server: Server,
-    Body(request): Body<CreateRequest>,
-) -> Result<Response, Refused> {
+pub async fn create(State(app): State<App>, server: Server, body: Body<CreateRequest>) -> Result<Response, Refused> {
     let caller = server.with(Scope::FactorsWrite)?;
+    let request = body.read()?;
     let user_id = request.user_id.take();
     if !User::is_valid_id(&user_id) {
         return Err(Refused::invalid("user_id", "Expected 1 to 255 bytes without control characters."));

@@ -49,12 +49,12 @@ impl CodesView {
     responses((status = 201, body = CodesView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn create(
     State(app): State<App>,
-    OfUser(user_id): OfUser,
     bearer: Bearer,
-    MaybeBody(request): MaybeBody<CreateRequest>,
+    OfUser(user_id): OfUser,
+    body: MaybeBody<CreateRequest>,
 ) -> Result<Response, Refused> {
     let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
-    let confirm = request.require_confirmation.unwrap_or(false);
+    let confirm = body.read()?.require_confirmation.unwrap_or(false);
     let (codes, status) = app.engine.create_recovery_codes(&caller, &user_id, confirm).await?;
     Ok(answers::of(Ending::Codes(&codes, status), app.engine.issuer()))
 }
@@ -65,11 +65,12 @@ pub async fn create(
     responses((status = 200, body = RecoveryView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn confirm(
     State(app): State<App>,
-    OfUser(user_id): OfUser,
     bearer: Bearer,
-    _: MaybeBody<Nothing>,
+    OfUser(user_id): OfUser,
+    body: MaybeBody<Nothing>,
 ) -> Result<Response, Refused> {
     let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    body.read()?;
     let summary = app.engine.confirm_recovery_codes(&caller, &user_id).await?;
     Ok(answers::of(Ending::Confirmed(&summary), app.engine.issuer()))
 }
@@ -80,8 +81,8 @@ pub async fn confirm(
     responses((status = 200, body = RecoveryView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(
     State(app): State<App>,
-    OfUser(user_id): OfUser,
     bearer: Bearer,
+    OfUser(user_id): OfUser,
 ) -> Result<Json<RecoveryView>, Refused> {
     let caller = bearer.for_user(&user_id, Scope::UsersRead)?;
     Ok(Json(app.engine.recovery_summary(&caller, &user_id).await?.into()))

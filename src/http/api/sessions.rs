@@ -34,6 +34,17 @@ pub struct IntrospectRequest {
     consume: Option<bool>,
 }
 
+impl IntrospectRequest {
+    fn model(self) -> Result<Question, Refused> {
+        Ok(Question {
+            token: self.token.take(),
+            action: self.action.map(Text::take),
+            require: self.require.unwrap_or_default().0.model("require")?,
+            consume: self.consume.unwrap_or(false),
+        })
+    }
+}
+
 /// What a service learns of a token.
 #[derive(Serialize, ToSchema)]
 pub struct IntrospectionView {
@@ -127,16 +138,12 @@ impl From<&Introspection> for IntrospectionView {
 pub async fn introspect(
     State(app): State<App>,
     pass: Pass,
-    Body(request): Body<IntrospectRequest>,
+    body: Body<IntrospectRequest>,
 ) -> Result<Response, Refused> {
-    let token = request.token.take();
-    let caller = pass.server(&app, Named::Token(&token)).await?.with(Scope::Sessions)?;
-    let question = Question {
-        token,
-        action: request.action.map(Text::take),
-        require: request.require.unwrap_or_default().0.model("require")?,
-        consume: request.consume.unwrap_or(false),
-    };
+    let question = body.read().and_then(IntrospectRequest::model);
+    let named = question.as_ref().map_or(Named::Nothing, |question| Named::Token(&question.token));
+    let caller = pass.server(&app, named).await?.with(Scope::Sessions)?;
+    let question = question?;
     let introspection = app.engine.introspect(&caller, &question).await?;
     Ok(answers::of(Ending::Introspected(&introspection), app.engine.issuer()))
 }
@@ -170,8 +177,8 @@ pub async fn revoke(State(app): State<App>, pass: Pass, id: OfId) -> Result<Stat
     responses((status = 200, body = List<SessionState>), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn list_of_user(
     State(app): State<App>,
-    OfUser(user_id): OfUser,
     server: Server,
+    OfUser(user_id): OfUser,
     page: Page,
 ) -> Result<Json<List<SessionState>>, Refused> {
     let caller = server.with(Scope::Sessions)?;
@@ -192,8 +199,8 @@ pub async fn list_of_user(
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn revoke_all_of_user(
     State(app): State<App>,
-    OfUser(user_id): OfUser,
     server: Server,
+    OfUser(user_id): OfUser,
 ) -> Result<StatusCode, Refused> {
     let caller = server.with(Scope::Sessions)?;
     app.engine.revoke_sessions_of(&caller, &user_id).await?;

@@ -64,8 +64,15 @@ async fn view(app: &App, caller: &Caller, user_id: &str) -> Result<Json<UserView
 #[utoipa::path(get, path = "/v1/users/{user_id}", tag = "users", security(("api_key" = ["users:read"]), ("client_token" = [])),
     params(("user_id" = String, Path)),
     responses((status = 200, body = UserView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<App>, OfUser(user_id): OfUser, pass: Pass) -> Result<Json<UserView>, Refused> {
-    let caller = pass.enter(&app, Named::User(&user_id)).await?.for_user(&user_id, Scope::UsersRead)?;
+pub async fn show(
+    State(app): State<App>,
+    pass: Pass,
+    user: Result<OfUser, Refused>,
+) -> Result<Json<UserView>, Refused> {
+    let named = user.as_ref().map_or(Named::Nothing, |OfUser(user_id)| Named::User(user_id));
+    let bearer = pass.enter(&app, named).await?;
+    let OfUser(user_id) = user?;
+    let caller = bearer.for_user(&user_id, Scope::UsersRead)?;
     view(&app, &caller, &user_id).await
 }
 
@@ -90,11 +97,12 @@ pub struct PutRequest {
     responses((status = 200, body = UserView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn put(
     State(app): State<App>,
-    OfUser(user_id): OfUser,
     server: Server,
-    Body(request): Body<PutRequest>,
+    OfUser(user_id): OfUser,
+    body: Body<PutRequest>,
 ) -> Result<Json<UserView>, Refused> {
     let caller = server.with(Scope::FactorsWrite)?;
+    let request = body.read()?;
     let locale = request.locale.map(Text::take);
     if locale.as_ref().is_some_and(|l| !l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')) {
         return Err(Refused::invalid("locale", "Expected a BCP 47 tag."));
@@ -109,7 +117,7 @@ pub async fn put(
 #[utoipa::path(delete, path = "/v1/users/{user_id}", tag = "users", security(("api_key" = ["factors:write"])),
     params(("user_id" = String, Path)),
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn erase(State(app): State<App>, OfUser(user_id): OfUser, server: Server) -> Result<StatusCode, Refused> {
+pub async fn erase(State(app): State<App>, server: Server, OfUser(user_id): OfUser) -> Result<StatusCode, Refused> {
     let caller = server.with(Scope::FactorsWrite)?;
     app.engine.erase_user(&caller, &user_id).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -221,12 +221,9 @@ fn taken(kinds: Vec<Text<64>>) -> Vec<String> {
 #[utoipa::path(post, path = "/v1/webhook-endpoints", tag = "webhooks", security(("api_key" = ["admin"])),
     request_body = CreateRequest,
     responses((status = 201, body = SecretView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn create(
-    State(app): State<App>,
-    server: Server,
-    Body(request): Body<CreateRequest>,
-) -> Result<Response, Refused> {
+pub async fn create(State(app): State<App>, server: Server, body: Body<CreateRequest>) -> Result<Response, Refused> {
     let caller = server.with(Scope::Admin)?;
+    let request = body.read()?;
     let new = NewEndpoint {
         url: request.url.take(),
         kinds: request.events.map(taken),
@@ -252,7 +249,7 @@ pub async fn list(State(app): State<App>, server: Server, page: Page) -> Result<
 #[utoipa::path(get, path = "/v1/webhook-endpoints/{id}", tag = "webhooks", security(("api_key" = ["admin"])),
     params(("id" = String, Path)),
     responses((status = 200, body = EndpointView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<App>, id: OfId, server: Server) -> Result<Json<EndpointView>, Refused> {
+pub async fn show(State(app): State<App>, server: Server, id: OfId) -> Result<Json<EndpointView>, Refused> {
     let caller = server.with(Scope::Admin)?;
     let endpoint = app.engine.endpoint(&caller, &id.of(Kind::Webhook)?).await?;
     Ok(Json(EndpointView::from(&endpoint)))
@@ -264,11 +261,12 @@ pub async fn show(State(app): State<App>, id: OfId, server: Server) -> Result<Js
     responses((status = 200, body = EndpointView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn change(
     State(app): State<App>,
-    id: OfId,
     server: Server,
-    Body(request): Body<ChangeRequest>,
+    id: OfId,
+    body: Body<ChangeRequest>,
 ) -> Result<Json<EndpointView>, Refused> {
     let caller = server.with(Scope::Admin)?;
+    let request = body.read()?;
     let change = EndpointChange {
         url: request.url.map(Text::take),
         kinds: request.events.map(|kinds| kinds.map(taken)),
@@ -283,7 +281,7 @@ pub async fn change(
 #[utoipa::path(delete, path = "/v1/webhook-endpoints/{id}", tag = "webhooks", security(("api_key" = ["admin"])),
     params(("id" = String, Path)),
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn remove(State(app): State<App>, id: OfId, server: Server) -> Result<StatusCode, Refused> {
+pub async fn remove(State(app): State<App>, server: Server, id: OfId) -> Result<StatusCode, Refused> {
     let caller = server.with(Scope::Admin)?;
     app.engine.remove_endpoint(&caller, &id.of(Kind::Webhook)?).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -295,11 +293,12 @@ pub async fn remove(State(app): State<App>, id: OfId, server: Server) -> Result<
     responses((status = 200, body = SecretView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn rotate(
     State(app): State<App>,
-    id: OfId,
     server: Server,
-    _: MaybeBody<Nothing>,
+    id: OfId,
+    body: MaybeBody<Nothing>,
 ) -> Result<Response, Refused> {
     let caller = server.with(Scope::Admin)?;
+    body.read()?;
     let rotated = app.engine.rotate_endpoint_secret(&caller, &id.of(Kind::Webhook)?).await?;
     Ok(answers::of(Ending::SecretRotated(&rotated), app.engine.issuer()))
 }
@@ -310,11 +309,12 @@ pub async fn rotate(
     responses((status = 202, body = DeliveryView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn test(
     State(app): State<App>,
-    id: OfId,
     server: Server,
-    _: MaybeBody<Nothing>,
+    id: OfId,
+    body: MaybeBody<Nothing>,
 ) -> Result<Response, Refused> {
     let caller = server.with(Scope::Admin)?;
+    body.read()?;
     let delivery = app.engine.test_endpoint(&caller, &id.of(Kind::Webhook)?).await?;
     Ok(answers::of(Ending::TestQueued(&delivery), app.engine.issuer()))
 }
@@ -325,8 +325,8 @@ pub async fn test(
     responses((status = 200, body = List<DeliveryView>), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn deliveries(
     State(app): State<App>,
-    id: OfId,
     server: Server,
+    id: OfId,
     page: Page,
 ) -> Result<Json<List<DeliveryView>>, Refused> {
     let caller = server.with(Scope::Admin)?;

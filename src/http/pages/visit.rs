@@ -237,8 +237,8 @@ impl<S: Subject + Send, T: DeserializeOwned> FromRequest<App> for Called<S, T> {
         if visit.subject.is_over(visit.now) {
             return Err(problem::CLIENT_TOKEN_INVALID.into());
         }
-        let Body(body) = Body::from_request(Request::from_parts(parts, body), app).await?;
-        Ok(Called(visit, body))
+        let Ok(body) = Body::from_request(Request::from_parts(parts, body), app).await;
+        Ok(Called(visit, body.read()?))
     }
 }
 
