@@ -1,6 +1,6 @@
 //! End to end: what a verification costs, beside what the database and the HTTP stack could do at best in the same minute.
 //!
-//!   cargo bench --bench flows -- [--users 20000] [--seconds 6] [--connections 16] [--postgres postgres://… [--postgres-only]] [--json FILE]
+//!   cargo bench --bench flows -- [--users 20000] [--seconds 6] [--connections 16] [--rate N] [--postgres postgres://… [--postgres-only]] [--json FILE]
 //!   cargo bench --bench flows -- --pieces 12 --users 120000 --seconds 28     a million flows: what does memory do?
 //!
 //! Starts the release binary on a fresh database, seeds users by the store's own verbs, and drives it over loopback. Prints
@@ -43,6 +43,9 @@ struct Options {
     /// Connections of the closed loop
     #[arg(long, default_value_t = 16)]
     connections: usize,
+    /// Flows a second of the open loop; half of its own top rate where it is left out
+    #[arg(long)]
+    rate: Option<f64>,
     /// Right codes so many times over and nothing else: how does memory go?
     #[arg(long, default_value_t = 0)]
     pieces: usize,
@@ -157,10 +160,11 @@ async fn measure(options: &Options, postgres: Option<&str>, figures: &mut Vec<Va
         say(figures, &format!("{name}: {what}"), &row);
         rows.push(row);
     }
-    let half = rows[0].rate / 2.0;
-    // Half of its own top rate, each flow due at its time: waiting counts.
-    let row = load::open(&engine, &apps, options.connections, half, span).await;
-    say(figures, &format!("{name}: right codes, open loop at half"), &row);
+    // Each flow is due at its time: waiting counts.
+    let rate = options.rate.unwrap_or(rows[0].rate / 2.0);
+    let row = load::open(&engine, &apps, options.connections, rate, span).await;
+    let what = options.rate.map_or("half".to_owned(), |rate| rate.to_string());
+    say(figures, &format!("{name}: right codes, open loop at {what}"), &row);
     let passkeys = population::passkeys(&engine, options.passkeys).await;
     let row = load::passkeys(&engine, passkeys, options.connections, span).await;
     say(figures, &format!("{name}: passkeys, three requests"), &row);

@@ -103,6 +103,8 @@ pub(super) const KEEP: &str = keep_text!("$1" "$2" "$3" "$4" "$5" "$6" "$7" "$8"
 /// The same as a part of a settlement, whose own 47 values stand before [`Keep::append_to`]'s.
 pub(super) const FIRST: Part = (Contest::Kept, keep_text!("$48" "$49" "$50" "$51" "$52" "$53" "$54" "$55" "$56" "$57"));
 
+const _: () = assert!(super::parts::VALUES == 47, "the places above begin behind a settlement's own");
+
 /// Keeps the answer that a store carries, first in the transaction of a writing body: copies wait for each other here, and the
 /// slower ones touch nothing.
 macro_rules! keep {
