@@ -24,8 +24,8 @@ use countersign::policy::chain;
 use countersign::policy::throttle::{Stop, Throttle};
 use countersign::store::{
     Activation, Attempted, BudgetChange, ChallengeChange, Contest, EndpointChange, Error, EventQuery, FactorChange,
-    Keep, Limits, NewChallenge, NewFactor, NewSession, PromptChange, Purge, Reservation, RingChange, RingKey, SEALED,
-    SealedRow, SessionChange, Settlement, Store, ThrottleLane,
+    Keep, Limits, NewFactor, NewSession, PromptChange, Purge, Reservation, RingChange, RingKey, SEALED, SealedRow,
+    SessionChange, Settlement, Store, ThrottleLane,
 };
 use countersign::vault::{MasterKey, Vault};
 use database::Scratch;
@@ -601,20 +601,20 @@ async fn challenges_opened_at_once_read_as_they_were_written() {
                     client_token_hash: hash(3),
                     ..user.new_challenge()
                 };
-                let new = NewChallenge { challenge, event: user.event("challenge.created") };
-                user.store.create_challenge(&new).await.expect("a challenge");
-                new
+                let event = user.event("challenge.created");
+                user.store.create_challenge(&challenge, &event).await.expect("a challenge");
+                (challenge, event)
             }
         })
         .await;
-        for new in &opened {
-            let found = ann.found(&new.challenge.id).await.expect("it is there");
-            assert_eq!(format!("{found:?}"), format!("{:?}", new.challenge));
-            assert!(ann.store.event(&ann.rp, &new.event.id).await.expect("it answers").is_some());
+        for (challenge, event) in &opened {
+            let found = ann.found(&challenge.id).await.expect("it is there");
+            assert_eq!(format!("{found:?}"), format!("{challenge:?}"));
+            assert!(ann.store.event(&ann.rp, &event.id).await.expect("it answers").is_some());
         }
-        let again = NewChallenge { event: ann.event("challenge.created"), ..opened[0].clone() };
-        lost(ann.store.create_challenge(&again).await, Contest::Row);
-        assert!(ann.store.event(&ann.rp, &again.event.id).await.expect("it answers").is_none(), "nothing of it stands");
+        let again = ann.event("challenge.created");
+        lost(ann.store.create_challenge(&opened[0].0, &again).await, Contest::Row);
+        assert!(ann.store.event(&ann.rp, &again.id).await.expect("it answers").is_none(), "nothing of it stands");
     }
 }
 
@@ -1610,8 +1610,7 @@ impl Fixture {
 
     async fn challenge(&self) -> Challenge {
         let challenge = self.new_challenge();
-        let new = NewChallenge { challenge: challenge.clone(), event: self.event("challenge.created") };
-        self.store.create_challenge(&new).await.expect("a challenge");
+        self.store.create_challenge(&challenge, &self.event("challenge.created")).await.expect("a challenge");
         challenge
     }
 

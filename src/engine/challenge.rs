@@ -145,7 +145,7 @@ impl Engine {
         let mut event = self.event(at, caller, "challenge.created", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());
         event.client = event.client.or_else(|| Some(challenge.terms.client.clone()));
-        Ok(store.create_challenge(&store::NewChallenge { challenge: challenge.clone(), event }).await?)
+        Ok(store.create_challenge(challenge, &event).await?)
     }
 
     /// Approves on an earlier session, where that is the same user's, strong and young enough, and nothing needs to be seen.

@@ -18,15 +18,6 @@ struct PromptRow {
     expires_at: i64,
 }
 
-/// A challenge to be made.
-#[derive(Clone)]
-pub struct NewChallenge {
-    /// The challenge.
-    pub challenge: Challenge,
-    /// What is written down of it.
-    pub event: Event,
-}
-
 /// Puts a prompt in the place of any before it, on the connection of a writing body.
 macro_rules! put_prompt {
     ($conn:expr, $rp:expr, $user:expr, $prompt:expr) => {{
@@ -47,11 +38,9 @@ pub(super) use put_prompt;
 
 impl Store {
     /// Opens a challenge that awaits its answer.
-    pub async fn create_challenge(&self, new: &NewChallenge) -> Result<()> {
-        let NewChallenge { challenge, event } = new.clone();
-        let (rp_id, user_id, at) = (challenge.rp_id.clone(), challenge.user_id.clone(), challenge.created_at);
-        let nothing = Settlement::nothing(rp_id, user_id, at, event);
-        self.settle(Settlement { challenge: ChallengeChange::Open(Box::new(challenge)), ..nothing }).await
+    pub async fn create_challenge(&self, challenge: &Challenge, event: &Event) -> Result<()> {
+        let opened = ChallengeChange::Open(Box::new(challenge.clone()));
+        self.settle(Settlement { challenge: opened, ..Settlement::of_challenge(challenge, event) }).await
     }
 
     /// Calls a challenge off and ends its prompts; `Conflict(Challenge)` where it is no longer open.

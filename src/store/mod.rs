@@ -43,7 +43,6 @@ mod webhooks;
 pub use asking::Which;
 pub use backup::{Restoration, Restored};
 pub use chain::EventQuery;
-pub use challenges::NewChallenge;
 pub use deliveries::{Attempted, Due};
 pub use dossier::Dossier;
 pub use factors::{Activation, NewFactor};

@@ -99,7 +99,7 @@ impl Store {
             challenge: ChallengeChange::Create(Box::new(challenge.clone())),
             earlier: Some(SessionChange::Stand(from.clone())),
             session: Some(new.clone()),
-            ..of_challenge(challenge, event)
+            ..Settlement::of_challenge(challenge, event)
         })
         .await
     }
@@ -117,7 +117,7 @@ impl Store {
             challenge: ChallengeChange::Exchange(challenge.id.clone(), code_hash.to_vec()),
             factor: new.session.factor_id.clone().map(FactorChange::Held),
             session: Some(new.clone()),
-            ..of_challenge(challenge, event)
+            ..Settlement::of_challenge(challenge, event)
         })
         .await
     }
@@ -139,8 +139,4 @@ impl Store {
             Ok::<u64, Error>(done)
         })
     }
-}
-
-fn of_challenge(challenge: &Challenge, event: &Event) -> Settlement {
-    Settlement::nothing(challenge.rp_id.clone(), challenge.user_id.clone(), event.at, event.clone())
 }

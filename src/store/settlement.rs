@@ -115,6 +115,11 @@ impl Settlement {
             event,
         }
     }
+
+    /// The same, of a challenge's user when the event happened.
+    pub(super) fn of_challenge(challenge: &Challenge, event: &Event) -> Settlement {
+        Settlement::nothing(challenge.rp_id.clone(), challenge.user_id.clone(), event.at, event.clone())
+    }
 }
 
 impl Store {

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use countersign::clock::{Clock, SystemClock, SystemRng};
 use countersign::model::{Details, Id, Kind, MethodKind, Moment};
 use countersign::policy::throttle::Throttle;
-use countersign::store::{
-    Activation, ChallengeChange, Error, FactorChange, Keep, NewChallenge, NewFactor, Settlement, ThrottleLane,
-};
+use countersign::store::{Activation, ChallengeChange, Error, FactorChange, Keep, NewFactor, Settlement, ThrottleLane};
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
@@ -361,7 +359,7 @@ impl Lived {
             Step::Open => {
                 let challenge = user.new_challenge();
                 self.challenges.push(challenge.id.clone());
-                store.create_challenge(&NewChallenge { challenge, event: user.event("challenge.created") }).await
+                store.create_challenge(&challenge, &user.event("challenge.created")).await
             }
             Step::Settle(parts) => {
                 let (keep, settlement) = self.settlement(&user, before, parts);
