@@ -61,10 +61,10 @@ impl Bearer {
     }
 
     /// The caller that may do something with this challenge, and whether it is a browser.
-    pub fn for_challenge(self, id: &Id, scope: Scope) -> Result<(Caller, bool), Refused> {
+    fn for_challenge(self, id: Option<&Id>, scope: Scope) -> Result<(Caller, bool), Refused> {
         match self {
             Bearer::Server(server) => Ok((server.with(scope)?, false)),
-            Bearer::Browser(caller, Opened::Challenge(challenge, _)) if challenge.id == *id => Ok((caller, true)),
+            Bearer::Browser(caller, Opened::Challenge(challenge, _)) if Some(&challenge.id) == id => Ok((caller, true)),
             Bearer::Browser(..) => Err(problem::CLIENT_TOKEN_INVALID.into()),
         }
     }
@@ -91,7 +91,7 @@ impl Bearer {
     }
 }
 
-/// A caller whose token has been seen but not looked up: a handler that names a user or a challenge looks both up at once.
+/// A caller whose token has been seen but not looked up: a handler that names a user, a challenge or a session looks both up at once.
 pub struct Pass {
     token: String,
     parts: Parts,
@@ -103,18 +103,20 @@ impl Pass {
         bearer(&self.token, &self.parts, app, named).await
     }
 
-    /// The same for the one challenge of the path. That a text is no id is only told to who may call.
-    pub async fn at_challenge(&self, app: &App, id: &OfId) -> Result<(Bearer, Id), Refused> {
+    /// The caller that may do something with the one challenge of the path, and whether it is a browser. That a text is no id is
+    /// only told to who may call.
+    pub async fn at_challenge(&self, app: &App, id: &OfId, scope: Scope) -> Result<(Caller, Id, bool), Refused> {
         let id = id.of(Kind::Challenge);
         let bearer = self.enter(app, id.as_ref().map_or(Named::Nothing, Named::Challenge)).await?;
-        Ok((bearer, id?))
+        let (caller, is_browser) = bearer.for_challenge(id.as_ref().ok(), scope)?;
+        Ok((caller, id?, is_browser))
     }
 
-    /// The server that calls, for the one session of the path.
-    pub async fn at_session(&self, app: &App, id: &OfId) -> Result<(Server, Id), Refused> {
+    /// The same for a server and the one session of the path.
+    pub async fn at_session(&self, app: &App, id: &OfId, scope: Scope) -> Result<(Caller, Id), Refused> {
         let id = id.of(Kind::Session);
         let server = self.server(app, id.as_ref().map_or(Named::Nothing, Named::Session)).await?;
-        Ok((server, id?))
+        Ok((server.with(scope)?, id?))
     }
 
     /// The server that calls.

@@ -14,7 +14,7 @@ use crate::engine::{Caller, Created, Delivery, Ending, Issued, Named, NewChallen
 use crate::http::App;
 use crate::http::auth::Pass;
 use crate::http::body::{Body, MaybeBody, Nothing, OfId, Text};
-use crate::http::problem::{Problem, Refused};
+use crate::http::problem::{self, Problem, Refused};
 use crate::model::{Challenge, ChallengeStatus, Id, Kind, MethodKind, Prompt, Scope};
 
 /// A challenge as it stands; never its session.
@@ -165,8 +165,7 @@ pub async fn create(State(app): State<App>, pass: Pass, body: Body<CreateRequest
     params(("id" = String, Path)),
     responses((status = 200, body = ChallengeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(State(app): State<App>, pass: Pass, id: OfId) -> Result<Json<ChallengeView>, Refused> {
-    let (bearer, id) = pass.at_challenge(&app, &id).await?;
-    let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
+    let (caller, id, _) = pass.at_challenge(&app, &id, Scope::Challenges).await?;
     let at = app.engine.moment();
     let (challenge, offers) = app.engine.shown(&at, &caller, &id).await?;
     Ok(Json(ChallengeView::new(&challenge, challenge.status_at(at.now), &offers)))
@@ -242,8 +241,7 @@ pub async fn prepare(
     id: OfId,
     body: Body<PrepareRequest>,
 ) -> Result<Response, Refused> {
-    let (bearer, id) = pass.at_challenge(&app, &id).await?;
-    let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
+    let (caller, id, _) = pass.at_challenge(&app, &id, Scope::Challenges).await?;
     let (kind, factor) = body.read().and_then(PrepareRequest::model).map_err(|refused| counted(refused, &caller))?;
     let (shown, prompt) = app.engine.prepare(&caller, &id, kind, factor.as_ref()).await?;
     Ok(answers::of(Ending::Prepared(&shown, prompt.as_ref()), app.engine.issuer()))
@@ -280,8 +278,7 @@ pub async fn verify(
     id: OfId,
     body: Body<AnswerRequest>,
 ) -> Result<Response, Refused> {
-    let (bearer, id) = pass.at_challenge(&app, &id).await?;
-    let (caller, is_browser) = bearer.for_challenge(&id, Scope::Challenges)?;
+    let (caller, id, is_browser) = pass.at_challenge(&app, &id, Scope::Challenges).await?;
     let delivery = if is_browser { Delivery::Code } else { Delivery::Session };
     let given = body.read().and_then(|answer| answer.model("")).map_err(|refused| counted(refused, &caller))?;
     let verdict = Box::pin(app.engine.verify(&caller, &id, &given, delivery)).await?;
@@ -323,8 +320,10 @@ pub async fn exchange(
     id: OfId,
     body: Body<ExchangeRequest>,
 ) -> Result<Response, Refused> {
-    let (bearer, id) = pass.at_challenge(&app, &id).await?;
-    let caller = bearer.server()?.with(Scope::Challenges)?;
+    let (caller, id, is_browser) = pass.at_challenge(&app, &id, Scope::Challenges).await?;
+    if is_browser {
+        return Err(problem::API_KEY_INVALID.into());
+    }
     let request = body.read()?;
     let verifier = request.code_verifier.as_ref().map(|v| v.0.as_str());
     let issued = app.engine.exchange(&caller, &id, &request.code.0, verifier).await?;
@@ -341,8 +340,7 @@ pub async fn cancel(
     id: OfId,
     body: MaybeBody<Nothing>,
 ) -> Result<Response, Refused> {
-    let (bearer, id) = pass.at_challenge(&app, &id).await?;
-    let (caller, _) = bearer.for_challenge(&id, Scope::Challenges)?;
+    let (caller, id, _) = pass.at_challenge(&app, &id, Scope::Challenges).await?;
     body.read()?;
     let challenge = app.engine.cancel(&caller, &id).await?;
     Ok(answers::of(Ending::Cancelled(&challenge), app.engine.issuer()))

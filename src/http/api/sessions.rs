@@ -153,8 +153,7 @@ pub async fn introspect(
     params(("id" = String, Path)),
     responses((status = 200, body = SessionState), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(State(app): State<App>, pass: Pass, id: OfId) -> Result<Json<SessionState>, Refused> {
-    let (server, id) = pass.at_session(&app, &id).await?;
-    let caller = server.with(Scope::Sessions)?;
+    let (caller, id) = pass.at_session(&app, &id, Scope::Sessions).await?;
     let session = app.engine.session(&caller, &id).await?;
     let active = session.is_active(app.engine.moment().now);
     Ok(Json(SessionState::new(session, active)))
@@ -165,8 +164,7 @@ pub async fn show(State(app): State<App>, pass: Pass, id: OfId) -> Result<Json<S
     params(("id" = String, Path)),
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn revoke(State(app): State<App>, pass: Pass, id: OfId) -> Result<StatusCode, Refused> {
-    let (server, id) = pass.at_session(&app, &id).await?;
-    let caller = server.with(Scope::Sessions)?;
+    let (caller, id) = pass.at_session(&app, &id, Scope::Sessions).await?;
     app.engine.revoke_session(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
