@@ -24,7 +24,7 @@ const OLD: Duration = Duration::from_secs(1800);
 /// How often idle ones are looked for.
 const LOOK: Duration = Duration::from_secs(60);
 /// How long until a database that takes no connection for the moment is asked again.
-const MOMENT: Duration = Duration::from_millis(50);
+const MOMENT: Duration = Duration::from_millis(100);
 /// How long until connections in use are looked for again when all are to end.
 const AGAIN: Duration = Duration::from_millis(5);
 
