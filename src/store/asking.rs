@@ -323,7 +323,7 @@ async fn ask(db: &Db, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
                     .bind(None::<Vec<u8>>)
                     .bind(None::<i64>);
             }
-            let mut conn = lite.readers.acquire().await?;
+            let mut conn = lite.answerers.acquire().await?;
             let rows = query.fetch_all(&mut *conn).await;
             conn.ended(&rows);
             rows.map_err(unread)?

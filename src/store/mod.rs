@@ -279,7 +279,7 @@ impl Store {
     /// Connections of this node that are used and idle; on SQLite those of readers.
     pub fn pool(&self) -> (usize, usize) {
         match &self.db {
-            Db::Sqlite(lite) => lite.readers.size(),
+            Db::Sqlite(lite) => lite.size(),
             Db::Postgres(postgres) => postgres.pool.size(),
         }
     }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::pool::Pool;
 use super::settlement::Settlement;
 use super::trigger::{self, Lost};
-use super::{Error, Limits, Result, gathered};
+use super::{Error, Limits, Result, gather, gathered};
 
 /// A future that may borrow the connection.
 pub type Borrowing<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
@@ -51,6 +51,8 @@ struct Done {
 #[derive(Clone)]
 pub struct Sqlite {
     pub(super) readers: Pool<SqliteConnection>,
+    /// Those that answer gathered questions, whose statements are large: each connection keeps its own.
+    pub(super) answerers: Pool<SqliteConnection>,
     jobs: mpsc::Sender<Job>,
     end: watch::Sender<bool>,
 }
@@ -99,11 +101,18 @@ impl Sqlite {
         let mut writer = connect(&options, path).await?;
         migrate(&mut writer, path).await?;
         sqlx::query(AssertSqlSafe(trigger::VIEW.as_str())).execute(&mut writer).await?;
-        let readers = Pool::new(options, limits);
+        let few = Limits { pool: limits.pool.min(gather::TURNS as u32), ..limits };
+        let (readers, answerers) = (Pool::new(options.clone(), limits), Pool::new(options, few));
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let (end, ended) = watch::channel(false);
         tokio::spawn(write_all(writer, waiting, ended));
-        Ok(Sqlite { readers, jobs, end })
+        Ok(Sqlite { readers, answerers, jobs, end })
+    }
+
+    /// How many readers are in use, and how many idle.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let (readers, answerers) = (self.readers.size(), self.answerers.size());
+        (readers.0 + answerers.0, readers.1 + answerers.1)
     }
 
     /// Lets go of the file, after what is under way.
@@ -112,6 +121,7 @@ impl Sqlite {
         // The writer lets go of its end when its connection is closed.
         self.end.closed().await;
         self.readers.close().await;
+        self.answerers.close().await;
     }
 
     /// Runs the body in a transaction, gathered with others, and in a savepoint of its own; answers once the commit stands.
