@@ -16,6 +16,7 @@ use crate::clock::{Clock as _, SystemClock, SystemRng};
 use crate::config::{Config, Database, LocalProvider, Secret, Sms, Storage};
 use crate::engine::{NewParty, OperatorError, StartError};
 use crate::model::Rng as _;
+use crate::store::Store;
 use crate::{Around, Parts, Running, bind, demo, new_master_key, operator, run};
 
 /// What the demo is told.
@@ -45,6 +46,8 @@ pub enum DemoError {
     Operator(#[from] OperatorError),
 }
 
+/// The file in the data folder.
+const DATABASE: &str = "countersign.db";
 /// The demo's relying party.
 const NAME: &str = "Harbour Bank";
 
@@ -70,7 +73,7 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
     let config = Config {
         listen: address,
         public_url: url::Url::parse(&origin).expect("a constant form with a port number"),
-        storage: Storage::new(Database::Sqlite(options.data.join("countersign.db"))),
+        storage: Storage::new(Database::Sqlite(options.data.join(DATABASE))),
         master_key: master_key(&options.data)?,
         sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
         trusted_proxies: Vec::new(),
@@ -79,6 +82,8 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
         webhook_private: true,
         development: true,
     };
+    // First, so that a second demo is refused before it takes the first one's key away.
+    let lock = Store::lock_sqlite(&options.data.join(DATABASE)).map_err(StartError::from)?;
     let new = NewParty {
         name: NAME.to_owned(),
         host: "localhost".to_owned(),
@@ -89,7 +94,7 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
         origins: origins.clone(),
         test: true,
     };
-    let key = operator(&config.storage).await?.renew_demo(new).await?;
+    let key = operator(&config.storage, true).await?.renew_demo(new).await?;
     let application = |origin: &str| {
         demo::router(demo::Settings {
             engine: config.issuer(),
@@ -110,7 +115,7 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
             .layer(middleware::from_fn(move |request, next| named_localhost(port, request, next)))
     });
     let other = second.map(|listener| (listener, application(&origins[1])));
-    let parts = Parts { around: Some(around), listener: Some(listener), ..Parts::new(&config) };
+    let parts = Parts { around: Some(around), listener: Some(listener), lock: Some(lock), ..Parts::new(&config) };
     let running = run(&config, parts).await?;
     if let Some((listener, router)) = other {
         tokio::spawn(crate::http::serve(listener, router, std::future::pending()));

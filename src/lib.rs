@@ -65,6 +65,8 @@ pub struct Parts {
     pub around: Option<Around>,
     /// A socket that already listens, instead of the settings' address.
     pub listener: Option<TcpListener>,
+    /// The sole right to serve the SQLite file, where it was taken before.
+    pub lock: Option<store::Lock>,
 }
 
 impl Parts {
@@ -76,6 +78,7 @@ impl Parts {
             migrate: false,
             around: None,
             listener: None,
+            lock: None,
         }
     }
 }
@@ -117,9 +120,9 @@ impl Running {
 pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
     // A setting that does not read is an error before anything is opened.
     let master = vault::MasterKey::parse(&config.master_key.0)?;
-    let lock = match &config.storage.database {
-        Database::Sqlite(path) => Some(Store::lock_sqlite(path)?),
-        Database::Postgres(_) => None,
+    let lock = match (parts.lock, &config.storage.database) {
+        (None, Database::Sqlite(path)) => Some(Store::lock_sqlite(path)?),
+        (lock, _) => lock,
     };
     let listener = match parts.listener {
         Some(listener) => listener,
@@ -159,9 +162,9 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
         AbortOnDrop(tokio::spawn(http::serve(listener, router, std::future::pending())))
     });
     tokio::spawn(keep_count(Arc::clone(&engine), stopped.clone()));
-    tokio::spawn(keep_house(Arc::clone(&engine), stopped.clone()));
-    tokio::spawn(keep_up(Arc::clone(&engine), stopped.clone()));
-    tokio::spawn(keep_telling(Arc::clone(&engine), stopped));
+    tokio::spawn(every(HOUSEKEEPING, Arc::clone(&engine), stopped.clone(), keep_house));
+    tokio::spawn(every(TICK, Arc::clone(&engine), stopped.clone(), keep_up));
+    tokio::spawn(every(TICK, Arc::clone(&engine), stopped, keep_telling));
     Ok(Running { address, engine, metrics, stop, draining, server, _metrics: of_metrics, _lock: lock })
 }
 
@@ -221,63 +224,68 @@ async fn keep_count(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
     }
 }
 
-async fn keep_house(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
+/// Does the same again and again, after a wait, until it is to end.
+async fn every<W>(wait: Duration, engine: Arc<Engine>, stopped: watch::Receiver<bool>, work: impl Fn(Arc<Engine>) -> W)
+where
+    W: Future<Output = ()>,
+{
     let mut stopped = std::pin::pin!(ended(stopped));
     loop {
         tokio::select! {
-            () = tokio::time::sleep(HOUSEKEEPING) => {
-                // Step after step until nothing is left to remove: a minute may bring more than one step takes.
-                loop {
-                    match engine.purge().await {
-                        Ok(0) => break,
-                        Ok(_) => tokio::task::yield_now().await,
-                        Err(error) => {
-                            tracing::warn!(%error, "housekeeping failed");
-                            break;
-                        }
-                    }
-                }
-            }
+            () = tokio::time::sleep(wait) => work(Arc::clone(&engine)).await,
             () = &mut stopped => return,
+        }
+    }
+}
+
+/// Step after step until nothing is left to remove: a minute may bring more than one step takes.
+async fn keep_house(engine: Arc<Engine>) {
+    loop {
+        match engine.purge().await {
+            Ok(0) => break,
+            Ok(_) => tokio::task::yield_now().await,
+            Err(error) => {
+                tracing::warn!(%error, "housekeeping failed");
+                break;
+            }
         }
     }
 }
 
 /// Seals audit events, and learns of new keys.
-async fn keep_up(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
-    let mut stopped = std::pin::pin!(ended(stopped));
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(TICK) => {
-                if let Err(error) = engine.seal_events().await {
-                    tracing::warn!(%error, "audit events were not sealed");
-                }
-                if let Err(error) = engine.refresh_keys().await {
-                    tracing::warn!(?error, "the keys were not read");
-                }
-            }
-            () = &mut stopped => return,
-        }
+async fn keep_up(engine: Arc<Engine>) {
+    if let Err(error) = engine.seal_events().await {
+        tracing::warn!(%error, "audit events were not sealed");
+    }
+    if let Err(error) = engine.refresh_keys().await {
+        tracing::warn!(?error, "the keys were not read");
     }
 }
 
 /// Tells webhook endpoints of events.
-async fn keep_telling(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
-    let mut stopped = std::pin::pin!(ended(stopped));
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(TICK) => {
-                if let Err(error) = engine.deliver_webhooks(http::webhook_message).await {
-                    tracing::warn!(%error, "webhooks were not sent");
-                }
-            }
-            () = &mut stopped => return,
-        }
+async fn keep_telling(engine: Arc<Engine>) {
+    if let Err(error) = engine.deliver_webhooks(http::webhook_message).await {
+        tracing::warn!(%error, "webhooks were not sent");
     }
 }
 
-/// The operator's hands on the database of these settings. SQLite is brought up to date, PostgreSQL must be.
-pub async fn operator(storage: &Storage) -> Result<Operator, StartError> {
+/// That there is a SQLite file where these settings name one: only what makes one opens what is not there.
+fn is_there(storage: &Storage) -> Result<(), StartError> {
+    match &storage.database {
+        Database::Sqlite(path) if !path.exists() => {
+            let why = format!("{} does not exist; countersign migrate makes it", path.display());
+            Err(store::Error::Unavailable(why).into())
+        }
+        Database::Sqlite(_) | Database::Postgres(_) => Ok(()),
+    }
+}
+
+/// The operator's hands on the database of these settings. SQLite is brought up to date, and made where `may_make` says so;
+/// PostgreSQL must be up to date.
+pub async fn operator(storage: &Storage, may_make: bool) -> Result<Operator, StartError> {
+    if !may_make {
+        is_there(storage)?;
+    }
     let store = engine::open_store(storage, false).await?;
     Ok(Operator::new(store, clock(storage.clock_file.as_ref()), Arc::new(SystemRng)))
 }
@@ -285,6 +293,7 @@ pub async fn operator(storage: &Storage) -> Result<Operator, StartError> {
 /// The operator's hands on the keys of these settings.
 pub async fn custodian(storage: &Storage, master_key: &Secret) -> Result<Custodian, StartError> {
     let master = vault::MasterKey::parse(&master_key.0)?;
+    is_there(storage)?;
     let store = engine::open_store(storage, false).await?;
     Custodian::open(store, master, clock(storage.clock_file.as_ref()), Arc::new(SystemRng)).await
 }
@@ -311,15 +320,10 @@ pub async fn migrate(storage: &Storage) -> Result<(), StartError> {
 
 /// Writes a copy of the SQLite file of these settings, while others write it.
 pub async fn backup(storage: &Storage, file: &Path) -> Result<(), StartError> {
-    match &storage.database {
-        Database::Sqlite(path) if path.exists() => {}
-        Database::Sqlite(path) => {
-            return Err(store::Error::Unavailable(format!("{} does not exist", path.display())).into());
-        }
-        Database::Postgres(_) => {
-            return Err(store::Error::Unavailable("PostgreSQL is backed up by its own tools".to_owned()).into());
-        }
+    if let Database::Postgres(_) = &storage.database {
+        return Err(store::Error::Unavailable("PostgreSQL is backed up by its own tools".to_owned()).into());
     }
+    is_there(storage)?;
     Ok(engine::open_store(storage, false).await?.backup(file).await?)
 }
 
@@ -337,7 +341,7 @@ pub async fn restore(storage: &Storage, backup: Option<&Path>) -> Result<Restore
             return Err(store::Error::Unavailable("PostgreSQL is restored by its own tools".to_owned()).into());
         }
     };
-    operator(storage).await?.note_restoration().await.map_err(|error| match error {
+    operator(storage, false).await?.note_restoration().await.map_err(|error| match error {
         engine::OperatorError::Store(error) => error.into(),
         _ => StartError::NotMigrated,
     })?;
@@ -361,12 +365,12 @@ pub fn new_master_key() -> zeroize::Zeroizing<String> {
     vault::MasterKey::generate(&at).text()
 }
 
-/// Whether the database of these settings is there and the master key opens its key ring.
-pub async fn examine_keys(config: &Config) -> Result<(), StartError> {
+/// Whether the database of these settings has a key ring; an error where it is not there, or the master key does not open the ring.
+pub async fn examine_keys(config: &Config) -> Result<bool, StartError> {
     let master = vault::MasterKey::parse(&config.master_key.0)?;
     let parts = Parts::new(config);
     let store = engine::open_store(&config.storage, false).await?;
-    let engine = Engine::start(config, master, store, parts.clock, parts.rng).await?;
-    engine.close().await;
-    Ok(())
+    let found = engine::examine_keys(&store, &master, &Moment::new(parts.clock.now(), &*parts.rng)).await;
+    store.close().await;
+    found
 }

@@ -16,9 +16,9 @@ use std::time::Duration;
 use countersign::clock::{Clock, SystemClock, SystemRng};
 use countersign::config::Database;
 use countersign::model::{
-    Acr, Actor, ApiKey, Budget, BudgetKey, Challenge, Channel, Delivery, Details, Endpoint, Event, Evidence, Factor,
-    Grant, Id, Kind, Link, MethodKind, Mode, Moment, Outcome, Prompt, Proof, RecoverySet, RecoveryStatus, RelyingParty,
-    Scope, Session, Terms, Timestamp, User,
+    Acr, Actor, ApiKey, Budget, BudgetKey, Challenge, ChallengeStatus, Channel, Delivery, Details, Endpoint, Event,
+    Evidence, Factor, Grant, Id, Kind, Link, MethodKind, Mode, Moment, Outcome, Prompt, Proof, RecoverySet,
+    RecoveryStatus, RelyingParty, Scope, Session, Terms, Timestamp, User,
 };
 use countersign::policy::chain;
 use countersign::policy::throttle::{Stop, Throttle};
@@ -413,7 +413,7 @@ async fn a_settlement_stands_as_a_whole_or_not_at_all() {
             ..ann.nothing()
         });
         left.await.expect("it settles");
-        assert_eq!(ann.found(&challenge.id).await.expect("it is there").status, "approved");
+        assert_eq!(ann.found(&challenge.id).await.expect("it is there").status, ChallengeStatus::Approved);
         assert!(ann.store.prompt(&ann.rp, "ann", &prompt.owner_id, prompt.method).await.expect("it answers").is_none());
         assert!(ann.store.session_by_token(&ann.rp, &new.token_hash).await.expect("it answers").is_some());
         let moved = ann.store.factor(&ann.rp, "ann", &factor.id).await.expect("it answers").expect("it is there");
@@ -438,7 +438,7 @@ async fn charges_count_down_to_denial() {
             assert_eq!(stands.attempts_left, left - 1);
         }
         lost(charge(0).await, Contest::Challenge);
-        assert_eq!(ann.found(&challenge.id).await.expect("it is there").status, "denied");
+        assert_eq!(ann.found(&challenge.id).await.expect("it is there").status, ChallengeStatus::Denied);
         let late = ann.challenge().await;
         let at = late.expires_at;
         lost(
@@ -553,7 +553,7 @@ async fn settlements_of_many_users_at_once_have_each_their_own_outcome() {
             assert_eq!(stood, usize::from(!replayed), "user {place}: {own:?}");
             assert!(own.iter().all(|o| matches!(o, Ok(()) | Err(Error::Conflict(_)))), "user {place}: {own:?}");
             let after = user.found(&challenge.id).await.expect("it is there");
-            assert_eq!(after.status, if replayed { "pending" } else { "approved" });
+            assert_eq!(after.status, if replayed { ChallengeStatus::Pending } else { ChallengeStatus::Approved });
             let token = &settlement.session.as_ref().expect("a session").token_hash;
             let session = user.store.session_by_token(&user.rp, token).await.expect("it answers");
             assert_eq!(session.is_some(), !replayed);
@@ -1224,14 +1224,7 @@ async fn of_many_sealers_at_once_one_extends_the_chain() {
         let new = chain::extend(&ann.at(), &*vault, head.as_ref(), &ann.rp, &mut events);
         lost(ann.store.seal_events(head.as_ref(), &new, &events).await, Contest::Row);
         assert_eq!(ann.store.chain_head(&ann.rp).await.expect("it answers"), head);
-        let query = EventQuery {
-            behind: 0,
-            kind: None,
-            user_id: None,
-            after: Timestamp(0),
-            before: Timestamp(i64::MAX),
-            limit: 100,
-        };
+        let query = EventQuery::behind(0, 100);
         let all = ann.store.sealed_events(&ann.rp, &query).await.expect("it answers");
         let numbers: Vec<_> = all.iter().filter_map(|e| Some(e.link.as_ref()?.sequence)).collect();
         assert_eq!(numbers, (1..=16).collect::<Vec<_>>(), "15 and the relying party's own");
@@ -1279,12 +1272,34 @@ async fn a_delivery_is_claimed_once() {
                 pause: None,
                 disable: None,
             };
-            ann.store.note_attempt(&again, 1, &ended("failed")).await.expect("it answers");
-            ann.store.note_attempt(&again, 2, &ended("delivered")).await.expect("noted");
-            ann.store.note_attempt(&again, 2, &ended("failed")).await.expect("it answers");
+            ann.store.note_attempt(&endpoint, &again, 1, &ended("failed")).await.expect("it answers");
+            ann.store.note_attempt(&endpoint, &again, 2, &ended("delivered")).await.expect("noted");
+            ann.store.note_attempt(&endpoint, &again, 2, &ended("failed")).await.expect("it answers");
             let last = ann.store.deliveries(&ann.rp, &endpoint.id, None, 1).await.expect("it answers").remove(0);
             assert_eq!((last.outcome.as_deref(), last.attempts), (Some("delivered"), 2));
         }
+        // What the address before has answered is nothing of the new one.
+        ann.store.queue_delivery(&tried(&ann, &endpoint, 99), 1).await.expect("queued");
+        let due = ann.store.due_deliveries(&endpoint, ann.now, 9).await.expect("it answers").remove(0);
+        let later = ann.now.plus_seconds(60);
+        ann.store.claim_delivery(&due, ann.now, later).await.expect("claimed");
+        let change = EndpointChange { url: Some("https://new.example/hooks".to_owned()), ..EndpointChange::default() };
+        ann.store.change_webhook_endpoint(&ann.rp, &endpoint.id, &change, &ann.event("x")).await.expect("changed");
+        let gone = Attempted {
+            at: later,
+            next_at: None,
+            outcome: Some("failed"),
+            status: Some(410),
+            error: None,
+            pause: Some(later.plus_seconds(3600)),
+            disable: Some(("gone", ann.event("webhook_endpoint.disabled"))),
+        };
+        ann.store.note_attempt(&endpoint, &due, 1, &gone).await.expect("noted");
+        let changed =
+            ann.store.webhook_endpoint(&ann.rp, &endpoint.id).await.expect("it answers").expect("it is there");
+        assert_eq!((changed.disabled, changed.failing_since, changed.paused_until), (None, None, None));
+        let last = ann.store.deliveries(&ann.rp, &endpoint.id, None, 1).await.expect("it answers").remove(0);
+        assert_eq!(last.outcome.as_deref(), Some("failed"));
     })
     .await;
 }
@@ -1588,7 +1603,7 @@ impl Fixture {
                 portal: None,
                 enrol: false,
             },
-            status: "pending".to_owned(),
+            status: ChallengeStatus::Pending,
             attempts_left: 5,
             created_at: self.now,
             expires_at: self.now.plus_seconds(600),

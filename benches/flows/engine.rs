@@ -50,7 +50,7 @@ impl Engine {
             .spawn()
             .expect("the engine starts");
         until_ready(&address).await;
-        let operator = operator(&storage).await.expect("the database opens beside the engine");
+        let operator = operator(&storage, false).await.expect("the database opens beside the engine");
         let new = NewParty {
             name: "Bench".to_owned(),
             host: "localhost".to_owned(),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use countersign::config::Log;
+use countersign::config::Settings;
 
 use super::serve::told_to_end;
 use super::{log, say};
@@ -24,9 +24,8 @@ pub struct Demo {
 }
 
 impl Demo {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let filter = std::env::var("COUNTERSIGN_LOG").unwrap_or_else(|_| "warn".to_owned());
-        let log = log::start(&Log { filter, json: false, otlp_endpoint: None })?;
+    pub async fn run(self, settings: Settings) -> anyhow::Result<ExitCode> {
+        let log = log::start(&settings.or_default("log", "warn").log()?)?;
         let options = countersign::DemoOptions { listen: self.listen, data: self.data.clone(), second: self.second };
         let running = countersign::run_demo(options).await?;
         say(&format!("countersign demo: open http://localhost:{}/demo", running.address.port()));

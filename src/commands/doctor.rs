@@ -83,11 +83,11 @@ async fn examine(file: Option<PathBuf>) -> Vec<Check> {
         return checks;
     }
     match countersign::examine_keys(&config).await {
-        Ok(()) => note(
-            "database, keys",
-            Finding::Good,
-            "the schema is up to date, the master key opens the key ring".to_owned(),
-        ),
+        Ok(has_ring) => {
+            let keys =
+                if has_ring { "the master key opens the key ring" } else { "there are no keys yet: serve makes them" };
+            note("database, keys", Finding::Good, format!("the schema is up to date, {keys}"));
+        }
         Err(error) => {
             note("database, keys", Finding::Bad, error.to_string());
             return checks;
@@ -144,7 +144,7 @@ fn is_here(host: Option<&str>) -> bool {
 }
 
 async fn relying_parties(config: &Config) -> anyhow::Result<Vec<(Finding, String)>> {
-    let all = countersign::operator(&config.storage).await?.relying_parties().await?;
+    let all = countersign::operator(&config.storage, false).await?.relying_parties().await?;
     if all.is_empty() {
         return Ok(vec![(Finding::Warning, "none yet: countersign rp create makes one".to_owned())]);
     }

@@ -57,7 +57,7 @@ pub enum Rp {
 
 impl Rp {
     pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let operator = open(settings).await?;
+        let operator = open(settings, matches!(self, Rp::Create { .. })).await?;
         match self {
             Rp::Create { name, rp_id, origin, return_url, test, json } => {
                 let new = NewParty { name, host: rp_id, origins: origin, return_urls: return_url, test };
@@ -116,7 +116,7 @@ pub enum Key {
 
 impl Key {
     pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let operator = open(settings).await?;
+        let operator = open(settings, false).await?;
         match self {
             Key::Create { rp, scope, expires_in, json } => {
                 let scopes = scope.iter().map(|s| Scope::parse(s).with_context(|| format!("--scope: {s} is no scope")));
@@ -131,10 +131,14 @@ impl Key {
                 answer(&if json { object.to_string() } else { new.secret });
             }
             Key::List { json } => {
-                let all = operator.keys().await?;
+                let (all, now) = (operator.keys().await?, operator.now());
                 print_all(json, all.iter().map(|key| {
                     let end = key.revoked_at.or(key.expires_at).map(|t| t.rfc3339());
-                    let state = if key.revoked_at.is_some() { "revoked" } else { "live" };
+                    let state = match (key.revoked_at, key.is_live(now)) {
+                        (Some(_), _) => "revoked",
+                        (None, true) => "live",
+                        (None, false) => "expired",
+                    };
                     let scopes: Vec<_> = key.scopes.iter().map(|s| s.as_str()).collect();
                     let object = json!({
                         "id": key.id, "rp": key.rp_id, "hint": key.hint, "scopes": key.scopes, "created_at": key.created_at.rfc3339(),
@@ -184,7 +188,7 @@ pub enum User {
 
 impl User {
     pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let operator = open(settings).await?;
+        let operator = open(settings, false).await?;
         match self {
             User::Show { rp, user, json } => {
                 let rp = operator.relying_party(&rp).await?;
@@ -287,9 +291,9 @@ pub fn policy(command: &Policy) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn open(settings: &Settings) -> anyhow::Result<Operator> {
+async fn open(settings: &Settings, may_make: bool) -> anyhow::Result<Operator> {
     let _ended_at_once = log::start(&settings.log()?)?;
-    Ok(countersign::operator(&settings.storage()?).await?)
+    Ok(countersign::operator(&settings.storage()?, may_make).await?)
 }
 
 /// A JSON array, or a line each.

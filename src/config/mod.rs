@@ -30,7 +30,8 @@ impl Database {
     /// `sqlite:PATH` or `postgres://…`.
     pub fn parse(url: &str) -> Option<Database> {
         if let Some(path) = url.strip_prefix("sqlite:") {
-            let named = !path.trim_start_matches('/').is_empty();
+            // A database in memory would be another one for every connection.
+            let named = !path.trim_start_matches('/').is_empty() && path != ":memory:";
             return named.then(|| Database::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path))));
         }
         let is_server = url.starts_with("postgres://") || url.starts_with("postgresql://");

@@ -28,11 +28,15 @@ impl Settings {
             Some(path) => from_file(path)?,
             None => BTreeMap::new(),
         };
+        let mut set = BTreeMap::new();
         for (name, value) in environment.filter(|(name, _)| name.starts_with("COUNTERSIGN_")) {
             if OF_TESTS.contains(&&*name) {
                 continue;
             }
             let (setting, value) = from_environment(&name, value)?;
+            if let Some(other) = set.insert(setting.env, name.clone()).filter(|other| *other != name) {
+                return Err(error(&name, format!("{other} is set, too")));
+            }
             values.insert(setting.file, value);
         }
         Ok(Settings(values))
@@ -276,6 +280,7 @@ mod tests {
             ("COUNTERSIGN_METRICS_LISTEN", "localhost"),
             ("COUNTERSIGN_DATABASE_URL", "mysql://x"),
             ("COUNTERSIGN_DATABASE_URL", "sqlite:"),
+            ("COUNTERSIGN_DATABASE_URL", "sqlite::memory:"),
             ("COUNTERSIGN_PUBLIC_URL", "http://mfa.example.com"),
             ("COUNTERSIGN_PUBLIC_URL", "https://mfa.example.com/path"),
             ("COUNTERSIGN_POOL", "0"),
@@ -294,6 +299,8 @@ mod tests {
             ("COUNTERSIGN_TYPO", "1"),
             ("COUNTERSIGN_TEST_TYPO", "1"),
             ("COUNTERSIGN_LISTEN_FILE", "x"),
+            // Beside the key itself.
+            ("COUNTERSIGN_MASTER_KEY_COMMAND", "echo x"),
         ] {
             let error = with(&[(name, value)]).expect_err(name);
             assert_eq!(error.name, name, "{error}");

@@ -18,114 +18,44 @@ pub struct Setting {
     pub about: &'static str,
 }
 
-const fn setting(file: &'static str, env: &'static str, secret: bool, about: &'static str) -> Setting {
-    Setting { file, env, secret, about }
+macro_rules! settings {
+    ($($kind:ident $file:literal $env:literal $about:literal;)*) => {
+        /// Every setting. The README's table and the example file are checked against it.
+        pub const ENVIRONMENT: &[Setting] =
+            &[$(Setting { file: $file, env: $env, secret: settings!($kind), about: $about }),*];
+    };
+    (open) => { false };
+    (secret) => { true };
 }
 
-/// Every setting. The README's table and the example file are checked against it.
-pub const ENVIRONMENT: &[Setting] = &[
-    setting("listen", "COUNTERSIGN_LISTEN", false, "address and port to listen on; 127.0.0.1:8080 if unset"),
-    setting("database_url", "COUNTERSIGN_DATABASE_URL", false, "sqlite:PATH or postgres://…"),
-    setting(
-        "public_url",
-        "COUNTERSIGN_PUBLIC_URL",
-        false,
-        "the address by which browsers reach this engine; issuer of its JWTs",
-    ),
-    setting(
-        "master_key",
-        "COUNTERSIGN_MASTER_KEY",
-        true,
-        "32 bytes in base64url, from countersign master-key generate",
-    ),
-    setting(
-        "new_master_key",
-        "COUNTERSIGN_NEW_MASTER_KEY",
-        true,
-        "the master key to come; for countersign keys rotate master only",
-    ),
-    setting("log", "COUNTERSIGN_LOG", false, "what is logged, as info or countersign=debug,info"),
-    setting("log_format", "COUNTERSIGN_LOG_FORMAT", false, "text or json"),
-    setting(
-        "metrics_listen",
-        "COUNTERSIGN_METRICS_LISTEN",
-        false,
-        "address and port of a listener for /metrics alone; else loopback and trusted proxies may read it on listen",
-    ),
-    setting(
-        "otlp_endpoint",
-        "COUNTERSIGN_OTLP_ENDPOINT",
-        false,
-        "collector that traces are sent to by OTLP over HTTP; needs a build with the feature otlp",
-    ),
-    setting("pool", "COUNTERSIGN_POOL", false, "database connections of this node; 16 if unset"),
-    setting(
-        "acquire_timeout",
-        "COUNTERSIGN_ACQUIRE_TIMEOUT",
-        false,
-        "longest wait for a database connection, as 5s; 5s if unset",
-    ),
-    setting(
-        "statement_timeout",
-        "COUNTERSIGN_STATEMENT_TIMEOUT",
-        false,
-        "longest that a statement of PostgreSQL may take, as 5s; 5s if unset",
-    ),
-    setting(
-        "trusted_proxies",
-        "COUNTERSIGN_TRUSTED_PROXIES",
-        false,
-        "proxies whose X-Forwarded-For counts, as 10.0.0.0/8,192.0.2.1; none if unset",
-    ),
-    setting(
-        "factor_cool_off",
-        "COUNTERSIGN_FACTOR_COOL_OFF",
-        false,
-        "how long a new factor does not count as phishing-resistant, as 24h; 0s if unset",
-    ),
-    setting(
-        "development",
-        "COUNTERSIGN_DEVELOPMENT",
-        false,
-        "true: aids of development (test inbox, console provider, movable clock); loopback only",
-    ),
-    setting(
-        "clock_file",
-        "COUNTERSIGN_CLOCK_FILE",
-        false,
-        "file with an offset in seconds to the machine's clock; development only",
-    ),
-    setting(
-        "sms.provider",
-        "COUNTERSIGN_SMS_PROVIDER",
-        false,
-        "console or inbox, instead of a gateway; development only",
-    ),
-    setting("sms.http_url", "COUNTERSIGN_SMS_HTTP_URL", false, "generic gateway: each text is POSTed there as JSON"),
-    setting(
-        "sms.countries",
-        "COUNTERSIGN_SMS_COUNTRIES",
-        false,
-        "countries that may be texted, as DE,FR; all if unset",
-    ),
-    setting("sms.country_day", "COUNTERSIGN_SMS_COUNTRY_DAY", false, "texts to one country a day; 2000 if unset"),
-    setting(
-        "sms.relying_party_day",
-        "COUNTERSIGN_SMS_RELYING_PARTY_DAY",
-        false,
-        "texts of one relying party a day; 10000 if unset",
-    ),
-    setting("sms.twilio.account_sid", "COUNTERSIGN_SMS_TWILIO_ACCOUNT_SID", false, "Twilio account"),
-    setting("sms.twilio.auth_token", "COUNTERSIGN_SMS_TWILIO_AUTH_TOKEN", true, "its token"),
-    setting("sms.twilio.from", "COUNTERSIGN_SMS_TWILIO_FROM", false, "sending number, or a messaging service as MG…"),
-    setting(
-        "webhook.private",
-        "COUNTERSIGN_WEBHOOK_PRIVATE",
-        false,
-        "true: webhooks may go to http and to addresses inside; false if unset",
-    ),
-    setting("sms.twilio.url", "COUNTERSIGN_SMS_TWILIO_URL", false, "another address of Twilio's API, for trials"),
-];
+settings! {
+    open "listen" "COUNTERSIGN_LISTEN" "address and port to listen on; 127.0.0.1:8080 if unset";
+    open "database_url" "COUNTERSIGN_DATABASE_URL" "sqlite:PATH or postgres://…";
+    open "public_url" "COUNTERSIGN_PUBLIC_URL" "the address by which browsers reach this engine; issuer of its JWTs";
+    secret "master_key" "COUNTERSIGN_MASTER_KEY" "32 bytes in base64url, from countersign master-key generate";
+    secret "new_master_key" "COUNTERSIGN_NEW_MASTER_KEY" "the master key to come; for countersign keys rotate master only";
+    open "log" "COUNTERSIGN_LOG" "what is logged, as info or countersign=debug,info";
+    open "log_format" "COUNTERSIGN_LOG_FORMAT" "text or json";
+    open "metrics_listen" "COUNTERSIGN_METRICS_LISTEN" "address and port of a listener for /metrics alone; else loopback and trusted proxies may read it on listen";
+    open "otlp_endpoint" "COUNTERSIGN_OTLP_ENDPOINT" "collector that traces are sent to by OTLP over HTTP; needs a build with the feature otlp";
+    open "pool" "COUNTERSIGN_POOL" "database connections of this node; 16 if unset";
+    open "acquire_timeout" "COUNTERSIGN_ACQUIRE_TIMEOUT" "longest wait for a database connection, as 5s; 5s if unset";
+    open "statement_timeout" "COUNTERSIGN_STATEMENT_TIMEOUT" "longest that a statement of PostgreSQL may take, as 5s; 5s if unset";
+    open "trusted_proxies" "COUNTERSIGN_TRUSTED_PROXIES" "proxies whose X-Forwarded-For counts, as 10.0.0.0/8,192.0.2.1; none if unset";
+    open "factor_cool_off" "COUNTERSIGN_FACTOR_COOL_OFF" "how long a new factor does not count as phishing-resistant, as 24h; 0s if unset";
+    open "development" "COUNTERSIGN_DEVELOPMENT" "true: aids of development (test inbox, console provider, movable clock); loopback only";
+    open "clock_file" "COUNTERSIGN_CLOCK_FILE" "file with an offset in seconds to the machine's clock; development only";
+    open "sms.provider" "COUNTERSIGN_SMS_PROVIDER" "console or inbox, instead of a gateway; development only";
+    open "sms.http_url" "COUNTERSIGN_SMS_HTTP_URL" "generic gateway: each text is POSTed there as JSON";
+    open "sms.countries" "COUNTERSIGN_SMS_COUNTRIES" "countries that may be texted, as DE,FR; all if unset";
+    open "sms.country_day" "COUNTERSIGN_SMS_COUNTRY_DAY" "texts to one country a day; 2000 if unset";
+    open "sms.relying_party_day" "COUNTERSIGN_SMS_RELYING_PARTY_DAY" "texts of one relying party a day; 10000 if unset";
+    open "sms.twilio.account_sid" "COUNTERSIGN_SMS_TWILIO_ACCOUNT_SID" "Twilio account";
+    secret "sms.twilio.auth_token" "COUNTERSIGN_SMS_TWILIO_AUTH_TOKEN" "its token";
+    open "sms.twilio.from" "COUNTERSIGN_SMS_TWILIO_FROM" "sending number, or a messaging service as MG…";
+    open "webhook.private" "COUNTERSIGN_WEBHOOK_PRIVATE" "true: webhooks may go to http and to addresses inside; false if unset";
+    open "sms.twilio.url" "COUNTERSIGN_SMS_TWILIO_URL" "another address of Twilio's API, for trials";
+}
 
 /// A setting that is missing or does not read.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +139,8 @@ fn flatten(
             toml::Value::Integer(n) => n.to_string(),
             toml::Value::Boolean(b) => b.to_string(),
             toml::Value::Array(list) => {
-                list.iter().map(|v| v.as_str().unwrap_or_default()).collect::<Vec<_>>().join(",")
+                let texts: Option<Vec<_>> = list.iter().map(toml::Value::as_str).collect();
+                texts.ok_or_else(|| error(name, format!("{place} expects a list of texts")))?.join(",")
             }
             _ => return Err(error(name, format!("{place} has a type that no setting has"))),
         };

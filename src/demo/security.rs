@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::account::person;
 use super::api::{Session, Trouble};
-use super::browsers::{Notice, Person};
+use super::browsers::{Notice, Person, Stage};
 use super::purpose::Purpose;
 use super::visit::{Fields, Visit};
 use super::{pages, step_up};
@@ -124,11 +124,15 @@ pub async fn page(visit: Visit) -> Result<Response, Response> {
 /// `POST /demo/security/visit`: to the hosted pages, which ask for proof themselves where there is something to protect.
 pub async fn visit_portal(visit: Visit, fields: Fields) -> Result<Response, Response> {
     let person = person(&visit)?;
-    let body = json!({
+    let mut body = json!({
         "user_id": person.customer.user_id,
         "flow": fields.text("flow"),
         "return_url": format!("{}/demo/security", visit.bank.settings.origin),
     });
+    // What was proven to sign in is not asked for again at once.
+    if let Stage::In(Some(step_up)) = &person.stage {
+        body["session_token"] = json!(step_up.token);
+    }
     Ok(match visit.bank.engine.post(&visit, "/v1/portal-sessions", body).await {
         Ok(answer) => Redirect::to(answer.text("url")).into_response(),
         Err(trouble) => pages::trouble(&visit, &trouble).await,

@@ -97,14 +97,9 @@ impl Engine {
             Some(after) => filter.behind.max(self.last_before(rp, after.plus_seconds(-DISORDER)).await?),
             None => filter.behind,
         };
-        let query = EventQuery {
-            behind,
-            kind: filter.kind,
-            user_id: filter.user_id,
-            after: filter.after.unwrap_or(Timestamp(i64::MIN)),
-            before: filter.before.unwrap_or(Timestamp(i64::MAX)),
-            limit,
-        };
+        let all = EventQuery::behind(behind, limit);
+        let (after, before) = (filter.after.unwrap_or(all.after), filter.before.unwrap_or(all.before));
+        let query = EventQuery { kind: filter.kind, user_id: filter.user_id, after, before, ..all };
         Ok(self.store.sealed_events(rp, &query).await?)
     }
 
@@ -153,14 +148,7 @@ impl Custodian {
         let highest = self.store.highest_event(&rp_id).await?;
         let head = self.store.chain_head(&rp_id).await?;
         let mut examiner = Examiner::new(checkpoint);
-        let mut query = EventQuery {
-            behind: 0,
-            kind: None,
-            user_id: None,
-            after: Timestamp(i64::MIN),
-            before: Timestamp(i64::MAX),
-            limit: PAGE,
-        };
+        let mut query = EventQuery::behind(0, PAGE);
         let (mut events, last) = (0, head.as_ref().map_or(highest, |head| head.sequence));
         loop {
             let page = self.store.sealed_events(&rp_id, &query).await?;

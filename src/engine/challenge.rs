@@ -2,7 +2,6 @@
 
 use zeroize::Zeroizing;
 
-use super::inline::missing;
 use super::limits::judged;
 use super::sending::Occasion;
 use super::verification::EXCHANGE_LIFE;
@@ -85,7 +84,7 @@ impl Engine {
             rp_id: caller.rp.id.clone(),
             user_id,
             terms,
-            status: ChallengeStatus::Pending.as_str().to_owned(),
+            status: ChallengeStatus::Pending,
             attempts_left: ATTEMPTS,
             created_at: at.now,
             expires_at: at.now.plus_seconds(LIFE),
@@ -97,7 +96,8 @@ impl Engine {
             code: None,
             exchanged_at: None,
         };
-        if let Some(token) = &session_token
+        // An answer is judged whatever else would do: a wrong one is never let through.
+        if let (Some(token), None) = (&session_token, &answer)
             && let Some(created) = self.let_through(&at, caller, &challenge, token).await?
         {
             return Ok(created);
@@ -105,7 +105,7 @@ impl Engine {
         let dossier = self.dossier(&at, caller, &challenge.user_id).await?;
         let offers = self.offers_of(caller, &challenge, &dossier, at.now)?;
         if offers.is_empty() {
-            let missing = missing(&challenge.terms);
+            let missing = self.missing(&challenge.terms);
             if answer.is_some() || !may_enrol || !self.would_do(&challenge.terms, &missing) {
                 return Ok(Created::EnrolmentRequired { missing, open: None });
             }
@@ -165,7 +165,7 @@ impl Engine {
             return Ok(None);
         }
         let mut approved = challenge.clone();
-        approved.status = ChallengeStatus::Approved.as_str().to_owned();
+        approved.status = ChallengeStatus::Approved;
         let mut issued = self.inherited_session(at, &approved, &session);
         self.sign(at, &mut issued)?;
         let mut event = self.event(at, caller, "session.inherited", Some(&challenge.user_id));
@@ -267,7 +267,7 @@ impl Engine {
         is_open(&challenge, at.now)?;
         let mut event = self.event(&at, caller, "challenge.cancelled", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());
-        let cancelled = Challenge { status: ChallengeStatus::Cancelled.as_str().to_owned(), ..challenge };
+        let cancelled = Challenge { status: ChallengeStatus::Cancelled, ..challenge };
         let store = self.keeping(&at, caller, &cancelled.user_id, Ending::Cancelled(&cancelled));
         match store.cancel_challenge(&cancelled, &event).await {
             Ok(()) => Ok(cancelled),
@@ -319,8 +319,14 @@ fn check_return(caller: &Caller, terms: &Terms) -> Result<(), Error> {
 pub fn purpose(terms: &Terms) -> String {
     match &terms.display.label {
         Some(label) => {
-            let mut letters = label.trim().chars();
-            letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+            let (label, mut letters) = (label.trim(), label.trim().chars());
+            match (letters.next(), letters.next()) {
+                // No abbreviation.
+                (Some(first), second) if !second.is_some_and(char::is_uppercase) => {
+                    first.to_lowercase().chain(label.chars().skip(1)).collect()
+                }
+                _ => label.to_owned(),
+            }
         }
         None if terms.action == requirement::LOGIN => "sign in".to_owned(),
         None if terms.action.starts_with(requirement::FACTOR_ACTIONS) => "change your sign-in methods".to_owned(),

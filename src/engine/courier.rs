@@ -152,14 +152,7 @@ impl Engine {
     async fn hand_out(&self, mut endpoint: Endpoint) -> Result<(), store::Error> {
         let mut room = MOST_UNDELIVERED - self.store.count_undelivered(&endpoint).await?;
         while room >= BATCH {
-            let query = EventQuery {
-                behind: endpoint.handed_to,
-                kind: None,
-                user_id: None,
-                after: Timestamp(i64::MIN),
-                before: Timestamp(i64::MAX),
-                limit: BATCH,
-            };
+            let query = EventQuery::behind(endpoint.handed_to, BATCH);
             let mut events = self.store.sealed_events(&endpoint.rp_id, &query).await?;
             let Some(to) = events.last().and_then(|e| e.link.as_ref()).map(|link| link.sequence) else { break };
             events.retain(|event| endpoint.wants(&event.kind));
@@ -210,7 +203,7 @@ impl Engine {
                 tracing::error!(rp = %endpoint.rp_id, endpoint = %endpoint.id, why, "the secrets do not open: the endpoint is disabled");
                 let mut done = ended(at.now, "failed");
                 done.disable = Some((why, self.disabled(endpoint, why)));
-                self.store.note_attempt(delivery, attempts, &done).await?;
+                self.store.note_attempt(endpoint, delivery, attempts, &done).await?;
                 return Ok(Sent::Failed);
             }
         };
@@ -220,7 +213,7 @@ impl Engine {
             false => self.store.event(&delivery.rp_id, &delivery.event_id).await?,
         };
         let Some(event) = event else {
-            self.store.note_attempt(delivery, attempts, &ended(at.now, "dropped")).await?;
+            self.store.note_attempt(endpoint, delivery, attempts, &ended(at.now, "dropped")).await?;
             measure::webhook("dropped", 0.0);
             return Ok(Sent::Done);
         };
@@ -271,7 +264,7 @@ impl Engine {
             let (rp, id, event) = (&endpoint.rp_id, &endpoint.id, &delivery.event_id);
             tracing::info!(%rp, endpoint = %id, %event, attempts, status, error, disable, "a webhook was not taken");
         }
-        self.store.note_attempt(delivery, attempts, &done).await?;
+        self.store.note_attempt(endpoint, delivery, attempts, &done).await?;
         Ok(if next == Next::Delivered { Sent::Done } else { Sent::Failed })
     }
 

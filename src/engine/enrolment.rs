@@ -43,6 +43,10 @@ impl Engine {
         let at = self.moment();
         self.may_manage(&at, caller, &begin.user_id, Manage::Add).await?;
         let (rp, user_id, kind) = (&caller.rp.id, &begin.user_id, begin.wish.kind());
+        // On the way to a challenge only what would do for it: another factor would close the way.
+        if caller.enrols.as_ref().is_some_and(|challenge| !self.missing(&challenge.terms).contains(&kind)) {
+            return Err(Error::MethodNotAllowed);
+        }
         if kind == MethodKind::Sms {
             self.take_place(&at, caller, user_id).await?;
         }
@@ -98,7 +102,7 @@ impl Engine {
                 Ok((shown, prompt)) => Ok(Started { factor, shown, prompt: Some(prompt) }),
                 Err(error) => {
                     // Nothing was sent: nothing remains.
-                    self.drop_pending(&at, caller, &factor).await?;
+                    self.drop_pending(&at, caller, &factor, &error).await?;
                     Err(error)
                 }
             };
@@ -162,7 +166,15 @@ impl Engine {
         let right_of = self.may_manage(at, caller, user_id, Manage::Add).await?;
         let mut factor = self.pending(at, caller, user_id, id).await?;
         let method = self.methods.of(factor.kind);
-        method.check_form(answer)?;
+        match (factor.kind, answer) {
+            (MethodKind::Webauthn, Answer::Code(_)) => {
+                return Err(Error::Invalid { param: "code", why: "a passkey is proven by its credential" });
+            }
+            (MethodKind::Totp | MethodKind::Sms | MethodKind::RecoveryCode, Answer::Credential(_)) => {
+                return Err(Error::Invalid { param: "credential", why: "this factor is proven by a code" });
+            }
+            _ => method.check_form(answer)?,
+        }
         let dossier = self.store.dossier(rp, user_id, at.now).await?;
         let lane = enrolment_lane(&dossier.throttles)?;
         lane.check(factor.kind, at.now)?;

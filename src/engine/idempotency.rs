@@ -176,9 +176,9 @@ impl Engine {
         Ok(Some(opened))
     }
 
-    /// Keeps the answer of a request that had no effect of its own.
-    pub async fn keep_afterwards(&self, once: &Once, told: &Told) -> Result<(), Error> {
-        let keep = self.sealed(&self.moment(), once, "", Some(told));
+    /// Keeps the answer of a request that had no effect of its own; of whom it tells, if of anybody.
+    pub async fn keep_afterwards(&self, once: &Once, user_id: &str, told: &Told) -> Result<(), Error> {
+        let keep = self.sealed(&self.moment(), once, user_id, Some(told));
         Ok(self.store.keep(Arc::new(keep)).await?)
     }
 

@@ -9,12 +9,13 @@ use crate::model::{Acr, Challenge, Flow, Id, Kind, MethodKind, PortalSession, Te
 use crate::policy::requirement;
 use crate::vault::token_hash;
 
-/// The methods of which one would satisfy these terms.
-pub fn missing(terms: &Terms) -> Vec<MethodKind> {
-    requirement::would_satisfy(&terms.action, &terms.require)
-}
-
 impl Engine {
+    /// The methods of which one would satisfy these terms, if the user had it; no phone where nothing sends texts.
+    pub fn missing(&self, terms: &Terms) -> Vec<MethodKind> {
+        let all = requirement::would_satisfy(&terms.action, &terms.require);
+        all.into_iter().filter(|kind| *kind != MethodKind::Sms || self.sends_texts()).collect()
+    }
+
     /// Whether a factor that is set up now would do: some method would, and a new one counts for enough.
     pub(super) fn would_do(&self, terms: &Terms, missing: &[MethodKind]) -> bool {
         let counts = self.cool_off == 0 || terms.least_of_factors().is_none_or(|acr| acr <= Acr::Aal2);
@@ -33,7 +34,7 @@ impl Engine {
         if !challenge.terms.enrol {
             return Err(Error::MethodNotAllowed);
         }
-        let flow = match missing(&challenge.terms)[..] {
+        let flow = match self.missing(&challenge.terms)[..] {
             [MethodKind::Webauthn] => Flow::AddPasskey,
             [MethodKind::Totp] => Flow::AddAuthenticatorApp,
             [MethodKind::Sms] => Flow::AddPhone,

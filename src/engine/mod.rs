@@ -33,19 +33,18 @@ pub use custodian::{Custodian, KeyState};
 pub use enrolment::{Begin, Started};
 pub use error::{Answered, Clash, Error, Gone};
 pub use idempotency::{Asked, Ending, Once, Tell, Told, Turn};
-pub use inline::missing;
 pub use limits::{Pause, odds};
 pub use offers::Offer;
 pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};
 pub use portal::{NewPortal, Opened, PortalView};
 pub use session::{Introspection, Issued, Question};
-pub use start::{StartError, open_store, restoration};
+pub use start::{StartError, examine_keys, open_store, restoration};
 pub use users::UserView;
 pub use verification::{Delivery, Given, Verdict};
 pub use webhooks::{NewEndpoint, WithSecret};
 
 pub use crate::methods::{Answer, Attachment, Fault, Refusal, Shown, Wish};
-pub use crate::store::{EndpointChange, Error as StoreError};
+pub use crate::store::{EndpointChange, Error as StoreError, Names};
 
 /// The action of a challenge that does not name one.
 pub const DEFAULT_ACTION: &str = crate::policy::requirement::LOGIN;

@@ -9,7 +9,7 @@ use super::start::StartError;
 use crate::clock::Clock;
 use crate::model::{
     Actor, ApiKey, Event, Factor, Id, Kind, MethodKind, Mode, Moment, RecoveryStatus, RecoverySummary, RelyingParty,
-    Rng, Scope, User,
+    Rng, Scope, Timestamp, User,
 };
 use crate::policy::throttle;
 use crate::store::{self, Store};
@@ -83,6 +83,11 @@ impl Operator {
     /// On an open store.
     pub fn new(store: Store, clock: Arc<dyn Clock>, rng: Arc<dyn Rng>) -> Operator {
         Operator { store, clock, rng }
+    }
+
+    /// The time by the clock of the settings.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     fn moment(&self) -> Moment<'_> {

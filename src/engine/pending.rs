@@ -49,6 +49,7 @@ impl Engine {
             match store.create_factor(&caller.rp.id, &new).await {
                 Ok(()) => return Ok(()),
                 Err(store::Error::Conflict(Contest::Row)) => {}
+                Err(store::Error::Conflict(Contest::User)) => return Err(Error::Busy(1)),
                 Err(store::Error::Conflict(Contest::Limit)) => {
                     let factors = self.store.factors(&caller.rp.id, &factor.user_id, at.now).await?;
                     check_counts(&factors, factor.kind, at.now)?;
@@ -61,12 +62,19 @@ impl Engine {
         Err(Error::Busy(1))
     }
 
-    pub(super) async fn drop_pending(&self, at: &Moment<'_>, caller: &Caller, factor: &Factor) -> Result<(), Error> {
+    /// Takes a pending factor back whose first text was not sent.
+    pub(super) async fn drop_pending(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        factor: &Factor,
+        why: &Error,
+    ) -> Result<(), Error> {
         let mut event = self.event(at, caller, "enrolment.failed", Some(&factor.user_id));
         event.method = Some(factor.kind);
         event.factor_id = Some(factor.id.clone());
         event.outcome = Outcome::Failure;
-        event.reason = Some("delivery_unavailable");
+        event.reason = Some(if let Error::SendLimited(_) = why { "send_limited" } else { "delivery_unavailable" });
         match self.store.drop_pending_factor(&caller.rp.id, &factor.user_id, &factor.id, &event).await {
             Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
             Err(error) => Err(error.into()),

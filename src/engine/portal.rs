@@ -105,14 +105,17 @@ impl Engine {
         Ok(view)
     }
 
-    /// What a client token opens. A challenge's stays good for reading how the challenge ended.
+    /// What a client token opens. For as long again as it opens a challenge it is good for reading how that ended.
     pub async fn by_client_token(&self, text: &str) -> Result<Option<(Opened, Known)>, Error> {
         let Some(token) = ClientToken::parse(text) else { return Ok(None) };
         let hash = token_hash(&token.secret);
         let now = self.moment().now;
         let opened = self.opened(&token.id).await?;
         Ok(opened.filter(|(opened, _)| match opened {
-            Opened::Challenge(c, _) => c.client_token_hash.as_ref().is_some_and(|kept| same(kept, &hash)),
+            Opened::Challenge(c, _) => {
+                let is_its = c.client_token_hash.as_ref().is_some_and(|kept| same(kept, &hash));
+                is_its && now < c.expires_at.plus_seconds(CLIENT_TOKEN_LIFE)
+            }
             Opened::Portal(p, _) => {
                 same(&p.client_token_hash, &hash) && now < p.created_at.plus_seconds(CLIENT_TOKEN_LIFE)
             }
@@ -233,7 +236,7 @@ impl Engine {
                 portal: Some(Portal { id: portal.id.clone(), page: page.to_owned(), acr: highest }),
                 enrol: false,
             },
-            status: ChallengeStatus::Pending.as_str().to_owned(),
+            status: ChallengeStatus::Pending,
             attempts_left: super::challenge::ATTEMPTS,
             created_at: at.now,
             expires_at: at.now.plus_seconds(super::challenge::LIFE).min(portal.expires_at),

@@ -22,6 +22,11 @@ pub(super) enum Occasion {
 }
 
 impl Engine {
+    /// Whether there is a gateway for texts.
+    pub fn sends_texts(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// The code that was sent for a challenge or a pending phone, while it counts.
     pub async fn sent_code(&self, caller: &Caller, user_id: &str, owner: &Id) -> Result<Option<Prompt>, Error> {
         let now = self.moment().now;
@@ -40,7 +45,7 @@ impl Engine {
         begun: Begun,
     ) -> Result<(Shown, Prompt), Error> {
         let user_id = &factor.user_id;
-        if self.outbox.is_empty() {
+        if !self.sends_texts() {
             tracing::warn!("a text was asked for, but no SMS provider is configured");
             return Err(Error::Undelivered);
         }

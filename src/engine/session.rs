@@ -148,15 +148,19 @@ impl Engine {
         let proof = match (challenge.status_at(at.now), &challenge.proof) {
             (ChallengeStatus::Approved, Some(proof)) => proof,
             (ChallengeStatus::Expired, _) => return Err(Error::Gone(Gone::Challenge)),
+            (ChallengeStatus::Pending, _) => return Err(Refusal::Wrong(Fault::Code).into()),
             _ => return Err(Error::Clash(Clash::ChallengeNotPending)),
         };
-        if let Some(expected) = &challenge.terms.code_challenge {
-            let verifier = verifier.ok_or(Error::Invalid {
-                param: "code_verifier",
-                why: "the challenge was created with a code_challenge",
-            })?;
-            if !same(token::code_challenge(verifier).as_bytes(), expected.as_bytes()) {
-                return Err(Refusal::Wrong(Fault::Code).into());
+        let unfit = |why| Error::Invalid { param: "code_verifier", why };
+        match (&challenge.terms.code_challenge, verifier) {
+            (None, None) => {}
+            (Some(_), None) => return Err(unfit("the challenge was created with a code_challenge")),
+            // RFC 9700, 2.1.1: else whoever took the code_challenge away would not be noticed.
+            (None, Some(_)) => return Err(unfit("the challenge was created without a code_challenge")),
+            (Some(expected), Some(verifier)) => {
+                if !same(token::code_challenge(verifier).as_bytes(), expected.as_bytes()) {
+                    return Err(Refusal::Wrong(Fault::Code).into());
+                }
             }
         }
         if challenge.exchanged_at.is_some() {

@@ -143,6 +143,19 @@ pub async fn open_ring(store: &Store, master: &MasterKey) -> Result<Vault, Start
     Ok(vault)
 }
 
+/// Whether there is a ring, and the master key opens it and a signing key; makes none.
+pub async fn examine_keys(store: &Store, master: &MasterKey, at: &Moment<'_>) -> Result<bool, StartError> {
+    if store.key_ring().await?.is_empty() {
+        return Ok(false);
+    }
+    let vault = open_ring(store, master).await?;
+    let rows = store.signing_keys(at.now).await?;
+    match read_signing_keys(store, &vault, at, &rows).await?.is_empty() && !rows.is_empty() {
+        true => Err(StartError::SigningKey),
+        false => Ok(true),
+    }
+}
+
 /// The signing keys of the database; the first is made on first use.
 async fn open_signer(store: &Store, vault: &Vault, issuer: &str, at: &Moment<'_>) -> Result<Signer, StartError> {
     if store.signing_keys(at.now).await?.is_empty() {

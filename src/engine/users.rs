@@ -4,6 +4,7 @@ use super::limits::{Pause, lane_of};
 use super::{Caller, Engine, Error, unnamed};
 use crate::model::{Acr, Factor, RecoverySummary, User};
 use crate::policy::assurance;
+use crate::store::Names;
 
 /// A user with everything that may be shown.
 pub struct UserView {
@@ -33,16 +34,10 @@ impl Engine {
         })
     }
 
-    /// Writes what pages show of a user; absent members stay as they are.
-    pub async fn put_user(
-        &self,
-        caller: &Caller,
-        user_id: &str,
-        display_name: Option<String>,
-        login_hint: Option<String>,
-        locale: Option<String>,
-    ) -> Result<(), Error> {
+    /// Writes what pages show of a user.
+    pub async fn put_user(&self, caller: &Caller, user_id: &str, names: Names) -> Result<(), Error> {
         let at = self.moment();
+        let (display_name, login_hint, locale) = (None, None, None);
         let user = User {
             user_id: user_id.to_owned(),
             handle: at.random(),
@@ -51,7 +46,7 @@ impl Engine {
             locale,
             created_at: at.now,
         };
-        Ok(self.store.put_user(&caller.rp.id, &user).await?)
+        Ok(self.store.put_user(&caller.rp.id, &user, &names).await?)
     }
 
     /// Erases a user's personal data. Audit rows keep a random pseudonym in the name's place, which nothing leads back.

@@ -261,7 +261,7 @@ impl Engine {
         let proof =
             Proof { method: given.kind, factor_id, evidence: Evidence { cooling_off, ..proven.evidence }, at: at.now };
         let mut approved = challenge.clone();
-        approved.status = ChallengeStatus::Approved.as_str().to_owned();
+        approved.status = ChallengeStatus::Approved;
         approved.proof = Some(proof.clone());
 
         let mut issued = match delivery {

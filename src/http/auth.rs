@@ -30,8 +30,19 @@ impl Server {
     pub fn with(self, scope: Scope) -> Result<Caller, Refused> {
         match self.may(scope) {
             true => Ok(self.caller),
-            false => Err(problem::SCOPE_MISSING.into()),
+            false => Err(Refused { detail: needed(scope), ..problem::SCOPE_MISSING.into() }),
         }
+    }
+}
+
+fn needed(scope: Scope) -> &'static str {
+    match scope {
+        Scope::FactorsWrite => "The API key needs the scope factors:write.",
+        Scope::Challenges => "The API key needs the scope challenges.",
+        Scope::Sessions => "The API key needs the scope sessions.",
+        Scope::UsersRead => "The API key needs the scope users:read.",
+        Scope::EventsRead => "The API key needs the scope events:read.",
+        Scope::Admin => "The API key needs the scope admin.",
     }
 }
 
@@ -70,24 +81,28 @@ impl Bearer {
     }
 
     /// The caller that may add a factor of this user: also from the browser of a challenge on whose way that is done.
-    pub fn for_enrolment(self, user_id: &str) -> Result<Caller, Refused> {
-        match self {
-            Bearer::Browser(caller, Opened::Challenge(challenge, _))
-                if challenge.terms.enrol && challenge.user_id == user_id =>
+    pub fn for_enrolment<P: AsRef<str>>(self, path: Result<P, Refused>) -> Result<(Caller, P), Refused> {
+        match (self, &path) {
+            (Bearer::Browser(caller, Opened::Challenge(challenge, _)), Ok(named))
+                if challenge.terms.enrol && challenge.user_id == named.as_ref() =>
             {
-                Ok(Caller { enrols: Some(challenge), ..caller })
+                Ok((Caller { enrols: Some(challenge), ..caller }, path?))
             }
-            other => other.for_user(user_id, Scope::FactorsWrite),
+            (other, _) => other.for_user(path, Scope::FactorsWrite),
         }
     }
 
-    /// The caller that may do something with this user's factors.
-    pub fn for_user(self, user_id: &str, scope: Scope) -> Result<Caller, Refused> {
-        match self {
-            Bearer::Server(server) => server.with(scope),
-            Bearer::Browser(caller, Opened::Portal(portal, _)) if portal.user_id == user_id => Ok(caller),
-            Bearer::Browser(..) => Err(problem::CLIENT_TOKEN_INVALID.into()),
-        }
+    /// The caller that may do something with the factors of the user whom the path names. That the path does not read is only told
+    /// to who may call.
+    pub fn for_user<P: AsRef<str>>(self, path: Result<P, Refused>, scope: Scope) -> Result<(Caller, P), Refused> {
+        let caller = match (self, &path) {
+            (Bearer::Server(server), _) => server.with(scope)?,
+            (Bearer::Browser(caller, Opened::Portal(portal, _)), Ok(named)) if portal.user_id == named.as_ref() => {
+                caller
+            }
+            (Bearer::Browser(..), _) => return Err(problem::CLIENT_TOKEN_INVALID.into()),
+        };
+        Ok((caller, path?))
     }
 }
 

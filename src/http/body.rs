@@ -6,12 +6,13 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use axum::body::HttpBody as _;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::problem::{self, Refused};
@@ -44,14 +45,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 }
 
 /// A body that need not be there: none is an empty object.
-pub struct MaybeBody<T>(Result<T, Refused>);
-
-impl<T> MaybeBody<T> {
-    /// What it says, if it fits.
-    pub fn read(self) -> Result<T, Refused> {
-        self.0
-    }
-}
+pub struct MaybeBody<T>(pub Body<T>);
 
 /// A body without members.
 #[derive(Default, Deserialize)]
@@ -68,18 +62,21 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeBody
             (false, true) => read(&bytes),
             (false, false) => Err(problem::MEDIA_TYPE_UNSUPPORTED.into()),
         };
-        Ok(MaybeBody(bytes(request.into_body()).await.and_then(read)))
+        Ok(MaybeBody(Body(bytes(request.into_body()).await.and_then(read))))
     }
 }
 
 fn has_json(request: &Request) -> bool {
     let mut all = request.headers().get_all(CONTENT_TYPE).iter();
     let (one, none) = (all.next().and_then(|v| v.to_str().ok()), all.next());
-    none.is_none() && one.is_some_and(is_json)
+    none.is_none() && one.is_some_and(is_json) && !request.headers().contains_key(CONTENT_ENCODING)
 }
 
 /// A whole body, of bounded size and in bounded time.
 pub async fn bytes(body: axum::body::Body) -> Result<axum::body::Bytes, Refused> {
+    if body.size_hint().lower() > LARGEST as u64 {
+        return Err(problem::BODY_TOO_LARGE.into());
+    }
     let too_large = |error: &axum::Error| {
         std::error::Error::source(error).is_some_and(|e| e.is::<http_body_util::LengthLimitError>())
     };
@@ -104,10 +101,12 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
     let Object(value) = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
-        if !error.is_data() {
-            return Refused { detail: "The body is no JSON in UTF-8.", ..problem::REQUEST_MALFORMED.into() };
+        // What is no text where a word is expected counts as a fault of the syntax, too.
+        let is_json = || str::from_utf8(bytes).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
+        match error.is_data() || is_json() {
+            true => unfit(&path, &error.to_string()),
+            false => Refused { detail: "The body is no JSON in UTF-8.", ..problem::REQUEST_MALFORMED.into() },
         }
-        unfit(&path, &error.to_string())
     })?;
     reader.end().map_err(|_| Refused { detail: "Something follows the JSON.", ..problem::REQUEST_MALFORMED.into() })?;
     Ok(value)
@@ -162,6 +161,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
+/// Tells a member that is null from one that is absent.
+pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
 /// Text of bounded length in characters, without control characters.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Text<const MAX: usize>(pub String);
@@ -204,8 +208,22 @@ impl<const MAX: usize> Told<MAX> {
 /// `{user_id}` of a path.
 pub struct OfUser(pub String);
 
+/// The user.
+impl AsRef<str> for OfUser {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 /// `{user_id}` and `{id}` of a path.
 pub struct OfFactor(pub String, pub Id);
+
+/// The user.
+impl AsRef<str> for OfFactor {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for OfUser {
     type Rejection = Refused;
@@ -262,6 +280,15 @@ pub struct Page {
     pub limit: usize,
     /// Where the last page ended.
     pub cursor: Option<String>,
+}
+
+impl Page {
+    /// Behind what the list goes on.
+    pub fn behind(&self, kind: Kind) -> Result<Option<Id>, Refused> {
+        let read =
+            |text: &String| Id::parse(kind, text).ok_or_else(|| Refused::invalid("cursor", "Expected a next_cursor."));
+        self.cursor.as_ref().map(read).transpose()
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Page {

@@ -58,8 +58,7 @@ async fn decide(app: &App, request: Request, next: Next) -> Result<Response, Ref
 /// Keeps what is not kept yet, and gives way where the answer is none that is kept.
 async fn settle(app: &App, rp: &Id, once: &Once, response: Response) -> Result<Response, Refused> {
     let status = response.status();
-    let was_late =
-        response.extensions().get::<Refused>().is_some_and(|r| r.code.code == problem::IDEMPOTENCY_IN_PROGRESS.code);
+    let was_late = response.extensions().get::<Refused>().is_some_and(|r| r.is(problem::IDEMPOTENCY_IN_PROGRESS));
     if was_late {
         return match app.engine.recall(once).await? {
             Some(kept) => replay(app, rp, kept).await,
@@ -67,7 +66,9 @@ async fn settle(app: &App, rp: &Id, once: &Once, response: Response) -> Result<R
         };
     }
     if status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED) {
-        app.engine.free(once).await?;
+        if let Err(error) = app.engine.free(once).await {
+            tracing::warn!(?error, "a key stays taken until its request is given up");
+        }
         return Ok(response);
     }
     if let Some(told) = once.told() {
@@ -75,7 +76,8 @@ async fn settle(app: &App, rp: &Id, once: &Once, response: Response) -> Result<R
     }
     let (head, body) = response.into_parts();
     let body = body::bytes(body).await?;
-    match app.engine.keep_afterwards(once, &keepable(status, &body)).await {
+    let user_id = answers::user(&body).unwrap_or_default();
+    match app.engine.keep_afterwards(once, &user_id, &keepable(status, &body)).await {
         Err(Error::Clash(Clash::InProgress)) => match app.engine.recall(once).await? {
             Some(kept) => replay(app, rp, kept).await,
             None => Err(problem::IDEMPOTENCY_IN_PROGRESS.into()),

@@ -89,21 +89,23 @@ impl App {
     }
 
     /// The address of the browser: the socket's, or what a trusted proxy says of it. Entries that a client wrote itself stand
-    /// left of the proxy's own and are never reached.
+    /// left of the proxy's own and are never reached; nor is what stands left of an entry that does not read.
     fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
-        let socket = parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip();
-        if !self.trusts(&socket) {
-            return Some(socket);
-        }
+        let mut known = parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip().to_canonical();
         let forwarded = parts.headers.get_all(HeaderName::from_static("x-forwarded-for"));
-        let hops: Vec<IpAddr> = forwarded
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .flat_map(|v| v.split(','))
-            .filter_map(|a| a.trim().parse().ok())
-            .collect();
-        Some(hops.into_iter().rev().find(|ip| !self.trusts(ip)).unwrap_or(socket))
+        let hops: Vec<&str> = forwarded.iter().flat_map(|v| v.to_str().unwrap_or_default().split(',')).collect();
+        for hop in hops.into_iter().rev() {
+            let Some(said) = address(hop.trim()).filter(|_| self.trusts(&known)) else { break };
+            known = said;
+        }
+        Some(known)
     }
+}
+
+/// An address, as proxies write it: some with the port.
+fn address(text: &str) -> Option<IpAddr> {
+    let with_port = || text.parse::<SocketAddr>().ok().map(|socket| socket.ip());
+    text.parse().ok().or_else(with_port).map(|ip: IpAddr| ip.to_canonical())
 }
 
 /// The whole server but the demo.
@@ -176,7 +178,10 @@ async fn cross_origin(app: App, request: Request, next: Next) -> Response {
     let Some(origin) = origin.filter(|_| request.uri().path().starts_with("/v1/")) else {
         return next.run(request).await;
     };
-    let known = app.engine.knows_origin(&origin).await.unwrap_or(false);
+    let known = match app.engine.knows_origin(&origin).await {
+        Ok(known) => known,
+        Err(error) => return Refused::from(error).into_response(),
+    };
     let is_preflight = request.method() == axum::http::Method::OPTIONS;
     let mut response = match is_preflight && known {
         true => StatusCode::NO_CONTENT.into_response(),

@@ -1,8 +1,8 @@
 //! Codes sent as text messages. The weakest method: kept for those who have no other, never phishing-resistant.
 //! Decides what is texted and to which numbers; the sending itself is done elsewhere.
 
-use phonenumber::Type;
 use phonenumber::metadata::DATABASE;
+use phonenumber::{PhoneNumber, Type};
 use zeroize::Zeroizing;
 
 use super::{
@@ -12,6 +12,20 @@ use crate::model::{Channel, Details, Evidence, Id, Keyed, MethodKind, Moment, Nu
 
 /// Country codes that belong to no country and cost accordingly: shared-cost, satellite, personal and premium networks.
 const NO_COUNTRY: [&str; 9] = ["800", "808", "870", "878", "881", "882", "883", "888", "979"];
+
+/// The kinds of numbers whose lengths a country's plan tells.
+const KINDS: [Type; 10] = [
+    Type::FixedLine,
+    Type::Mobile,
+    Type::TollFree,
+    Type::PremiumRate,
+    Type::SharedCost,
+    Type::PersonalNumber,
+    Type::Voip,
+    Type::Pager,
+    Type::Uan,
+    Type::Voicemail,
+];
 
 /// The method.
 pub struct Sms {
@@ -31,10 +45,13 @@ impl Sms {
             return Err(Refusal::PhoneNotAllowed);
         }
         let parsed = phonenumber::parse(None, number.as_str()).map_err(|_| Refusal::PhoneInvalid)?;
+        if !has_length(&parsed, digits) {
+            return Err(Refusal::PhoneInvalid);
+        }
         let country = parsed.country().id().map(|id| id.as_ref().to_owned());
         let costly = matches!(
             parsed.number_type(&DATABASE),
-            Type::PremiumRate | Type::SharedCost | Type::PersonalNumber | Type::Uan | Type::Pager | Type::TollFree
+            Type::PremiumRate | Type::SharedCost | Type::PersonalNumber | Type::Uan | Type::Pager
         );
         let listed = match (&self.countries, &country) {
             (None, _) => true,
@@ -115,6 +132,15 @@ impl Method for Sms {
             evidence: Evidence::of_code(Channel::Sms),
         })
     }
+}
+
+/// Whether numbers of its country code are so long. More is not asked: ranges are opened before a plan knows of them.
+fn has_length(parsed: &PhoneNumber, digits: &str) -> bool {
+    let national = digits.len() - parsed.code().value().to_string().len();
+    let plans = DATABASE.by_code(&parsed.code().value()).unwrap_or_default();
+    let kinds = plans.iter().flat_map(|plan| KINDS.into_iter().filter_map(|kind| plan.descriptors().get(kind)));
+    let mut lengths = kinds.flat_map(|kind| kind.possible_length()).map(|length| usize::from(*length)).peekable();
+    lengths.peek().is_none() || lengths.any(|length| length == national)
 }
 
 /// The number of a phone.
@@ -234,8 +260,17 @@ mod tests {
             format!("{code_sent} is your Bank code to pay 12 euros. Don't share it.\n\n@bank.example #{code_sent}");
         assert_eq!(text.as_str(), meant);
         assert_eq!(begin(&Wish::Totp).err(), Some(Refusal::NotAllowed));
-        let premium = Number::parse("+19005550123").expect("E.164");
-        assert_eq!(begin(&Wish::Sms(premium)).err(), Some(Refusal::PhoneNotAllowed));
+        let to = |number| begin(&Wish::Sms(Number::parse(number).expect("E.164"))).err();
+        for premium_shared_satellite in ["+19005550123", "+448431234567", "+881612345678"] {
+            assert_eq!(to(premium_shared_satellite), Some(Refusal::PhoneNotAllowed), "{premium_shared_satellite}");
+        }
+        assert_eq!(to("+18005550123"), None, "toll-free numbers cost nobody more");
+        for (impossible, possible) in
+            [("+1415555012", "+14155550123"), ("+190055501001", "+15555550123"), ("+4487112345", "+447700900123")]
+        {
+            assert_eq!(to(impossible), Some(Refusal::PhoneInvalid), "{impossible}");
+            assert_eq!(to(possible), None, "{possible}");
+        }
 
         let held = || vec![phone("+14155550123", begun.details.clone())];
         let finish =

@@ -155,6 +155,12 @@ impl ChallengeStatus {
             ChallengeStatus::Cancelled => "cancelled",
         }
     }
+
+    /// Reads what was written; expiry never is.
+    pub fn stored(text: &str) -> Option<ChallengeStatus> {
+        use ChallengeStatus::{Approved, Cancelled, Denied, Pending};
+        [Pending, Approved, Denied, Cancelled].into_iter().find(|status| status.as_str() == text)
+    }
 }
 
 /// A challenge as it is kept.
@@ -168,8 +174,8 @@ pub struct Challenge {
     pub user_id: String,
     /// For what.
     pub terms: Terms,
-    /// `pending`, `approved`, `denied` or `cancelled`; expiry is not written.
-    pub status: String,
+    /// Where it stood when it was last written; expiry is not.
+    pub status: ChallengeStatus,
     /// How many answers are left.
     pub attempts_left: i64,
     /// When it was made.
@@ -195,12 +201,9 @@ pub struct Challenge {
 impl Challenge {
     /// Where it stands at this time.
     pub fn status_at(&self, now: Timestamp) -> ChallengeStatus {
-        match self.status.as_str() {
-            "approved" => ChallengeStatus::Approved,
-            "denied" => ChallengeStatus::Denied,
-            "cancelled" => ChallengeStatus::Cancelled,
-            _ if now >= self.expires_at => ChallengeStatus::Expired,
-            _ => ChallengeStatus::Pending,
+        match self.status {
+            ChallengeStatus::Pending if now >= self.expires_at => ChallengeStatus::Expired,
+            status => status,
         }
     }
 }

@@ -66,6 +66,14 @@ pub struct WebauthnDetails {
     pub user_verifying: bool,
 }
 
+impl WebauthnDetails {
+    /// Whether it is a key to be plugged in or held near, as far as browser and key said.
+    pub fn is_security_key(&self) -> bool {
+        let elsewhere = |transport: &String| matches!(transport.as_str(), "internal" | "hybrid");
+        !self.backup_eligible && !self.transports.is_empty() && !self.transports.iter().any(elsewhere)
+    }
+}
+
 /// What may be shown of a phone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SmsDetails {

@@ -67,8 +67,33 @@ pub enum Which<'a> {
     Token(&'a [u8]),
 }
 
-/// A part of what answers a question: what is selected, and from which tables which rows, by key.
-struct Part(Of, &'static str, &'static [Rows]);
+/// A part of what answers a question: of what it tells, what is selected, and from which tables which rows, by key.
+struct Part(Tells, Of, &'static str, &'static [Rows]);
+
+/// Of what a part tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tells {
+    Factor,
+    Throttle,
+    User,
+    Recovery,
+    Prompt,
+    Challenge,
+    Key,
+    /// The relying party of the key.
+    KeyParty,
+    /// The relying party of a challenge that was asked for by its id alone.
+    Party,
+    Session,
+}
+
+impl Tells {
+    /// What the part of this number tells of; they begin at 1.
+    pub(super) fn of(part: i64) -> Option<Tells> {
+        let place = usize::try_from(part).ok()?.checked_sub(1)?;
+        PARTS.get(place).map(|part| part.0)
+    }
+}
 
 /// A table, and which of its rows, by key.
 type Rows = (&'static str, &'static str);
@@ -98,6 +123,7 @@ const SESSION: &str = "s.id, s.user_id, s.granted, s.factor_id, TEXT,
 /// type.
 const PARTS: [Part; 11] = [
     Part(
+        Tells::Factor,
         Of::All,
         "f.id, f.kind, f.name, f.details, f.credential_id,
          f.created_at, f.activated_at, f.expires_at, f.last_used_at, f.last_step, f.version, f.sealed, BYTES, BYTES, BYTES",
@@ -107,17 +133,20 @@ const PARTS: [Part; 11] = [
         )],
     ),
     Part(
+        Tells::Throttle,
         Of::All,
         "t.lane, t.state, TEXT, TEXT, TEXT, t.version, t.seen_at, t.paused_until, NUMBER, NUMBER, NUMBER, BYTES, BYTES, BYTES, BYTES",
         &[("throttle_lanes t", "t.rp_id = w.rp_id and t.user_id = w.user_id")],
     ),
     Part(
+        Tells::User,
         Of::All,
         "u.user_id, u.display_name, u.login_hint, u.locale, TEXT,
          u.created_at, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, u.handle, BYTES, BYTES, BYTES",
         &[("users u", "u.rp_id = w.rp_id and u.user_id = w.user_id")],
     ),
     Part(
+        Tells::Recovery,
         Of::All,
         "s.id, TEXT, TEXT, TEXT, TEXT, s.created_at, s.activated_at,
          (select count(*) from recovery_codes r where r.rp_id = s.rp_id and r.user_id = s.user_id and r.set_id = s.id),
@@ -126,28 +155,30 @@ const PARTS: [Part; 11] = [
         &[("recovery_sets s", "s.rp_id = w.rp_id and s.user_id = w.user_id")],
     ),
     Part(
+        Tells::Prompt,
         Of::Challenge,
         "p.method, p.id, p.factor_id, TEXT, TEXT,
          p.sends, p.sent_at, p.expires_at, NUMBER, NUMBER, NUMBER, p.sealed, BYTES, BYTES, BYTES",
         &[("prompts p", "p.rp_id = w.rp_id and p.user_id = w.user_id and p.owner_id = w.challenge_id")],
     ),
     Part(
+        Tells::Challenge,
         Of::Challenge,
         "c.user_id, c.terms, c.status, c.proof, c.rp_id, c.attempts_left, c.created_at, c.expires_at, c.link_opened_at,
          c.exchanged_at, c.code_expires_at, c.link_hash, c.browser_hash, c.client_token_hash, c.code_hash",
         &[("challenges c", "c.rp_id = w.rp_id and c.user_id = w.user_id and c.id = w.challenge_id")],
     ),
     Part(
+        Tells::Key,
         Of::Key,
         "k.id, k.hint, k.scopes, k.rp_id, TEXT,
          k.created_at, k.expires_at, k.revoked_at, k.last_used_at, NUMBER, NUMBER, BYTES, BYTES, BYTES, BYTES",
         &[("api_keys k", "k.hash = q.key_hash")],
     ),
-    Part(Of::Key, PARTY, &[("api_keys k", "k.hash = q.key_hash"), ("relying_parties p", "p.id = k.rp_id")]),
-    // Of a challenge that was asked for by its id alone.
-    Part(Of::Challenge, PARTY, &[("relying_parties p", "p.id = w.party")]),
-    Part(Of::Session, SESSION, &[("sessions s", "s.id = w.session_id and s.rp_id = w.rp_id")]),
-    Part(Of::Session, SESSION, &[("sessions s", "s.token_hash = w.token_hash and s.rp_id = w.rp_id")]),
+    Part(Tells::KeyParty, Of::Key, PARTY, &[("api_keys k", "k.hash = q.key_hash"), ("relying_parties p", "p.id = k.rp_id")]),
+    Part(Tells::Party, Of::Challenge, PARTY, &[("relying_parties p", "p.id = w.party")]),
+    Part(Tells::Session, Of::Session, SESSION, &[("sessions s", "s.id = w.session_id and s.rp_id = w.rp_id")]),
+    Part(Tells::Session, Of::Session, SESSION, &[("sessions s", "s.token_hash = w.token_hash and s.rp_id = w.rp_id")]),
 ];
 
 /// What at least one of the questions that are asked at once names: the rest is not looked for.
@@ -204,7 +235,7 @@ fn answers(names: Names, postgres: bool) -> String {
         }
         false => ("coalesce(q.rp_id, k.rp_id), null, q.user_id, null".to_owned(), String::new()),
     };
-    let part = |n: usize, Part(of, columns, tables): &Part| {
+    let part = |n: usize, Part(_, of, columns, tables): &Part| {
         let columns = [("TEXT", "text"), ("NUMBER", "bigint"), ("BYTES", "bytea")]
             .iter()
             .fold(columns.to_string(), |c, (word, kind)| c.replace(word, &format!("cast(null as {kind})")));
@@ -215,7 +246,7 @@ fn answers(names: Names, postgres: bool) -> String {
         let tables: String = tables.iter().map(|rows| reached(Join::Inner, rows, postgres)).collect();
         format!("select {asks}.ask, cast({} as bigint), {columns} from {from}{tables}{only}", n + 1)
     };
-    let parts = PARTS.iter().enumerate().filter(|(_, part)| names.want(&part.0));
+    let parts = PARTS.iter().enumerate().filter(|(_, part)| names.want(&part.1));
     let parts: Vec<String> = parts.map(|(n, one)| part(n, one)).collect();
     format!(
         "who (ask, now, session_id, token_hash, rp_id, party, user_id, challenge_id) as materialized (

@@ -82,6 +82,14 @@ pub struct EventQuery {
     pub limit: i64,
 }
 
+impl EventQuery {
+    /// All behind this number.
+    pub fn behind(behind: i64, limit: i64) -> EventQuery {
+        let (after, before) = (Timestamp(i64::MIN), Timestamp(i64::MAX));
+        EventQuery { behind, kind: None, user_id: None, after, before, limit }
+    }
+}
+
 /// How many events get their links by one statement.
 const ROWS: usize = 64;
 /// Values of each.

@@ -192,37 +192,44 @@ impl Store {
         })
     }
 
-    /// Writes what the nth attempt came to. Nothing is written where another has been begun meanwhile, or the delivery has ended.
-    pub async fn note_attempt(&self, delivery: &Delivery, attempts: i64, done: &Attempted) -> Result<()> {
-        write!(self, (delivery, done) conn => {
-            let (rp, endpoint) = (delivery.rp_id.as_str(), delivery.endpoint_id.as_str());
+    /// Writes what the nth attempt at an endpoint came to. Nothing is written where another has been begun meanwhile, or the delivery
+    /// has ended; and nothing of the endpoint, where it has another address or secret since.
+    pub async fn note_attempt(
+        &self,
+        endpoint: &Endpoint,
+        delivery: &Delivery,
+        attempts: i64,
+        done: &Attempted,
+    ) -> Result<()> {
+        write!(self, (endpoint, delivery, done) conn => {
+            let (rp, id, event_id) = (endpoint.rp_id.as_str(), endpoint.id.as_str(), delivery.event_id.as_str());
             // The endpoint's row first, as everybody does who writes both.
-            match done.outcome {
-                Some("delivered") => {
-                    sql! { conn,
-                        "update webhook_endpoints set failing_since = null, paused_until = null
-                         where rp_id = $1 and id = $2 and (failing_since is not null or paused_until is not null)",
-                        rp, endpoint
-                    };
-                }
-                Some("dropped") => {}
-                _ => {
-                    sql! { conn,
-                        "update webhook_endpoints set failing_since = coalesce(failing_since, $3),
-                           paused_until = coalesce($4, paused_until)
-                         where rp_id = $1 and id = $2",
-                        rp, endpoint, done.at.0, done.pause.map(|t| t.0)
-                    };
-                }
-            }
-            let written = sql! { conn,
+            let noted = match done.outcome {
+                Some("delivered") => sql! { conn,
+                    "update webhook_endpoints set failing_since = null, paused_until = null
+                     where rp_id = $1 and id = $2 and (failing_since is not null or paused_until is not null)
+                       and url = $3 and secrets = $4 and exists
+                         (select 1 from webhook_deliveries where rp_id = $1 and endpoint_id = $2 and event_id = $5
+                          and attempts = $6 and next_at is not null)",
+                    rp, id, &endpoint.url, &endpoint.secrets, event_id, attempts
+                },
+                Some("dropped") => 0,
+                _ => sql! { conn,
+                    "update webhook_endpoints set failing_since = coalesce(failing_since, $7),
+                       paused_until = coalesce($8, paused_until)
+                     where rp_id = $1 and id = $2 and url = $3 and secrets = $4 and exists
+                       (select 1 from webhook_deliveries where rp_id = $1 and endpoint_id = $2 and event_id = $5
+                        and attempts = $6 and next_at is not null)",
+                    rp, id, &endpoint.url, &endpoint.secrets, event_id, attempts, done.at.0, done.pause.map(|t| t.0)
+                },
+            };
+            sql! { conn,
                 "update webhook_deliveries set next_at = $5, outcome = $6, last_status = $7, last_error = $8
                  where rp_id = $1 and endpoint_id = $2 and event_id = $3 and attempts = $4 and next_at is not null",
-                rp, endpoint, delivery.event_id.as_str(), attempts, done.next_at.map(|t| t.0), done.outcome,
-                done.status, done.error
+                rp, id, event_id, attempts, done.next_at.map(|t| t.0), done.outcome, done.status, done.error
             };
-            if let Some((reason, event)) = done.disable.as_ref().filter(|_| written == 1)
-                && disable!(conn, rp, endpoint, reason, done.at.0) == 1
+            if let Some((reason, event)) = done.disable.as_ref().filter(|_| noted == 1)
+                && disable!(conn, rp, id, reason, done.at.0) == 1
             {
                 append!(conn, event);
             }

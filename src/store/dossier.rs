@@ -2,11 +2,11 @@
 
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
-use super::asking::{Ask, Which};
+use super::asking::{Ask, Tells, Which};
 use super::{Error, Result, Store, ThrottleLane, json};
 use crate::model::{
-    ApiKey, Challenge, Factor, Id, MethodKind, Mode, Prompt, RecoveryStatus, RecoverySummary, RelyingParty, Session,
-    Timestamp, User,
+    ApiKey, Challenge, ChallengeStatus, Factor, Id, MethodKind, Mode, Prompt, RecoveryStatus, RecoverySummary,
+    RelyingParty, Session, Timestamp, User,
 };
 
 /// What is known of a user.
@@ -157,7 +157,7 @@ impl Store {
 pub type Entered = (ApiKey, RelyingParty, Option<(Challenge, Dossier)>);
 
 fn user_of(rows: &[PartRow]) -> String {
-    rows.iter().find(|r| r.part == 6).and_then(|r| r.a.clone()).unwrap_or_default()
+    rows.iter().find(|r| r.tells() == Some(Tells::Challenge)).and_then(|r| r.a.clone()).unwrap_or_default()
 }
 
 fn challenge_of(id: &Id, found: Found) -> Result<Option<(Challenge, Dossier)>> {
@@ -170,21 +170,22 @@ fn assemble(user_id: &str, rows: Vec<PartRow>) -> Result<Found> {
     let mut found = Found::default();
     let dossier = &mut found.dossier;
     for row in rows {
-        match row.part {
-            1 => dossier.factors.push(row.factor(user_id)?),
-            2 => dossier.throttles.push(row.throttle()?),
-            3 => dossier.user = Some(row.user()?),
-            4 => {
+        match row.tells() {
+            Some(Tells::Factor) => dossier.factors.push(row.factor(user_id)?),
+            Some(Tells::Throttle) => dossier.throttles.push(row.throttle()?),
+            Some(Tells::User) => dossier.user = Some(row.user()?),
+            Some(Tells::Recovery) => {
                 let summary = row.recovery()?;
                 if dossier.recovery.is_none_or(|r| r.status != RecoveryStatus::Active) {
                     dossier.recovery = Some(summary);
                 }
             }
-            5 => dossier.prompts.push(row.prompt()?),
-            6 => found.challenge = Some(row),
-            7 => found.key = Some(row),
-            8 | 9 => found.party = Some(row),
-            _ => found.session = Some(row),
+            Some(Tells::Prompt) => dossier.prompts.push(row.prompt()?),
+            Some(Tells::Challenge) => found.challenge = Some(row),
+            Some(Tells::Key) => found.key = Some(row),
+            Some(Tells::KeyParty | Tells::Party) => found.party = Some(row),
+            Some(Tells::Session) => found.session = Some(row),
+            None => return Err(Error::Corrupt("dossier")),
         }
     }
     dossier.factors.sort_by(|a, b| a.id.cmp(&b.id));
@@ -218,7 +219,11 @@ fn there<T>(value: Option<T>, table: &'static str) -> Result<T> {
 impl PartRow {
     /// Whether it tells of the key that was shown, not of who was asked for.
     pub(super) fn is_of_key(&self) -> bool {
-        matches!(self.part, 7 | 8)
+        matches!(self.tells(), Some(Tells::Key | Tells::KeyParty))
+    }
+
+    fn tells(&self) -> Option<Tells> {
+        Tells::of(self.part)
     }
 
     fn party(self, id: Id) -> Result<RelyingParty> {
@@ -323,7 +328,7 @@ impl PartRow {
             rp_id: Id::stored(there(self.e, TABLE)?),
             user_id: there(self.a, TABLE)?,
             terms: json(TABLE, &there(self.b, TABLE)?)?,
-            status: there(self.c, TABLE)?,
+            status: there(self.c.as_deref().and_then(ChallengeStatus::stored), TABLE)?,
             attempts_left: there(self.k, TABLE)?,
             created_at: Timestamp(there(self.l, TABLE)?),
             expires_at: Timestamp(there(self.m, TABLE)?),

@@ -74,6 +74,18 @@ pub struct Activation {
     pub last_step: i64,
 }
 
+/// The name of an enrolment that ran out is free again. Its row bears its id for a name until it is purged, so that whoever comes
+/// too late is told so.
+macro_rules! free_names {
+    ($conn:expr, $rp:expr, $user:expr, $now:expr) => {
+        sql! { $conn,
+            "update factors set name = id
+where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <= $3 and name <> id",
+            $rp, $user, $now
+        }
+    };
+}
+
 impl Store {
     /// All live factors of a user, active and pending, oldest first.
     pub async fn factors(&self, rp: &Id, user_id: &str, now: Timestamp) -> Result<Vec<Factor>> {
@@ -99,21 +111,21 @@ impl Store {
     }
 
     /// Makes a pending factor; `Conflict(Name)` where its name is taken, `Conflict(Row)` where a parallel one took it first,
-    /// `Conflict(Limit)` where as many are pending as may be.
+    /// `Conflict(Limit)` where as many are pending as may be, `Conflict(User)` where the user was erased meanwhile.
     pub async fn create_factor(&self, rp: &Id, new: &NewFactor) -> Result<()> {
         write!(self, (rp, new) conn => {
             let factor = &new.factor;
             // Every new factor of a user takes this row first, so two of them cannot each be the last that may be.
-            sql! { conn, "update users set user_id = user_id where rp_id = $1 and user_id = $2", rp.as_str(), &factor.user_id };
-            // Names of enrolments that ran out are free again.
-            sql! { conn,
-                "delete from factors
-                 where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <= $3",
-                rp.as_str(), &factor.user_id, factor.created_at.0
-            };
-            let held: Vec<(String, String, Option<i64>)> = rows! { conn,
-                "select name, kind, activated_at from factors where rp_id = $1 and user_id = $2",
+            let there = sql! { conn,
+                "update users set user_id = user_id where rp_id = $1 and user_id = $2",
                 rp.as_str(), &factor.user_id
+            };
+            won(there, Contest::User)?;
+            free_names!(conn, rp.as_str(), &factor.user_id, factor.created_at.0);
+            let held: Vec<(String, String, Option<i64>)> = rows! { conn,
+                "select name, kind, activated_at from factors
+                 where rp_id = $1 and user_id = $2 and (activated_at is not null or expires_at > $3)",
+                rp.as_str(), &factor.user_id, factor.created_at.0
             };
             let pending = held.iter().filter(|(_, _, activated_at)| activated_at.is_none());
             let of_kind = pending.clone().filter(|(_, kind, _)| kind == factor.kind.as_str());
@@ -162,12 +174,7 @@ impl Store {
     /// Renames; `Conflict(Name)` where the user has the name, `Conflict(Factor)` where the factor is gone.
     pub async fn rename_factor(&self, rp: &Id, user_id: &str, id: &Id, name: &str, event: &Event) -> Result<()> {
         write!(self, (rp, user_id, id, name, event) conn => {
-            // Names of enrolments that ran out are free again.
-            sql! { conn,
-                "delete from factors
-                 where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <= $3",
-                rp.as_str(), &user_id, event.at.0
-            };
+            free_names!(conn, rp.as_str(), &user_id, event.at.0);
             let taken: i64 = scalar! { conn,
                 "select count(*) from factors where rp_id = $1 and user_id = $2 and name = $3 and id <> $4",
                 rp.as_str(), &user_id, &name, id.as_str()

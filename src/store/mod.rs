@@ -57,6 +57,7 @@ pub use sessions::NewSession;
 pub use settlement::{ChallengeChange, FactorChange, SessionChange, Settlement};
 pub use sqlite::Lock;
 pub use throttles::{DeviceChange, ThrottleLane};
+pub use users::Names;
 pub use webhooks::EndpointChange;
 
 use std::sync::{Arc, LazyLock};
@@ -132,6 +133,8 @@ pub enum Contest {
     Token,
     /// There are as many as there may be.
     Limit,
+    /// The user was erased.
+    User,
     /// Somebody else wrote the same row first.
     Row,
     /// Another copy of the request was first.

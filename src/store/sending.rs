@@ -88,34 +88,22 @@ impl Store {
         write!(self, (reservation) conn => {
             let r = &reservation;
             let PromptChange { next, before } = &r.prompt;
-            let query = match before {
+            let reserved = match before {
                 // Without a code yet: it expires as it is made.
-                None => sqlx::query(
+                None => sql! { conn,
                     "insert into prompts (rp_id, user_id, owner_id, method, id, sealed, sends, sent_at, expires_at)
-                     values ($1, $2, $3, $4, $5, $8, $6, $7, $7) on conflict do nothing",
-                )
-                .bind(r.rp_id.as_str())
-                .bind(&r.user_id)
-                .bind(next.owner_id.as_str())
-                .bind(next.method.as_str())
-                .bind(next.id.as_str())
-                .bind(next.sends)
-                .bind(next.sent_at.0)
-                .bind(Vec::<u8>::new()),
-                Some(before) => sqlx::query(
+                     values ($1, $2, $3, $4, $5, $6, $7, $8, $8) on conflict do nothing",
+                    r.rp_id.as_str(), &r.user_id, next.owner_id.as_str(), next.method.as_str(), next.id.as_str(),
+                    Vec::<u8>::new(), next.sends, next.sent_at.0
+                },
+                Some(before) => sql! { conn,
                     "update prompts set sends = $6, sent_at = $7
                      where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4 and id = $5 and sends = $8",
-                )
-                .bind(r.rp_id.as_str())
-                .bind(&r.user_id)
-                .bind(next.owner_id.as_str())
-                .bind(next.method.as_str())
-                .bind(before.id.as_str())
-                .bind(next.sends)
-                .bind(next.sent_at.0)
-                .bind(before.sends),
+                    r.rp_id.as_str(), &r.user_id, next.owner_id.as_str(), next.method.as_str(), before.id.as_str(),
+                    next.sends, next.sent_at.0, before.sends
+                },
             };
-            won(query.execute(&mut *conn).await?.rows_affected(), Contest::Prompt)?;
+            won(reserved, Contest::Prompt)?;
             for change in &r.budgets {
                 draw!(conn, r.rp_id, r.at, change);
             }
@@ -169,30 +157,20 @@ impl Store {
                 draw!(conn, r.rp_id, at, change);
             }
             let PromptChange { next, before } = &r.prompt;
-            let query = match before {
-                None => sqlx::query(
-                    "delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4 and id = $5 and sends = $6",
-                )
-                .bind(r.rp_id.as_str())
-                .bind(&r.user_id)
-                .bind(next.owner_id.as_str())
-                .bind(next.method.as_str())
-                .bind(next.id.as_str())
-                .bind(next.sends),
-                Some(before) => sqlx::query(
+            match before {
+                None => sql! { conn,
+                    "delete from prompts
+                     where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4 and id = $5 and sends = $6",
+                    r.rp_id.as_str(), &r.user_id, next.owner_id.as_str(), next.method.as_str(), next.id.as_str(),
+                    next.sends
+                },
+                Some(before) => sql! { conn,
                     "update prompts set sends = $7, sent_at = $8
                      where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4 and id = $5 and sends = $6",
-                )
-                .bind(r.rp_id.as_str())
-                .bind(&r.user_id)
-                .bind(next.owner_id.as_str())
-                .bind(next.method.as_str())
-                .bind(before.id.as_str())
-                .bind(next.sends)
-                .bind(before.sends)
-                .bind(before.sent_at.0),
+                    r.rp_id.as_str(), &r.user_id, next.owner_id.as_str(), next.method.as_str(), before.id.as_str(),
+                    next.sends, before.sends, before.sent_at.0
+                },
             };
-            query.execute(&mut *conn).await?;
             sql! { conn,
                 "update messages set failed_at = $1 where rp_id = $2 and user_id = $3 and id = $4",
                 at.0, r.rp_id.as_str(), &r.user_id, r.message.as_str()

@@ -7,6 +7,17 @@ use super::journal::{Note, Noting};
 use super::{Error, Result, Store};
 use crate::model::{Event, Id, Timestamp, User};
 
+/// What pages show of a user: `None` leaves it as it is, `Some(None)` clears it.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// A name.
+    pub display_name: Option<Option<String>>,
+    /// What the person signs in with.
+    pub login_hint: Option<Option<String>>,
+    /// BCP 47.
+    pub locale: Option<Option<String>>,
+}
+
 #[derive(FromRow)]
 struct UserRow {
     user_id: String,
@@ -85,18 +96,20 @@ impl Store {
         })
     }
 
-    /// Writes what pages show of a user; absent members stay as they are.
-    pub async fn put_user(&self, rp: &Id, user: &User) -> Result<()> {
-        write_one!(self, (rp, user) conn => {
+    /// Writes what pages show of a user.
+    pub async fn put_user(&self, rp: &Id, user: &User, names: &Names) -> Result<()> {
+        write_one!(self, (rp, user, names) conn => {
+            let is_given = |name: &Option<Option<String>>| i64::from(name.is_some());
             sql! { conn,
                 "insert into users (rp_id, user_id, handle, display_name, login_hint, locale, created_at)
                  values ($1, $2, $3, $4, $5, $6, $7)
                  on conflict (rp_id, user_id) do update set
-                 display_name = coalesce(excluded.display_name, users.display_name),
-                 login_hint = coalesce(excluded.login_hint, users.login_hint),
-                 locale = coalesce(excluded.locale, users.locale)",
-                rp.as_str(), &user.user_id, user.handle.as_slice(), &user.display_name, &user.login_hint,
-                &user.locale, user.created_at.0
+                 display_name = case when $8 = 1 then excluded.display_name else users.display_name end,
+                 login_hint = case when $9 = 1 then excluded.login_hint else users.login_hint end,
+                 locale = case when $10 = 1 then excluded.locale else users.locale end",
+                rp.as_str(), &user.user_id, user.handle.as_slice(), names.display_name.as_ref().and_then(Option::as_ref),
+                names.login_hint.as_ref().and_then(Option::as_ref), names.locale.as_ref().and_then(Option::as_ref),
+                user.created_at.0, is_given(&names.display_name), is_given(&names.login_hint), is_given(&names.locale)
             };
             Ok(())
         })

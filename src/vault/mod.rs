@@ -61,9 +61,11 @@ impl Vault {
 
     /// Learns what was added to the ring; keys that it knows stay known.
     pub fn learn(&self, master: &MasterKey, wrapped: &[WrappedKey]) {
-        let mut ring = Ring::clone(&self.ring());
+        // Held over the whole: of two who learn at once none may undo what the other learnt.
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = Ring::clone(&known);
         ring.learn(master, wrapped);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+        *known = Arc::new(ring);
     }
 
     /// Keys of the ring that the master key did not open when it was last read.

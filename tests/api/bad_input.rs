@@ -14,11 +14,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::support::app::{base32, totp};
 use crate::support::child::{Client, Place, Serve};
 use crate::support::database::Scratch;
 use crate::support::document::Document;
 use crate::support::gateway::Gateway;
-use crate::support::verbs::{base32, text, totp};
+use crate::support::verbs::text;
 use crate::support::{Authenticator, Value, json};
 use corpus::{Bad, Call, Corpus, Dice};
 

@@ -98,8 +98,8 @@ async fn a_first_factor_may_be_set_up_on_the_way_to_a_challenge() {
 
     let add = async || {
         let begun = browser.post(&ann.path("/factors"), totp.clone()).await.is(201);
-        let secret = crate::support::verbs::base32(&text(&begun["totp"]["secret"]));
-        let code = crate::support::verbs::totp(&secret, world.now() / 30);
+        let secret = crate::support::app::base32(&text(&begun["totp"]["secret"]));
+        let code = crate::support::app::totp(&secret, world.now() / 30);
         let activate = ann.path(&format!("/factors/{}/activate", text(&begun["id"])));
         (secret, activate, json!({"code": code}))
     };
@@ -109,7 +109,7 @@ async fn a_first_factor_may_be_set_up_on_the_way_to_a_challenge() {
     browser.post(&ann.path("/factors"), totp.clone()).await.refused(403, "step_up_required");
     browser.delete(activate.trim_end_matches("/activate")).await.refused(401, "client_token_invalid");
     world.wait(30);
-    let code = crate::support::verbs::totp(&secret, world.now() / 30);
+    let code = crate::support::app::totp(&secret, world.now() / 30);
     let approved = browser.post(&path("/verify"), json!({"type": "totp", "code": code})).await.is(200);
     let session = ann.bank.post(&path("/exchange"), json!({"code": approved["code"]})).await.is(200)["session"].clone();
     assert_eq!((&session["user_id"], &session["acr"]), (&json!("ann"), &json!("aal2")));
@@ -594,10 +594,70 @@ async fn the_code_of_one_challenge_is_not_exchanged_at_another() {
     let (ann, app) = ann_with_app().await;
     let (one, two) = (ann.challenge(json!({})).await, ann.challenge(json!({})).await);
     let code = one.browser().post(&one.path("/verify"), app.answer()).await.is(200)["code"].clone();
-    two.exchange(json!({"code": code})).await.refused(409, "challenge_not_pending");
+    two.exchange(json!({"code": code})).await.refused(422, "code_incorrect");
     two.browser().post(&two.path("/verify"), app.answer()).await.is(200);
     two.exchange(json!({"code": code})).await.refused(422, "code_incorrect");
     one.exchange(json!({"code": code})).await.is(200);
+}
+
+/// api.md, 5 and 3: an answer is judged though an earlier session would do: a wrong code is never 2xx.
+#[tokio::test]
+async fn a_wrong_answer_beside_a_fresh_session_is_refused_and_counted() {
+    let (ann, app) = ann_with_app().await;
+    let session = ann.session(&app, json!({})).await;
+    let ask = |answer| json!({"session_token": session["token"], "answer": answer});
+    ann.ask(ask(app.miss())).await.refused(422, "code_incorrect");
+    ann.ask(ask(json!({"type": "totp", "code": "abc"}))).await.refused(422, "code_malformed");
+    ann.bank.world.wait(30);
+    let right = ann.ask(ask(app.now())).await.is(200);
+    assert_eq!((&right["status"], &right["reason"]), (&json!("approved"), &json!("answer")));
+    let fresh = ann.ask(json!({"session_token": session["token"]})).await.is(200);
+    assert_eq!(fresh["reason"], "fresh_session");
+}
+
+/// RFC 9700, 2.1.1: a verifier without a challenge to verify is refused.
+#[tokio::test]
+async fn a_code_verifier_needs_a_code_challenge() {
+    let (ann, app) = ann_with_app().await;
+    let challenge = ann.challenge(json!({})).await;
+    challenge.exchange(json!({"code": "made-up"})).await.refused(422, "code_incorrect");
+    let code = challenge.browser().post(&challenge.path("/verify"), app.now()).await.is(200)["code"].clone();
+    let verifier = "v".repeat(43);
+    challenge.exchange(json!({"code": code, "code_verifier": verifier})).await.invalid("code_verifier");
+    challenge.exchange(json!({"code": code})).await.is(200);
+}
+
+/// api.md, 3: ten minutes, and as long again to read how it ended; what ended has no methods.
+#[tokio::test]
+async fn a_client_token_of_a_challenge_ends() {
+    let (ann, _) = ann_with_app().await;
+    let challenge = ann.challenge(json!({})).await;
+    let browser = challenge.browser();
+    assert_eq!(browser.get(&challenge.path("")).await.is(200)["methods"].as_array().map(Vec::len), Some(1));
+    ann.bank.world.wait(1199);
+    let over = browser.get(&challenge.path("")).await.is(200);
+    assert_eq!((&over["status"], &over["methods"]), (&json!("expired"), &json!([])));
+    ann.bank.world.wait(1);
+    browser.get(&challenge.path("")).await.refused(401, "client_token_invalid");
+}
+
+/// api.md, 5: on the way to a challenge only that is set up which would do for it.
+#[tokio::test]
+async fn a_first_factor_that_would_not_do_is_not_set_up_on_the_way() {
+    let ann = ann().await;
+    let asked = ann.ask(json!({"require": {"acr": "phr"}})).await.is(200);
+    assert_eq!(asked["missing"], json!(["webauthn"]));
+    let browser = ann.bank.world.caller(&text(&asked["client_token"])).with("origin", ann.bank.origin());
+    browser.post(&ann.path("/factors"), json!({"type": "totp"})).await.refused(422, "method_not_allowed");
+    browser.post(&ann.path("/factors"), json!({"type": "webauthn"})).await.is(201);
+}
+
+/// P-08: without a gateway nobody is told to set up a phone.
+#[tokio::test]
+async fn no_phone_is_missing_where_nothing_sends_texts() {
+    let world = World::start_with(|c| c.sms.http_url = None).await;
+    let ann = world.bank().await.user("ann");
+    assert_eq!(ann.ask(json!({})).await.is(200)["missing"], json!(["webauthn", "totp"]));
 }
 
 /// A server's own verification already gave the session.

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::support::app::{base32, totp};
 use crate::support::child::{self, Place};
-use crate::support::verbs::{base32, text, totp};
+use crate::support::verbs::text;
 
 #[tokio::test]
 async fn a_master_key_is_43_characters_alone_on_a_line() {
@@ -70,9 +71,14 @@ async fn what_is_missing_or_malformed_is_named_before_anything_is_opened() {
 async fn an_unknown_setting_is_refused_by_every_command() {
     let mut place = Place::new().await;
     place.set("COUNTERSIGN_TYPO", "1");
-    for command in
-        [&["rp", "list"][..], &["key", "list"], &["migrate"], &["user", "show", "--rp", "Bank", "ann"], &["doctor"]]
-    {
+    for command in [
+        &["rp", "list"][..],
+        &["key", "list"],
+        &["migrate"],
+        &["user", "show", "--rp", "Bank", "ann"],
+        &["doctor"],
+        &["demo", "--listen", "127.0.0.1:0"],
+    ] {
         let ended = place.run(command);
         assert_ne!(ended.status, Some(0), "{command:?}");
         assert!(
@@ -278,14 +284,32 @@ async fn sigterm_ends_serve_with_status_0_after_what_is_under_way() {
 /// PostgreSQL is brought up to date only where somebody says so; SQLite always.
 #[tokio::test]
 async fn a_missing_sqlite_file_is_made_by_those_that_may_make_it() {
-    for command in [&["migrate"][..], &["rp", "list"]] {
+    let mut make = vec!["rp", "create", "--name", "Bank", "--rp-id", "bank.example"];
+    make.extend(["--origin", "https://bank.example"]);
+    for command in [&["migrate"][..], &make] {
         let place = Place::new().await;
         if place.scratch.is_sqlite() {
             assert_eq!(place.run(command).status, Some(0), "{command:?}");
-        } else if command != ["migrate"] {
-            let ended = place.run(command);
-            assert!(ended.status == Some(1) && ended.stderr.contains("migrate"), "{}", ended.stderr);
         }
+    }
+    let mut place = Place::new().await;
+    let missing = place.scratch.folder().join("sub/missing.db");
+    if place.scratch.is_sqlite() {
+        place.set("COUNTERSIGN_DATABASE_URL", &format!("sqlite:{}", missing.display()));
+    }
+    for command in [
+        &["rp", "list"][..],
+        &["key", "list"],
+        &["key", "create", "--rp", "Bank"],
+        &["user", "show", "--rp", "Bank", "ann"],
+        &["keys", "list"],
+        &["audit", "verify"],
+        &["doctor"],
+    ] {
+        let ended = place.run(command);
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        assert!(ended.status == Some(1) && said.contains("migrate"), "{command:?}: {said}");
+        assert!(!missing.parent().expect("a folder").exists(), "{command:?}");
     }
 }
 
@@ -302,8 +326,9 @@ async fn a_settings_file_serves_and_the_environment_wins() {
     std::fs::write(&file, &lines).expect("a file");
     place.unset("COUNTERSIGN_DATABASE_URL");
     let rp = ["--config", file.to_str().expect("UTF-8"), "rp", "list", "--json"];
-    assert_eq!(place.answer(&rp), json!([]) as Value);
+    place.run(&["--config", file.to_str().expect("UTF-8"), "migrate"]);
     assert!(place.scratch.folder().join("from-file.db").exists());
+    assert_eq!(place.answer(&rp), json!([]) as Value);
     std::fs::write(&file, format!("{lines}colour = \"red\"\n")).expect("a file");
     let ended = place.run(&rp);
     assert!(ended.status == Some(1) && ended.stderr.contains("colour"), "{}", ended.stderr);

@@ -125,6 +125,15 @@ async fn what_is_no_json_object_is_malformed_or_invalid() {
     bank.raw(Method::POST, "/v1/challenges", JSON, b"{\"user_id\":\"\xff\"}".to_vec())
         .await
         .refused(400, "request_malformed");
+    // A word of another JSON type is a member that does not fit.
+    for (path, before, member) in
+        [("/v1/users/ann/factors", "", "type"), ("/v1/portal-sessions", "\"user_id\":\"ann\",", "flow")]
+    {
+        for odd in ["null", "1", "true", "{}"] {
+            let body = format!("{{{before}\"{member}\":{odd}}}");
+            bank.raw(Method::POST, path, JSON, body.into()).await.invalid(member);
+        }
+    }
     for body in ["[]", "[\"ann\"]", "null", "1", "\"ann\""] {
         bank.raw(Method::POST, "/v1/challenges", JSON, body.into()).await.refused(422, "request_invalid");
     }
@@ -253,6 +262,30 @@ async fn a_call_without_a_good_key_is_unauthorised() {
     stranger.with("x-api-key", key).get("/v1/users/ann").await.refused(401, "api_key_invalid");
     bank.with("authorization", &format!("Bearer {key}")).get("/v1/users/ann").await.refused(401, "api_key_invalid");
     stranger.with("authorization", &format!("bearer {key}")).get("/v1/users/ann").await.is(200);
+}
+
+/// What OpenAPI 3.1 demands of a document beyond its shape, and what clients that are generated from it need.
+#[tokio::test]
+async fn the_document_names_each_operation_once_and_describes_each_answer() {
+    let document = World::start().await.document().await;
+    let mut names = std::collections::HashSet::new();
+    for (method, template) in document.calls() {
+        let operation = &document.whole["paths"][&template][method.to_lowercase()];
+        let name = text(&operation["operationId"]);
+        assert!(names.insert(name.clone()), "{method} {template}: {name} again");
+        let answers = operation["responses"].as_object().expect("answers");
+        for (status, answer) in answers {
+            assert!(answer["description"].as_str().is_some_and(|d| !d.is_empty()), "{method} {template}: {status}");
+        }
+        if template.starts_with("/v1/") {
+            for status in ["429", "503"] {
+                assert!(answers[status]["headers"]["Retry-After"].is_object(), "{method} {template}: {status}");
+            }
+        }
+        for parameter in operation["parameters"].as_array().into_iter().flatten().filter(|p| p["name"] == "limit") {
+            assert_eq!((&parameter["schema"]["minimum"], &parameter["schema"]["maximum"]), (&json!(1), &json!(100)));
+        }
+    }
 }
 
 /// Every call that the document describes, tried by somebody whom nobody knows: whatever else is wrong with it, that comes first.

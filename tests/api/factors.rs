@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use countersign::clock::Clock;
 use countersign::model::Timestamp;
 
+use crate::support::app::base32;
 use crate::support::gateway::Mood;
-use crate::support::verbs::{base32, text};
+use crate::support::verbs::text;
 use crate::support::{Authenticator, User, Value, World, at_once, json};
 
 async fn ann() -> User {
@@ -40,7 +41,7 @@ async fn an_authenticator_app_is_pending_until_its_first_code() {
     let svg = totp["qr_svg"].as_str().expect("a symbol");
     assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>") && !svg.contains("<script"));
 
-    let code = crate::support::verbs::totp(&base32(secret), world.now() / 30);
+    let code = crate::support::app::totp(&base32(secret), world.now() / 30);
     ann.ask(json!({"answer": {"type": "totp", "code": code}})).await.is(200);
     let active = ann.activate(begun["id"].as_str().expect("an id"), json!({"code": code})).await.is(200);
     assert_eq!(active["status"], "active");
@@ -60,7 +61,7 @@ async fn no_later_answer_holds_the_secret_of_an_app() {
         assert!(answers.iter().all(|a| !a.to_string().contains(&secret) && !a.to_string().contains("otpauth")));
     };
     look().await;
-    let code = crate::support::verbs::totp(&base32(&secret), ann.bank.world.now() / 30);
+    let code = crate::support::app::totp(&base32(&secret), ann.bank.world.now() / 30);
     let active = ann.activate(&id, json!({"code": code})).await.is(200);
     assert!(!active.to_string().contains(&secret));
     look().await;
@@ -147,6 +148,8 @@ async fn a_pending_factor_dies_after_fifteen_minutes() {
     ann.activate(&late.id, json!({"code": late.code()})).await.refused(410, "enrolment_expired");
     assert_eq!(ann.factors().await.len(), 1);
     ann.bank.get(&ann.path(&format!("/factors/{}", late.id))).await.refused(404, "not_found");
+    ann.begin_totp().await;
+    ann.activate(&late.id, json!({"code": late.code()})).await.refused(410, "enrolment_expired");
 }
 
 /// T-12: a new pending factor never touches an active one.

@@ -94,6 +94,11 @@ async fn behind_a_trusted_proxy_only_its_own_word_counts() {
     let v6 = |n: usize| from(format!("2001:db8:1:2:{n:x}::{n:x}"));
     assert_eq!(refused(DENIALS + 10, v6, "/v1/users/ann").await, 10);
     from("2001:db8:1:3::1".to_owned()).get("/v1/users/ann").await.refused(401, "api_key_invalid");
+    // An entry with a port is an address; what does not read hides what stands left of it.
+    let ported = |n: usize| from(format!("198.51.100.{}, 203.0.113.5:{}", n % 250, 40_000 + n));
+    assert_eq!(refused(DENIALS + 10, ported, "/v1/users/ann").await, 10);
+    let odd = |n: usize| from(format!("198.51.100.{}, unknown, 10.0.0.7", n % 250));
+    assert_eq!(refused(DENIALS + 10, odd, "/v1/users/ann").await, 10);
     // The record names the address that counts.
     let ann = world.bank().await.user("ann");
     let app = ann.enrol_totp().await;

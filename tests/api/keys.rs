@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::app::{base32, step, totp};
 use crate::support::child::{Client, Place};
-use crate::support::verbs::{base32, text, totp};
+use crate::support::verbs::text;
 use crate::support::{Value, World, json};
 
 /// The keys of a purpose, as `keys list` shows them.
@@ -46,10 +47,6 @@ impl Holder {
         let answer = json!({"type": "totp", "code": totp(&self.secret, step)});
         bank.post("/v1/challenges", json!({"user_id": self.user, "answer": answer})).await
     }
-}
-
-fn step(ahead: i64) -> i64 {
-    (countersign::clock::Clock::now(&countersign::clock::SystemClock).seconds() + ahead).div_euclid(30)
 }
 
 /// Runs a command beside the test.

@@ -254,8 +254,8 @@ impl Person {
     async fn enrols(&mut self, bank: &Bank) -> Option<()> {
         let user = bank.user(&format!("{}-{}", self.user.id, self.turn));
         let begun = bank.attempt(&user.path("/factors"), Some(json!({"type": "totp"}))).await?.is(201);
-        let secret = crate::support::verbs::base32(begun["totp"]["secret"].as_str().expect("a secret"));
-        let code = crate::support::verbs::totp(&secret, bank.world.now() / 30);
+        let secret = crate::support::app::base32(begun["totp"]["secret"].as_str().expect("a secret"));
+        let code = crate::support::app::totp(&secret, bank.world.now() / 30);
         let id = text(&begun["id"]);
         let activate = user.path(&format!("/factors/{id}/activate"));
         bank.attempt(&activate, Some(json!({"code": code}))).await?.is(200);

@@ -5,14 +5,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::support::app::{base32, step, totp};
 use crate::support::authenticator::Authenticator;
 use crate::support::child::{Client, Place, Serve, client, free_port};
 use crate::support::gateway::{Gateway, Mood};
-use crate::support::verbs::{base32, text, totp};
-
-fn step() -> i64 {
-    countersign::clock::Clock::now(&countersign::clock::SystemClock).seconds() / 30
-}
+use crate::support::verbs::text;
 
 /// One sample line: its name with labels, and its value.
 struct Metrics(Vec<(String, f64)>);
@@ -72,9 +69,9 @@ async fn metrics_count_a_story_exactly() {
     let app = done(bank.post("/v1/users/ann/factors", json!({"type": "totp"})).await);
     let secret = base32(&text(&app["totp"]["secret"]));
     let (wrong, activate) =
-        (totp(&secret, step() + 1000), format!("/v1/users/ann/factors/{}/activate", text(&app["id"])));
+        (totp(&secret, step(0) + 1000), format!("/v1/users/ann/factors/{}/activate", text(&app["id"])));
     assert_eq!(bank.post(&activate, json!({"code": wrong})).await.0, 422);
-    let spent = totp(&secret, step() - 1);
+    let spent = totp(&secret, step(0) - 1);
     done(bank.post(&activate, json!({"code": spent})).await);
     let mut device = Authenticator::new("https://bank.example");
     let key = done(bank.post("/v1/users/ann/factors", json!({"type": "webauthn"})).await);
@@ -85,7 +82,7 @@ async fn metrics_count_a_story_exactly() {
     );
 
     let answer = |code: &str| json!({"user_id": "ann", "answer": {"type": "totp", "code": code}});
-    let code = totp(&secret, step());
+    let code = totp(&secret, step(0));
     done(bank.post("/v1/challenges", answer(&code)).await);
     assert_eq!(bank.post("/v1/challenges", answer(&code)).await.0, 422, "a replay");
     assert_eq!(bank.post("/v1/challenges", answer("12")).await.0, 422, "malformed");

@@ -15,8 +15,8 @@ async fn enrol_totp(user: &User, caller: &Caller) -> u16 {
         return begun.status;
     }
     let begun = begun.is(201);
-    let secret = crate::support::verbs::base32(begun["totp"]["secret"].as_str().expect("a secret"));
-    let code = crate::support::verbs::totp(&secret, user.bank.world.now() / 30);
+    let secret = crate::support::app::base32(begun["totp"]["secret"].as_str().expect("a secret"));
+    let code = crate::support::app::totp(&secret, user.bank.world.now() / 30);
     let path = user.path(&format!("/factors/{}/activate", text(&begun["id"])));
     caller.post(&path, json!({"code": code})).await.status
 }

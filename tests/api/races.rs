@@ -3,9 +3,10 @@
 
 use std::cell::Cell;
 
+use crate::support::app::{base32, totp};
 use crate::support::child::Place;
 use crate::support::gateway::Mood;
-use crate::support::verbs::{base32, text, totp};
+use crate::support::verbs::text;
 use crate::support::{Answer, Authenticator, User, Value, World, at_once, json};
 
 const COPIES: usize = 50;

@@ -3,11 +3,12 @@
 
 use serde_json::{Value, json};
 
+use crate::support::app::{base32, step, totp};
 use crate::support::authenticator::Authenticator;
 use crate::support::child::{Client, OWN, Place, Serve, client, free_port, run_of};
 use crate::support::cluster::Cluster;
 use crate::support::database::Scratch;
-use crate::support::verbs::{base32, text, totp};
+use crate::support::verbs::text;
 
 /// The older binary is named by `COUNTERSIGN_OLDER`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,10 +105,6 @@ fn bank(binary: &str, place: &Place) -> Client {
     Client { client: client(), base: format!("http://127.0.0.1:{}", place.port), token }
 }
 
-fn step() -> i64 {
-    countersign::clock::Clock::now(&countersign::clock::SystemClock).seconds() / 30
-}
-
 #[track_caller]
 fn good((status, body): (u16, Value)) -> Value {
     assert!((200..300).contains(&status), "{status}: {body}");
@@ -137,7 +134,7 @@ impl Begun {
             let factor = good(at.post(&path("/factors"), json!({"type": "totp"})).await);
             let (id, secret) = (text(&factor["id"]), base32(&text(&factor["totp"]["secret"])));
             if code {
-                let proof = json!({"code": totp(&secret, step() - 1)});
+                let proof = json!({"code": totp(&secret, step(0) - 1)});
                 good(at.post(&path(&format!("/factors/{id}/activate")), proof).await);
             }
             (id, secret)
@@ -183,7 +180,7 @@ impl Begun {
         let verify = |n: usize| format!("/v1/challenges/{}/verify", self.challenges[n].0);
         let mut spent = Vec::new();
 
-        let code = totp(&self.secret, step());
+        let code = totp(&self.secret, step(0));
         let answer = json!({"type": "totp", "code": code});
         good(at.post(&verify(0), answer.clone()).await);
         spent.push(("a code of an app", answer));
@@ -197,9 +194,9 @@ impl Begun {
         good(at.post(&verify(1), signed.clone()).await);
 
         let (id, secret) = &self.pending;
-        let proof = json!({"code": totp(secret, step() - 1)});
+        let proof = json!({"code": totp(secret, step(0) - 1)});
         good(at.post(&path(&format!("/factors/{id}/activate")), proof).await);
-        let answer = json!({"type": "totp", "code": totp(secret, step()), "factor_id": id});
+        let answer = json!({"type": "totp", "code": totp(secret, step(0)), "factor_id": id});
         good(at.post(&verify(3), answer.clone()).await);
         spent.push(("a code of an app that was shown by the other", answer));
         let (id, options) = &self.making;

@@ -122,6 +122,8 @@ async fn every_call_makes_the_round_trips_that_are_documented() {
         let path = challenge.path("/verify");
         let verified = browser.post(&path, app.now());
         let code = count.of("`POST …/verify` by client token", verified).await.is(200)["code"].clone();
+        let wrong = challenge.exchange(json!({"code": "made-up"}));
+        count.of("`POST …/exchange` with a wrong code", wrong).await.refused(422, "code_incorrect");
         let exchanged = challenge.exchange(json!({"code": code}));
         count.of("`POST …/exchange`", exchanged).await.is(200);
         count.of("`POST …/cancel`", ann.challenge(json!({})).await.cancel()).await.is(200);

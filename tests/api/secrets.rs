@@ -7,10 +7,11 @@ use countersign::config::Database;
 use serde_json::{Value, json};
 use sqlx::Connection;
 
+use crate::support::app::{base32, totp};
 use crate::support::authenticator::Authenticator;
 use crate::support::child::{Client, Place};
 use crate::support::gateway::Gateway;
-use crate::support::verbs::{base32, text, totp};
+use crate::support::verbs::text;
 use crate::support::{User, World};
 
 /// What was secret in the story, each with a name for the report.

@@ -209,6 +209,9 @@ async fn a_jwt_verifies_against_the_published_keys() {
     assert_eq!(claims["aud"], json!(["https://a.example", "https://b.example"]));
     let asked = ann.bank.post("/v1/sessions/introspect", json!({"token": several["token"]})).await.is(200);
     assert_eq!(asked["audience"], claims["aud"], "who asks instead of verifying learns it too");
+    let unnamed = ann.session(&app, json!({})).await;
+    let asked = ann.bank.introspect(json!({"token": unnamed["token"]})).await;
+    assert_eq!(asked["audience"], json!([ann.bank.rp.id]), "as the JWT says");
 }
 
 /// J-01, J-02, J-03, J-10: what is not ours is inactive, and nothing is fetched.

@@ -34,7 +34,11 @@ async fn what_is_put_stays_until_it_is_put_anew() {
     let shown = put(json!({"display_name": "Ann B."})).await;
     assert_eq!((&shown["display_name"], &shown["locale"]), (&json!("Ann B."), &json!("en-GB")));
     assert_eq!(ann.shown().await, shown);
-    ann.bank.put(&ann.path(""), json!({"locale": "en GB"})).await.invalid("locale");
+    for odd in ["en GB", "d", "toolonglanguage", "en-", "1e"] {
+        ann.bank.put(&ann.path(""), json!({"locale": odd})).await.invalid("locale");
+    }
+    let cleared = put(json!({"display_name": null})).await;
+    assert_eq!((&cleared["display_name"], &cleared["locale"]), (&json!(null), &json!("en-GB")));
     ann.bank.put(&ann.path(""), json!({"display_name": ""})).await.invalid("display_name");
     // Characters count, not bytes: names are not ASCII everywhere.
     put(json!({"display_name": "日".repeat(100)})).await;
@@ -235,8 +239,13 @@ async fn an_erased_user_is_unknown_again() {
         challenge.verify(app.miss()).await.refused(422, "code_incorrect");
     }
     let (_, options) = ann.begin_passkey().await;
+    let again = ann.bank.server.with("idempotency-key", "asked");
+    let question = json!({"token": session["token"]});
+    assert_eq!(again.post("/v1/sessions/introspect", question.clone()).await.is(200)["user_id"], "ann");
     ann.bank.delete(&ann.path("")).await.is(204);
 
+    // Nor is an answer that was kept.
+    assert_eq!(again.post("/v1/sessions/introspect", question).await.is(200)["active"], false);
     let mut shown = ann.shown().await;
     shown["user_id"] = json!("nobody");
     assert_eq!(shown, untouched);

@@ -131,27 +131,33 @@ impl Page {
                 .map(|b| b.split('>').next().unwrap_or_default())
                 .next();
             let Some(pressed) = pressed else { continue };
+            let elsewhere = attribute(pressed, "form");
+            let form = match elsewhere.is_empty() {
+                true => form,
+                false => self.html.split("<form ").find(|f| attribute(f, "id") == elsewhere).expect("its form"),
+            };
+            let form = form.split("</form>").next().unwrap_or_default();
             let inputs = form.split("<input ").skip(1).map(|i| i.split('>').next().unwrap_or_default());
             let sent = inputs.filter(|i| !i.contains("type=\"checkbox\""));
             let mut fields: Vec<_> = sent.map(|i| (attribute(i, "name"), attribute(i, "value"))).collect();
             if pressed.contains("name=") {
                 fields.push((attribute(pressed, "name"), attribute(pressed, "value")));
             }
-            let own = pressed.contains("formaction=").then(|| attribute(pressed, "formaction"));
-            let action = own.unwrap_or_else(|| attribute(form, "action"));
-            return (action, fields);
+            return (attribute(form, "action"), fields);
         }
         panic!("no button {button:?} on {}:\n{}", self.path, self.text());
     }
 }
 
 fn attribute(tag: &str, name: &str) -> String {
-    let value = tag.split(&format!("{name}=\"")).nth(1).and_then(|rest| rest.split('"').next());
+    let tag = format!(" {tag}");
+    let value = tag.split(&format!(" {name}=\"")).nth(1).and_then(|rest| rest.split('"').next());
     unescaped(value.unwrap_or_default())
 }
 
-fn unescaped(text: &str) -> String {
-    [("&#38;", "&"), ("&#60;", "<"), ("&#62;", ">"), ("&#34;", "\""), ("&#39;", "'")]
+/// Text of a page without its entities.
+pub fn unescaped(text: &str) -> String {
+    [("&amp;", "&"), ("&#38;", "&"), ("&#60;", "<"), ("&#62;", ">"), ("&#34;", "\""), ("&#39;", "'")]
         .iter()
         .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }

@@ -65,7 +65,7 @@ impl World {
         };
         change(&mut config);
         let (back, returned) = application().await;
-        let operator = countersign::operator(&config.storage).await.expect("the database opens");
+        let operator = countersign::operator(&config.storage, true).await.expect("the database opens");
         let party = NewParty {
             name: "Harbour Bank".to_owned(),
             host: "localhost".to_owned(),
@@ -81,6 +81,7 @@ impl World {
             migrate: true,
             around: None,
             listener: Some(listener),
+            lock: None,
         };
         let running = countersign::run(&config, parts).await.expect("the engine starts");
         let client = reqwest::Client::builder().tls_certs_only([]).build().expect("a client");
@@ -98,7 +99,7 @@ impl World {
     pub async fn person(&self, user: &str) -> Vec<u8> {
         self.says("PUT", &format!("/v1/users/{user}"), json!({"login_hint": "jane@example.com"})).await;
         let factor = self.says("POST", &format!("/v1/users/{user}/factors"), json!({"type": "totp"})).await;
-        let secret = base32(factor["totp"]["secret"].as_str().expect("a secret"));
+        let secret = crate::app::base32(factor["totp"]["secret"].as_str().expect("a secret"));
         let path = format!("/v1/users/{user}/factors/{}/activate", factor["id"].as_str().expect("an id"));
         let active = self.says("POST", &path, json!({"code": self.code(&secret)})).await;
         assert_eq!(active["status"], "active");
@@ -194,19 +195,4 @@ async fn application() -> (String, Arc<Mutex<Vec<String>>>) {
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move { axum::serve(listener, router).await });
     (format!("http://localhost:{port}/back?from=pages"), returned)
-}
-
-/// RFC 4648 without padding.
-pub fn base32(text: &str) -> Vec<u8> {
-    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
-    for letter in text.bytes().filter(|b| *b != b' ') {
-        let value = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".iter().position(|c| *c == letter).expect("base 32");
-        bits = bits << 5 | u32::try_from(value).expect("five bits");
-        count += 5;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count & 0xff) as u8);
-        }
-    }
-    bytes
 }

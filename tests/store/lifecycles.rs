@@ -164,10 +164,6 @@ impl Life {
         match step {
             Step::Wait(seconds) => next.now += seconds,
             Step::Enrol => {
-                // What was never activated in its time makes way.
-                for late in next.factors.iter_mut().filter(|f| !f.active && f.expires <= self.now) {
-                    late.removed = true;
-                }
                 let expires = self.now + 900;
                 next.factors.push(FactorLife { active: false, removed: false, expires, last_step: 0, version: 1 });
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::verbs::totp;
+use super::app::totp;
 use super::{App, Bank, Stopwatch};
 
 /// Under way until it is ended.

@@ -4,6 +4,7 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 #![allow(clippy::expect_used, clippy::panic, reason = "in tests a panic is the report")]
 
+pub mod app;
 pub mod authenticator;
 pub mod child;
 pub mod cluster;

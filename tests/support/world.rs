@@ -396,6 +396,7 @@ async fn run(config: &Config, clock: &Arc<TestClock>, listener: TcpListener) -> 
         migrate: true,
         around: None,
         listener: Some(listener),
+        lock: None,
     };
     countersign::run(config, parts).await.expect("the engine starts")
 }

@@ -1,4 +1,4 @@
-// Copies a text of the page and says so; prints; keeps a reload of the codes' page from asking to send its form again.
+// Copies a text of the page and says so; prints.
 
 for (const button of document.querySelectorAll('[data-copy]')) {
   const words = button.textContent;
@@ -18,5 +18,3 @@ for (const button of document.querySelectorAll('[data-copy]')) {
 }
 
 document.querySelector('[data-print]')?.addEventListener('click', () => print());
-
-if (document.getElementById('codes')) history.replaceState(null, '', location.href);

@@ -18,7 +18,12 @@ const offline = document.querySelector('.offline');
 addEventListener('online', () => { offline.hidden = true; });
 addEventListener('offline', () => { offline.hidden = false; });
 
+// A reload asks for the page again and does not send its form again, and "back" finds it.
+history.replaceState(null, '', location.href);
+
 for (const form of document.forms) {
+  // A download leaves the page where it is.
+  if (form.hasAttribute('data-stays')) continue;
   let sent = false;
   form.addEventListener('submit', (event) => {
     if (event.defaultPrevented) return;
@@ -28,7 +33,7 @@ for (const form of document.forms) {
     const button = event.submitter;
     button?.setAttribute('aria-busy', 'true');
     const slow = setTimeout(() => say(form, 'Still checking…'), 4000);
-    // A download or a stopped load leaves the page where it is.
+    // So does a load that was stopped.
     setTimeout(() => { sent = false; button?.removeAttribute('aria-busy'); clearTimeout(slow); }, 12000);
   });
 }

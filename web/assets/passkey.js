@@ -12,8 +12,8 @@ let kept = null;
 function show(state) {
   root.dataset.state = state;
   for (const block of root.querySelectorAll('[data-when]')) block.hidden = !block.dataset.when.split(' ').includes(state);
-  const next = root.querySelector('[data-start]:not([hidden])');
-  if (!['ready', 'waiting', 'saving'].includes(state)) next?.focus();
+  // The button that was pressed may be gone: what is next has the focus.
+  if (state !== 'ready' && state !== 'saving') root.querySelector('.needs-script > :is(a, button):not([hidden])')?.focus();
 }
 
 async function call(path, body) {

@@ -3,7 +3,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -89,6 +89,16 @@ pub fn with_jwt(kept: &[u8], old: &str, new: Option<String>) -> Zeroizing<Vec<u8
     let (old, new) = (quoted(old), new.map_or(b"null".to_vec(), |jwt| quoted(&jwt)));
     let place = kept.windows(old.len()).position(|bytes| bytes == old).expect("the answer that the JWT was read from");
     Zeroizing::new([&kept[..place], &new, &kept[place + old.len()..]].concat())
+}
+
+/// The user whom an answer names: with that user what is kept of it goes.
+pub fn user(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        user_id: Option<String>,
+    }
+
+    serde_json::from_slice::<Named>(body).ok()?.user_id
 }
 
 /// The request that a kept problem names.

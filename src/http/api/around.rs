@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -25,7 +25,8 @@ pub struct Jwks {
 /// The public keys of step-up JWTs.
 #[utoipa::path(get, path = "/.well-known/jwks.json", tag = "service", responses((status = 200, body = Jwks)))]
 pub async fn jwks(State(app): State<App>) -> Response {
-    ([(CACHE_CONTROL, "public, max-age=300")], Json(app.engine.jwks())).into_response()
+    let headers = [(CACHE_CONTROL, "public, max-age=300"), (ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
+    (headers, Json(app.engine.jwks())).into_response()
 }
 
 /// How it is.

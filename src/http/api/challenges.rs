@@ -14,7 +14,7 @@ use crate::engine::{Caller, Created, Delivery, Ending, Issued, Named, NewChallen
 use crate::http::App;
 use crate::http::auth::Pass;
 use crate::http::body::{Body, MaybeBody, Nothing, OfId, Text};
-use crate::http::problem::{self, Problem, Refused};
+use crate::http::problem::{self, Refused};
 use crate::model::{Challenge, ChallengeStatus, Id, Kind, MethodKind, Prompt, Scope};
 
 /// A challenge as it stands; never its session.
@@ -45,7 +45,9 @@ pub struct ChallengeView {
 }
 
 impl ChallengeView {
+    /// Once it has ended there is no method to answer by.
     fn new(challenge: &Challenge, status: ChallengeStatus, offers: &[Offer]) -> ChallengeView {
+        let offers = if status == ChallengeStatus::Pending { offers } else { &[] };
         ChallengeView {
             id: challenge.id.to_string(),
             status: status.as_str(),
@@ -142,7 +144,7 @@ impl OutcomeView {
 /// to a key that may also write factors, unless an `answer` came along or a new factor would not do yet.
 #[utoipa::path(post, path = "/v1/challenges", tag = "challenges", security(("api_key" = ["challenges"])),
     request_body = CreateRequest,
-    responses((status = 201, body = ChallengeView), (status = 200, body = OutcomeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, body = ChallengeView), (status = 200, body = OutcomeView)))]
 pub async fn create(State(app): State<App>, pass: Pass, body: Body<CreateRequest>) -> Result<Response, Refused> {
     let wanted = body.read().and_then(CreateRequest::model);
     let named = wanted.as_ref().map_or(Named::Nothing, |wanted| Named::User(&wanted.user_id));
@@ -163,7 +165,7 @@ pub async fn create(State(app): State<App>, pass: Pass, body: Body<CreateRequest
 /// Shows where a challenge stands. A status is no proof: the session leaves by `verify` or `exchange` only.
 #[utoipa::path(get, path = "/v1/challenges/{id}", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)),
-    responses((status = 200, body = ChallengeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = ChallengeView)))]
 pub async fn show(State(app): State<App>, pass: Pass, id: OfId) -> Result<Json<ChallengeView>, Refused> {
     let (caller, id, _) = pass.at_challenge(&app, &id, Scope::Challenges).await?;
     let at = app.engine.moment();
@@ -234,7 +236,7 @@ impl PreparedView {
 /// Begins a WebAuthn ceremony, or sends a code. Nothing is ever sent when a challenge is created.
 #[utoipa::path(post, path = "/v1/challenges/{id}/prepare", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)), request_body = PrepareRequest,
-    responses((status = 200, body = PreparedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = PreparedView)))]
 pub async fn prepare(
     State(app): State<App>,
     pass: Pass,
@@ -271,7 +273,7 @@ impl From<&Verdict> for VerifiedView {
 /// Judges one answer. A server gets the session, a browser a one-time code. A wrong answer is never 2xx.
 #[utoipa::path(post, path = "/v1/challenges/{id}/verify", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)), request_body = AnswerRequest,
-    responses((status = 200, body = VerifiedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = VerifiedView)))]
 pub async fn verify(
     State(app): State<App>,
     pass: Pass,
@@ -313,7 +315,7 @@ impl From<&Issued> for ExchangedView {
 /// Exchanges a one-time code for the session, once.
 #[utoipa::path(post, path = "/v1/challenges/{id}/exchange", tag = "challenges", security(("api_key" = ["challenges"])),
     params(("id" = String, Path)), request_body = ExchangeRequest,
-    responses((status = 200, body = ExchangedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = ExchangedView)))]
 pub async fn exchange(
     State(app): State<App>,
     pass: Pass,
@@ -333,12 +335,12 @@ pub async fn exchange(
 /// Calls a challenge off.
 #[utoipa::path(post, path = "/v1/challenges/{id}/cancel", tag = "challenges", security(("api_key" = ["challenges"]), ("client_token" = [])),
     params(("id" = String, Path)),
-    responses((status = 200, body = ChallengeView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = ChallengeView)))]
 pub async fn cancel(
     State(app): State<App>,
     pass: Pass,
     id: OfId,
-    body: MaybeBody<Nothing>,
+    MaybeBody(body): MaybeBody<Nothing>,
 ) -> Result<Response, Refused> {
     let (caller, id, _) = pass.at_challenge(&app, &id, Scope::Challenges).await?;
     body.read()?;

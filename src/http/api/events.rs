@@ -10,7 +10,7 @@ use super::shapes::List;
 use crate::engine::EventFilter;
 use crate::http::App;
 use crate::http::auth::Server;
-use crate::http::problem::{Problem, Refused};
+use crate::http::problem::Refused;
 use crate::model::{Client, Recorded, Scope, Timestamp, User};
 
 /// One security event. Holds no code, no secret and no number.
@@ -145,9 +145,14 @@ fn time(name: &'static str, text: &str) -> Result<Timestamp, Refused> {
     params(("limit" = Option<usize>, Query), ("cursor" = Option<String>, Query), ("type" = Option<String>, Query),
         ("user_id" = Option<String>, Query), ("after" = Option<String>, Query, description = "RFC 3339; from this time on"),
         ("before" = Option<String>, Query, description = "RFC 3339; before this time")),
-    responses((status = 200, body = List<EventView>), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn list(State(app): State<App>, server: Server, wanted: Wanted) -> Result<Json<List<EventView>>, Refused> {
+    responses((status = 200, body = List<EventView>)))]
+pub async fn list(
+    State(app): State<App>,
+    server: Server,
+    wanted: Result<Wanted, Refused>,
+) -> Result<Json<List<EventView>>, Refused> {
     let caller = server.with(Scope::EventsRead)?;
+    let wanted = wanted?;
     let found = app.engine.events(&caller, wanted.filter, wanted.limit as i64 + 1).await?;
     Ok(Json(List::of(found.into_iter().map(EventView::new).collect(), wanted.limit)))
 }

@@ -15,8 +15,8 @@ use crate::engine::{Answer, Attachment, Begin, Ending, LONGEST_FACTOR_NAME, Star
 use crate::http::App;
 use crate::http::auth::Bearer;
 use crate::http::body::{Body, MaybeBody, Nothing, OfFactor, OfUser, Page, Text};
-use crate::http::problem::{self, Problem, Refused};
-use crate::model::{Id, Kind, Number, Scope};
+use crate::http::problem::{self, Refused};
+use crate::model::{Kind, Number, Scope};
 
 /// A factor to be enrolled.
 #[derive(Deserialize, ToSchema)]
@@ -63,10 +63,9 @@ impl CreateRequest {
                 Some(Authenticator::Platform) => Attachment::Platform,
                 Some(Authenticator::SecurityKey) => Attachment::SecurityKey,
             }),
-            (Enrollable::Sms, None, Some(phone)) => Wish::Sms(
-                Number::parse(&phone)
-                    .ok_or(Refused { param: Some("phone".to_owned()), ..problem::PHONE_INVALID.into() })?,
-            ),
+            (Enrollable::Sms, None, Some(phone)) => {
+                Wish::Sms(Number::parse(&phone).ok_or_else(|| Refused::of("phone", problem::PHONE_INVALID))?)
+            }
             (Enrollable::Sms, None, None) => return Err(Refused::invalid("phone", "The member is missing.")),
             (_, Some(_), _) => return Err(Refused::invalid("authenticator", "Only webauthn takes it.")),
             (_, _, Some(_)) => return Err(Refused::invalid("phone", "Only sms takes it.")),
@@ -87,14 +86,14 @@ fn name(text: String) -> Result<String, Refused> {
 /// Starts the enrolment of a factor. Secrets and options in the answer are shown once.
 #[utoipa::path(post, path = "/v1/users/{user_id}/factors", tag = "factors", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path)), request_body = CreateRequest,
-    responses((status = 201, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, body = FactorView)))]
 pub async fn create(
     State(app): State<App>,
     bearer: Bearer,
-    OfUser(user_id): OfUser,
+    path: Result<OfUser, Refused>,
     body: Body<CreateRequest>,
 ) -> Result<Response, Refused> {
-    let caller = bearer.for_enrolment(&user_id)?;
+    let (caller, OfUser(user_id)) = bearer.for_enrolment(path)?;
     let wanted = body.read()?.model(user_id)?;
     let Started { factor, shown, prompt } = app.engine.begin_enrolment(&caller, wanted).await?;
     let begun = Ending::Begun { factor: &factor, shown: &shown, prompt: prompt.as_ref() };
@@ -116,14 +115,14 @@ pub struct ActivateRequest {
 /// Proves a pending factor, which is active from then on. The code is spent by it.
 #[utoipa::path(post, path = "/v1/users/{user_id}/factors/{id}/activate", tag = "factors", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path), ("id" = String, Path)), request_body = ActivateRequest,
-    responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = FactorView)))]
 pub async fn activate(
     State(app): State<App>,
     bearer: Bearer,
-    OfFactor(user_id, id): OfFactor,
+    path: Result<OfFactor, Refused>,
     body: Body<ActivateRequest>,
 ) -> Result<Response, Refused> {
-    let caller = bearer.for_enrolment(&user_id)?;
+    let (caller, OfFactor(user_id, id)) = bearer.for_enrolment(path)?;
     let request = body.read()?;
     let answer = match (request.code, request.credential) {
         (Some(code), None) => Answer::Code(code),
@@ -138,14 +137,14 @@ pub async fn activate(
 /// Sends another code for a pending phone; the earlier one dies.
 #[utoipa::path(post, path = "/v1/users/{user_id}/factors/{id}/resend", tag = "factors", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path), ("id" = String, Path)),
-    responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = FactorView)))]
 pub async fn resend(
     State(app): State<App>,
     bearer: Bearer,
-    OfFactor(user_id, id): OfFactor,
-    body: MaybeBody<Nothing>,
+    path: Result<OfFactor, Refused>,
+    MaybeBody(body): MaybeBody<Nothing>,
 ) -> Result<Response, Refused> {
-    let caller = bearer.for_enrolment(&user_id)?;
+    let (caller, OfFactor(user_id, id)) = bearer.for_enrolment(path)?;
     body.read()?;
     let Started { factor, shown, prompt } = app.engine.resend(&caller, &user_id, &id).await?;
     let resent = Ending::Resent { factor: &factor, shown: &shown, prompt: prompt.as_ref() };
@@ -155,20 +154,16 @@ pub async fn resend(
 /// A user's factors, oldest first.
 #[utoipa::path(get, path = "/v1/users/{user_id}/factors", tag = "factors", security(("api_key" = ["users:read"]), ("client_token" = [])),
     params(("user_id" = String, Path), ("limit" = Option<usize>, Query), ("cursor" = Option<String>, Query)),
-    responses((status = 200, body = List<FactorView>), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = List<FactorView>)))]
 pub async fn list(
     State(app): State<App>,
     bearer: Bearer,
-    OfUser(user_id): OfUser,
-    page: Page,
+    path: Result<OfUser, Refused>,
+    page: Result<Page, Refused>,
 ) -> Result<Json<List<FactorView>>, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::UsersRead)?;
-    let after = match &page.cursor {
-        None => None,
-        Some(text) => {
-            Some(Id::parse(Kind::Factor, text).ok_or_else(|| Refused::invalid("cursor", "Expected a next_cursor."))?)
-        }
-    };
+    let (caller, OfUser(user_id)) = bearer.for_user(path, Scope::UsersRead)?;
+    let page = page?;
+    let after = page.behind(Kind::Factor)?;
     let factors = app.engine.factors(&caller, &user_id).await?;
     let rest = factors.iter().filter(|f| after.as_ref().is_none_or(|a| f.id > *a)).take(page.limit + 1);
     Ok(Json(List::of(rest.map(|f| (f.id.to_string(), f.into())).collect(), page.limit)))
@@ -177,13 +172,13 @@ pub async fn list(
 /// One factor.
 #[utoipa::path(get, path = "/v1/users/{user_id}/factors/{id}", tag = "factors", security(("api_key" = ["users:read"]), ("client_token" = [])),
     params(("user_id" = String, Path), ("id" = String, Path)),
-    responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = FactorView)))]
 pub async fn show(
     State(app): State<App>,
     bearer: Bearer,
-    OfFactor(user_id, id): OfFactor,
+    path: Result<OfFactor, Refused>,
 ) -> Result<Json<FactorView>, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::UsersRead)?;
+    let (caller, OfFactor(user_id, id)) = bearer.for_user(path, Scope::UsersRead)?;
     Ok(Json(FactorView::from(&app.engine.factor(&caller, &user_id, &id).await?)))
 }
 
@@ -199,14 +194,14 @@ pub struct RenameRequest {
 /// Renames a factor.
 #[utoipa::path(patch, path = "/v1/users/{user_id}/factors/{id}", tag = "factors", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path), ("id" = String, Path)), request_body = RenameRequest,
-    responses((status = 200, body = FactorView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = FactorView)))]
 pub async fn rename(
     State(app): State<App>,
     bearer: Bearer,
-    OfFactor(user_id, id): OfFactor,
+    path: Result<OfFactor, Refused>,
     body: Body<RenameRequest>,
 ) -> Result<Json<FactorView>, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let (caller, OfFactor(user_id, id)) = bearer.for_user(path, Scope::FactorsWrite)?;
     let name = name(body.read()?.name.take())?;
     let factor = app.engine.rename_factor(&caller, &user_id, &id, &name).await?;
     Ok(Json(FactorView::from(&factor)))
@@ -215,13 +210,13 @@ pub async fn rename(
 /// Removes a factor and ends the sessions that it earned.
 #[utoipa::path(delete, path = "/v1/users/{user_id}/factors/{id}", tag = "factors", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path), ("id" = String, Path)),
-    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204)))]
 pub async fn remove(
     State(app): State<App>,
     bearer: Bearer,
-    OfFactor(user_id, id): OfFactor,
+    path: Result<OfFactor, Refused>,
 ) -> Result<StatusCode, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let (caller, OfFactor(user_id, id)) = bearer.for_user(path, Scope::FactorsWrite)?;
     app.engine.remove_factor(&caller, &user_id, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,6 +5,7 @@ mod around;
 mod challenge_request;
 mod challenges;
 mod docs;
+mod document;
 mod events;
 mod factors;
 mod portal_sessions;
@@ -18,76 +19,15 @@ pub use around::router as around;
 pub use webhooks::message as webhook_message;
 
 use axum::Router;
-use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Object, Required, Type};
-use utoipa::{Modify, OpenApi};
+use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{App, scrape};
 
-/// The document's head; paths and shapes come from the handlers.
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "Countersign",
-        description = "Enrols and verifies second factors beside any login, and issues step-up sessions.\n\nErrors are `application/problem+json` with a stable `code`. A wrong code is never 2xx.",
-        license(name = "Apache-2.0")
-    ),
-    tags(
-        (name = "challenges", description = "Asking a user for proof"),
-        (name = "factors", description = "Enrolling, renaming and removing factors"),
-        (name = "recovery codes", description = "Single-use codes that a person keeps"),
-        (name = "sessions", description = "Step-up sessions: introspect, look up, revoke"),
-        (name = "users", description = "What the engine knows of a user"),
-        (name = "events", description = "What happened, in order"),
-        (name = "webhooks", description = "Endpoints that are told of events (Standard Webhooks 1.0.0)"),
-        (name = "portal", description = "Hosted pages"),
-        (name = "service", description = "Keys and health"),
-    ),
-    components(schemas(webhooks::Message)),
-    modifiers(&Schemes)
-)]
-struct Head;
-
-struct Schemes;
-
-impl Modify for Schemes {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let components = document.components.get_or_insert_with(Default::default);
-        let bearer = |about: &str| {
-            let mut scheme = Http::new(HttpAuthScheme::Bearer);
-            scheme.description = Some(about.to_owned());
-            SecurityScheme::Http(scheme)
-        };
-        components.add_security_scheme(
-            "api_key",
-            bearer(
-                "A relying party's API key: sk_live_… or sk_test_…, with the scope that the operation names, or admin",
-            ),
-        );
-        components.add_security_scheme(
-            "client_token",
-            bearer("A browser's client token: ct_…, bound to one challenge or portal session"),
-        );
-    }
-}
-
-fn idempotency_key() -> Parameter {
-    let about = "1 to 255 visible ASCII characters. The first answer is kept for 24 hours and given again to the same caller, path, key and body, with `Idempotent-Replayed: true`; after ten minutes its secrets are null.";
-    ParameterBuilder::new()
-        .name("Idempotency-Key")
-        .parameter_in(ParameterIn::Header)
-        .required(Required::False)
-        .description(Some(about))
-        .schema(Some(Object::with_type(Type::String)))
-        .build()
-}
-
 /// The API's routes, and the document that describes them.
 pub fn router() -> (Router<App>, utoipa::openapi::OpenApi) {
-    let (router, mut document) = OpenApiRouter::with_openapi(Head::openapi())
+    let (router, mut document) = OpenApiRouter::with_openapi(document::Head::openapi())
         .routes(routes!(challenges::create))
         .routes(routes!(challenges::show))
         .routes(routes!(challenges::prepare))
@@ -116,8 +56,6 @@ pub fn router() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(around::readyz))
         .routes(routes!(scrape::metrics))
         .split_for_parts();
-    for call in document.paths.paths.values_mut().filter_map(|path| path.post.as_mut()) {
-        call.parameters.get_or_insert_default().push(idempotency_key().into());
-    }
+    document::complete(&mut document);
     (router, document)
 }

@@ -10,7 +10,7 @@ use crate::engine::{Ending, NewPortal, PortalView};
 use crate::http::App;
 use crate::http::auth::Server;
 use crate::http::body::{Body, Text};
-use crate::http::problem::{Problem, Refused};
+use crate::http::problem::Refused;
 use crate::model::{Flow, Scope, User};
 
 /// A visit to be opened.
@@ -60,7 +60,7 @@ impl CreatedView {
 /// Opens a portal session.
 #[utoipa::path(post, path = "/v1/portal-sessions", tag = "portal", security(("api_key" = ["factors:write"])),
     request_body = CreateRequest,
-    responses((status = 201, body = CreatedView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, body = CreatedView)))]
 pub async fn create(State(app): State<App>, server: Server, body: Body<CreateRequest>) -> Result<Response, Refused> {
     let caller = server.with(Scope::FactorsWrite)?;
     let request = body.read()?;

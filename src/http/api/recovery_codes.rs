@@ -13,7 +13,7 @@ use crate::engine::Ending;
 use crate::http::App;
 use crate::http::auth::Bearer;
 use crate::http::body::{MaybeBody, Nothing, OfUser};
-use crate::http::problem::{Problem, Refused};
+use crate::http::problem::Refused;
 use crate::model::{RecoveryStatus, Scope};
 
 /// A set to be made.
@@ -46,14 +46,14 @@ impl CodesView {
 /// Makes a new set. The old one dies when the new one is active.
 #[utoipa::path(post, path = "/v1/users/{user_id}/recovery-codes", tag = "recovery codes", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path)), request_body = CreateRequest,
-    responses((status = 201, body = CodesView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, body = CodesView)))]
 pub async fn create(
     State(app): State<App>,
     bearer: Bearer,
-    OfUser(user_id): OfUser,
-    body: MaybeBody<CreateRequest>,
+    path: Result<OfUser, Refused>,
+    MaybeBody(body): MaybeBody<CreateRequest>,
 ) -> Result<Response, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let (caller, OfUser(user_id)) = bearer.for_user(path, Scope::FactorsWrite)?;
     let confirm = body.read()?.require_confirmation.unwrap_or(false);
     let (codes, status) = app.engine.create_recovery_codes(&caller, &user_id, confirm).await?;
     Ok(answers::of(Ending::Codes(&codes, status), app.engine.issuer()))
@@ -62,14 +62,14 @@ pub async fn create(
 /// The person has saved the codes: the new set redeems, the old one no longer.
 #[utoipa::path(post, path = "/v1/users/{user_id}/recovery-codes/confirm", tag = "recovery codes", security(("api_key" = ["factors:write"]), ("client_token" = [])),
     params(("user_id" = String, Path)),
-    responses((status = 200, body = RecoveryView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = RecoveryView)))]
 pub async fn confirm(
     State(app): State<App>,
     bearer: Bearer,
-    OfUser(user_id): OfUser,
-    body: MaybeBody<Nothing>,
+    path: Result<OfUser, Refused>,
+    MaybeBody(body): MaybeBody<Nothing>,
 ) -> Result<Response, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::FactorsWrite)?;
+    let (caller, OfUser(user_id)) = bearer.for_user(path, Scope::FactorsWrite)?;
     body.read()?;
     let summary = app.engine.confirm_recovery_codes(&caller, &user_id).await?;
     Ok(answers::of(Ending::Confirmed(&summary), app.engine.issuer()))
@@ -78,12 +78,12 @@ pub async fn confirm(
 /// How many codes there are and are left; never the codes.
 #[utoipa::path(get, path = "/v1/users/{user_id}/recovery-codes", tag = "recovery codes", security(("api_key" = ["users:read"]), ("client_token" = [])),
     params(("user_id" = String, Path)),
-    responses((status = 200, body = RecoveryView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = RecoveryView)))]
 pub async fn show(
     State(app): State<App>,
     bearer: Bearer,
-    OfUser(user_id): OfUser,
+    path: Result<OfUser, Refused>,
 ) -> Result<Json<RecoveryView>, Refused> {
-    let caller = bearer.for_user(&user_id, Scope::UsersRead)?;
+    let (caller, OfUser(user_id)) = bearer.for_user(path, Scope::UsersRead)?;
     Ok(Json(app.engine.recovery_summary(&caller, &user_id).await?.into()))
 }

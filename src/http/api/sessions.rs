@@ -9,13 +9,13 @@ use utoipa::ToSchema;
 
 use super::answers;
 use super::challenge_request::RequireRequest;
-use super::shapes::{List, SessionState};
+use super::shapes::{List, SessionState, audience};
 use crate::engine::{Ending, Introspection, Named, Question};
 use crate::http::App;
 use crate::http::auth::{Pass, Server};
 use crate::http::body::{Body, Object, OfId, OfUser, Page, Text};
-use crate::http::problem::{Problem, Refused};
-use crate::model::{Id, Kind, Scope};
+use crate::http::problem::Refused;
+use crate::model::{Kind, Scope};
 
 /// What a service asks of a token.
 #[derive(Deserialize, ToSchema)]
@@ -123,7 +123,7 @@ impl From<&Introspection> for IntrospectionView {
             amr: Some(grant.amr.clone()),
             auth_time: Some(grant.auth_time.rfc3339()),
             expires_at: Some(session.expires_at.rfc3339()),
-            audience: Some(grant.audience.clone()),
+            audience: Some(audience(session)),
             ctx: grant.context.clone(),
             binding: grant.binding.clone(),
             www_authenticate: www_authenticate.clone(),
@@ -134,7 +134,7 @@ impl From<&Introspection> for IntrospectionView {
 /// Judges a token for an action, and uses it up where that was asked and it satisfies.
 #[utoipa::path(post, path = "/v1/sessions/introspect", tag = "sessions", security(("api_key" = ["sessions"])),
     request_body = IntrospectRequest,
-    responses((status = 200, body = IntrospectionView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = IntrospectionView)))]
 pub async fn introspect(
     State(app): State<App>,
     pass: Pass,
@@ -151,7 +151,7 @@ pub async fn introspect(
 /// Shows a session, ended or not.
 #[utoipa::path(get, path = "/v1/sessions/{id}", tag = "sessions", security(("api_key" = ["sessions"])),
     params(("id" = String, Path)),
-    responses((status = 200, body = SessionState), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = SessionState)))]
 pub async fn show(State(app): State<App>, pass: Pass, id: OfId) -> Result<Json<SessionState>, Refused> {
     let (caller, id) = pass.at_session(&app, &id, Scope::Sessions).await?;
     let session = app.engine.session(&caller, &id).await?;
@@ -162,7 +162,7 @@ pub async fn show(State(app): State<App>, pass: Pass, id: OfId) -> Result<Json<S
 /// Revokes a session, at once and on every node.
 #[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "sessions", security(("api_key" = ["sessions"])),
     params(("id" = String, Path)),
-    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204)))]
 pub async fn revoke(State(app): State<App>, pass: Pass, id: OfId) -> Result<StatusCode, Refused> {
     let (caller, id) = pass.at_session(&app, &id, Scope::Sessions).await?;
     app.engine.revoke_session(&caller, &id).await?;
@@ -172,20 +172,17 @@ pub async fn revoke(State(app): State<App>, pass: Pass, id: OfId) -> Result<Stat
 /// A user's active sessions, newest first.
 #[utoipa::path(get, path = "/v1/users/{user_id}/sessions", tag = "sessions", security(("api_key" = ["sessions"])),
     params(("user_id" = String, Path), ("limit" = Option<usize>, Query), ("cursor" = Option<String>, Query)),
-    responses((status = 200, body = List<SessionState>), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = List<SessionState>)))]
 pub async fn list_of_user(
     State(app): State<App>,
     server: Server,
-    OfUser(user_id): OfUser,
-    page: Page,
+    path: Result<OfUser, Refused>,
+    page: Result<Page, Refused>,
 ) -> Result<Json<List<SessionState>>, Refused> {
     let caller = server.with(Scope::Sessions)?;
-    let before = match &page.cursor {
-        None => None,
-        Some(text) => {
-            Some(Id::parse(Kind::Session, text).ok_or_else(|| Refused::invalid("cursor", "Expected a next_cursor."))?)
-        }
-    };
+    let page = page?;
+    let OfUser(user_id) = path?;
+    let before = page.behind(Kind::Session)?;
     let found = app.engine.sessions_of(&caller, &user_id, before.as_ref(), page.limit as i64 + 1).await?;
     let found = found.into_iter().map(|s| (s.id.to_string(), SessionState::new(s, true))).collect();
     Ok(Json(List::of(found, page.limit)))
@@ -194,13 +191,14 @@ pub async fn list_of_user(
 /// Revokes every session of a user.
 #[utoipa::path(delete, path = "/v1/users/{user_id}/sessions", tag = "sessions", security(("api_key" = ["sessions"])),
     params(("user_id" = String, Path)),
-    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204)))]
 pub async fn revoke_all_of_user(
     State(app): State<App>,
     server: Server,
-    OfUser(user_id): OfUser,
+    path: Result<OfUser, Refused>,
 ) -> Result<StatusCode, Refused> {
     let caller = server.with(Scope::Sessions)?;
+    let OfUser(user_id) = path?;
     app.engine.revoke_sessions_of(&caller, &user_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

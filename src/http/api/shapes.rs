@@ -97,8 +97,7 @@ pub struct WebauthnView {
 pub struct SmsView {
     /// All but the last two digits hidden.
     phone_masked: String,
-    /// ISO 3166-1 alpha-2.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// ISO 3166-1 alpha-2; `null` where the number tells of none.
     country: Option<String>,
     /// When another code may be sent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -367,7 +366,7 @@ impl SessionState {
 }
 
 /// The audience that a session has, named or not.
-fn audience(session: &Session) -> Vec<String> {
+pub fn audience(session: &Session) -> Vec<String> {
     match session.grant.audience.is_empty() {
         true => vec![session.rp_id.to_string()],
         false => session.grant.audience.clone(),

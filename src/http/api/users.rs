@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::shapes::{FactorView, RecoveryView};
-use crate::engine::{Caller, Named, UserView as View};
+use crate::engine::{Caller, Named, Names, UserView as View};
 use crate::http::App;
 use crate::http::auth::{Pass, Server};
-use crate::http::body::{Body, OfUser, Text};
-use crate::http::problem::{Problem, Refused};
+use crate::http::body::{Body, OfUser, Text, given};
+use crate::http::problem::Refused;
 use crate::model::{Acr, Scope};
 
 /// A user; an unknown one looks like one with nothing enrolled.
@@ -63,62 +63,78 @@ async fn view(app: &App, caller: &Caller, user_id: &str) -> Result<Json<UserView
 /// Shows a user.
 #[utoipa::path(get, path = "/v1/users/{user_id}", tag = "users", security(("api_key" = ["users:read"]), ("client_token" = [])),
     params(("user_id" = String, Path)),
-    responses((status = 200, body = UserView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = UserView)))]
 pub async fn show(
     State(app): State<App>,
     pass: Pass,
-    user: Result<OfUser, Refused>,
+    path: Result<OfUser, Refused>,
 ) -> Result<Json<UserView>, Refused> {
-    let named = user.as_ref().map_or(Named::Nothing, |OfUser(user_id)| Named::User(user_id));
-    let bearer = pass.enter(&app, named).await?;
-    let OfUser(user_id) = user?;
-    let caller = bearer.for_user(&user_id, Scope::UsersRead)?;
+    let named = path.as_ref().map_or(Named::Nothing, |OfUser(user_id)| Named::User(user_id));
+    let (caller, OfUser(user_id)) = pass.enter(&app, named).await?.for_user(path, Scope::UsersRead)?;
     view(&app, &caller, &user_id).await
 }
 
-/// What pages show of a user; absent members stay as they are.
+/// What pages show of a user. Members that are absent stay as they are; `null` clears.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PutRequest {
     /// A name.
+    #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>, max_length = 100)]
-    display_name: Option<Text<100>>,
+    display_name: Option<Option<Text<100>>>,
     /// What the person signs in with; pages show it masked.
+    #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>, max_length = 255)]
-    login_hint: Option<Text<255>>,
+    login_hint: Option<Option<Text<255>>>,
     /// BCP 47.
+    #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>, max_length = 35)]
-    locale: Option<Text<35>>,
+    locale: Option<Option<Text<35>>>,
 }
 
 /// Names a user, or names one anew.
 #[utoipa::path(put, path = "/v1/users/{user_id}", tag = "users", security(("api_key" = ["factors:write"])),
     params(("user_id" = String, Path)), request_body = PutRequest,
-    responses((status = 200, body = UserView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = UserView)))]
 pub async fn put(
     State(app): State<App>,
     server: Server,
-    OfUser(user_id): OfUser,
+    path: Result<OfUser, Refused>,
     body: Body<PutRequest>,
 ) -> Result<Json<UserView>, Refused> {
     let caller = server.with(Scope::FactorsWrite)?;
+    let OfUser(user_id) = path?;
     let request = body.read()?;
-    let locale = request.locale.map(Text::take);
-    if locale.as_ref().is_some_and(|l| !l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')) {
+    if request.locale.as_ref().is_some_and(|l| l.as_ref().is_some_and(|l| !is_language(&l.0))) {
         return Err(Refused::invalid("locale", "Expected a BCP 47 tag."));
     }
-    app.engine
-        .put_user(&caller, &user_id, request.display_name.map(Text::take), request.login_hint.map(Text::take), locale)
-        .await?;
+    let names = Names {
+        display_name: request.display_name.map(|name| name.map(Text::take)),
+        login_hint: request.login_hint.map(|hint| hint.map(Text::take)),
+        locale: request.locale.map(|locale| locale.map(Text::take)),
+    };
+    app.engine.put_user(&caller, &user_id, names).await?;
     view(&app, &caller, &user_id).await
+}
+
+/// Whether it has the form of a BCP 47 tag: subtags of one to eight letters and digits, first a language of letters.
+fn is_language(text: &str) -> bool {
+    let subtag = |s: &str| (1..=8).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphanumeric());
+    let language = text.split('-').next().unwrap_or_default();
+    text.split('-').all(subtag) && language.len() >= 2 && language.bytes().all(|b| b.is_ascii_alphabetic())
 }
 
 /// Erases a user's personal data. Audit rows keep an irreversible pseudonym.
 #[utoipa::path(delete, path = "/v1/users/{user_id}", tag = "users", security(("api_key" = ["factors:write"])),
     params(("user_id" = String, Path)),
-    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn erase(State(app): State<App>, server: Server, OfUser(user_id): OfUser) -> Result<StatusCode, Refused> {
+    responses((status = 204)))]
+pub async fn erase(
+    State(app): State<App>,
+    server: Server,
+    path: Result<OfUser, Refused>,
+) -> Result<StatusCode, Refused> {
     let caller = server.with(Scope::FactorsWrite)?;
+    let OfUser(user_id) = path?;
     app.engine.erase_user(&caller, &user_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

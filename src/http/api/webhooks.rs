@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answers;
@@ -13,9 +13,9 @@ use super::shapes::List;
 use crate::engine::{Ending, EndpointChange, NewEndpoint, WithSecret};
 use crate::http::App;
 use crate::http::auth::Server;
-use crate::http::body::{Body, MaybeBody, Nothing, OfId, Page, Text};
-use crate::http::problem::{Problem, Refused};
-use crate::model::{Delivery, Endpoint, Id, Kind, Recorded, Scope};
+use crate::http::body::{Body, MaybeBody, Nothing, OfId, Page, Text, given};
+use crate::http::problem::Refused;
+use crate::model::{Delivery, Endpoint, Kind, Recorded, Scope};
 
 /// What an endpoint is sent, with the headers of Standard Webhooks 1.0.0.
 #[derive(Serialize, ToSchema)]
@@ -208,11 +208,6 @@ enum Status {
     Disabled,
 }
 
-/// Tells a member that is null from one that is absent.
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
-}
-
 fn taken(kinds: Vec<Text<64>>) -> Vec<String> {
     kinds.into_iter().map(Text::take).collect()
 }
@@ -220,7 +215,7 @@ fn taken(kinds: Vec<Text<64>>) -> Vec<String> {
 /// Makes an endpoint, which is told of what happens from now on. At most 20.
 #[utoipa::path(post, path = "/v1/webhook-endpoints", tag = "webhooks", security(("api_key" = ["admin"])),
     request_body = CreateRequest,
-    responses((status = 201, body = SecretView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, body = SecretView)))]
 pub async fn create(State(app): State<App>, server: Server, body: Body<CreateRequest>) -> Result<Response, Refused> {
     let caller = server.with(Scope::Admin)?;
     let request = body.read()?;
@@ -236,10 +231,15 @@ pub async fn create(State(app): State<App>, server: Server, body: Body<CreateReq
 /// Endpoints, oldest first.
 #[utoipa::path(get, path = "/v1/webhook-endpoints", tag = "webhooks", security(("api_key" = ["admin"])),
     params(("limit" = Option<usize>, Query), ("cursor" = Option<String>, Query)),
-    responses((status = 200, body = List<EndpointView>), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
-pub async fn list(State(app): State<App>, server: Server, page: Page) -> Result<Json<List<EndpointView>>, Refused> {
+    responses((status = 200, body = List<EndpointView>)))]
+pub async fn list(
+    State(app): State<App>,
+    server: Server,
+    page: Result<Page, Refused>,
+) -> Result<Json<List<EndpointView>>, Refused> {
     let caller = server.with(Scope::Admin)?;
-    let behind = cursor(&page, Kind::Webhook)?;
+    let page = page?;
+    let behind = page.behind(Kind::Webhook)?;
     let found = app.engine.endpoints(&caller, behind.as_ref(), page.limit as i64 + 1).await?;
     let views = found.iter().map(|endpoint| (endpoint.id.to_string(), EndpointView::from(endpoint)));
     Ok(Json(List::of(views.collect(), page.limit)))
@@ -248,7 +248,7 @@ pub async fn list(State(app): State<App>, server: Server, page: Page) -> Result<
 /// Shows an endpoint.
 #[utoipa::path(get, path = "/v1/webhook-endpoints/{id}", tag = "webhooks", security(("api_key" = ["admin"])),
     params(("id" = String, Path)),
-    responses((status = 200, body = EndpointView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = EndpointView)))]
 pub async fn show(State(app): State<App>, server: Server, id: OfId) -> Result<Json<EndpointView>, Refused> {
     let caller = server.with(Scope::Admin)?;
     let endpoint = app.engine.endpoint(&caller, &id.of(Kind::Webhook)?).await?;
@@ -258,7 +258,7 @@ pub async fn show(State(app): State<App>, server: Server, id: OfId) -> Result<Js
 /// Changes an endpoint, disables it, or enables it again.
 #[utoipa::path(patch, path = "/v1/webhook-endpoints/{id}", tag = "webhooks", security(("api_key" = ["admin"])),
     params(("id" = String, Path)), request_body = ChangeRequest,
-    responses((status = 200, body = EndpointView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = EndpointView)))]
 pub async fn change(
     State(app): State<App>,
     server: Server,
@@ -280,7 +280,7 @@ pub async fn change(
 /// Removes an endpoint and what is known of its deliveries.
 #[utoipa::path(delete, path = "/v1/webhook-endpoints/{id}", tag = "webhooks", security(("api_key" = ["admin"])),
     params(("id" = String, Path)),
-    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204)))]
 pub async fn remove(State(app): State<App>, server: Server, id: OfId) -> Result<StatusCode, Refused> {
     let caller = server.with(Scope::Admin)?;
     app.engine.remove_endpoint(&caller, &id.of(Kind::Webhook)?).await?;
@@ -290,12 +290,12 @@ pub async fn remove(State(app): State<App>, server: Server, id: OfId) -> Result<
 /// Makes a new secret, which signs at once. The one before signs along for 24 hours; one that was older signs no more.
 #[utoipa::path(post, path = "/v1/webhook-endpoints/{id}/rotate-secret", tag = "webhooks", security(("api_key" = ["admin"])),
     params(("id" = String, Path)),
-    responses((status = 200, body = SecretView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = SecretView)))]
 pub async fn rotate(
     State(app): State<App>,
     server: Server,
     id: OfId,
-    body: MaybeBody<Nothing>,
+    MaybeBody(body): MaybeBody<Nothing>,
 ) -> Result<Response, Refused> {
     let caller = server.with(Scope::Admin)?;
     body.read()?;
@@ -306,12 +306,12 @@ pub async fn rotate(
 /// Sends an event of the type `webhook.test`, within a second or two.
 #[utoipa::path(post, path = "/v1/webhook-endpoints/{id}/test", tag = "webhooks", security(("api_key" = ["admin"])),
     params(("id" = String, Path)),
-    responses((status = 202, body = DeliveryView), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 202, body = DeliveryView)))]
 pub async fn test(
     State(app): State<App>,
     server: Server,
     id: OfId,
-    body: MaybeBody<Nothing>,
+    MaybeBody(body): MaybeBody<Nothing>,
 ) -> Result<Response, Refused> {
     let caller = server.with(Scope::Admin)?;
     body.read()?;
@@ -322,22 +322,17 @@ pub async fn test(
 /// What an endpoint was told, newest first: some 2,000 deliveries, of the last seven days.
 #[utoipa::path(get, path = "/v1/webhook-endpoints/{id}/deliveries", tag = "webhooks", security(("api_key" = ["admin"])),
     params(("id" = String, Path), ("limit" = Option<usize>, Query), ("cursor" = Option<String>, Query)),
-    responses((status = 200, body = List<DeliveryView>), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = List<DeliveryView>)))]
 pub async fn deliveries(
     State(app): State<App>,
     server: Server,
     id: OfId,
-    page: Page,
+    page: Result<Page, Refused>,
 ) -> Result<Json<List<DeliveryView>>, Refused> {
     let caller = server.with(Scope::Admin)?;
-    let (id, before) = (id.of(Kind::Webhook)?, cursor(&page, Kind::Event)?);
+    let page = page?;
+    let (id, before) = (id.of(Kind::Webhook)?, page.behind(Kind::Event)?);
     let found = app.engine.deliveries(&caller, &id, before.as_ref(), page.limit as i64 + 1).await?;
     let views = found.iter().map(|delivery| (delivery.event_id.to_string(), DeliveryView::from(delivery)));
     Ok(Json(List::of(views.collect(), page.limit)))
-}
-
-fn cursor(page: &Page, kind: Kind) -> Result<Option<Id>, Refused> {
-    let read =
-        |text: &String| Id::parse(kind, text).ok_or_else(|| Refused::invalid("cursor", "Expected a next_cursor."));
-    page.cursor.as_ref().map(read).transpose()
 }

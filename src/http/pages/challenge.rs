@@ -153,7 +153,7 @@ async fn screen(
         if over {
             return Ok(see(&visit.path("")));
         }
-        if refused.code.code == problem::STORE_UNAVAILABLE.code {
+        if refused.is(problem::STORE_UNAVAILABLE) {
             return Err(visit.fault(refused.clone()));
         }
         if refused.attempts_left == Some(0) {

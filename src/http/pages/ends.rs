@@ -64,6 +64,8 @@ pub fn by_recovery_code(party: &str, left: i64, target: Option<&str>) -> Message
     };
     let page = page.done().line("Lost a device? Remove it from your sign-in methods now, so nobody else can use it.");
     match target {
+        // Back to the sign-in methods, where it was asked for.
+        Some(target) if target.starts_with('/') => page.link("Continue", target),
         Some(target) => page.link(&format!("Continue to {party}"), target),
         None => page,
     }

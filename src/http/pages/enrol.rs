@@ -52,7 +52,7 @@ impl AtPortal {
         let answer = Answer::Code(Zeroizing::new(typed.to_owned()));
         match self.activate(id, answer).await.map_err(Refused::from) {
             Ok(_) => Ok(see(&self.path("added"))),
-            Err(refused) if refused.code.code == problem::FACTOR_NOT_PENDING.code => Ok(see(&self.path("added"))),
+            Err(refused) if refused.is(problem::FACTOR_NOT_PENDING) => Ok(see(&self.path("added"))),
             Err(refused) if is_over(&refused) => Ok(see(&self.path(flow.page()))),
             Err(refused) if explains(&refused) => Err(refused),
             Err(refused) => Ok(self.refuse(refused, flow.page()).await),
@@ -60,10 +60,18 @@ impl AtPortal {
     }
 
     /// The enrolment of this kind that is under way.
-    async fn under_way(&self, kind: MethodKind) -> Option<Factor> {
-        let id = self.subject.factor_id.as_ref()?;
-        let factor = self.app.engine.factor(&self.caller, &self.subject.user_id, id).await.ok()?;
-        Some(factor).filter(|f| f.kind == kind && !f.is_active())
+    async fn under_way(&self, kind: MethodKind) -> Result<Option<Factor>, Response> {
+        Ok(self.begun().await?.filter(|f| f.kind == kind && !f.is_active()))
+    }
+
+    /// The factor that was begun last in this visit, if it is there still.
+    async fn begun(&self) -> Result<Option<Factor>, Response> {
+        let Some(id) = &self.subject.factor_id else { return Ok(None) };
+        match self.app.engine.factor(&self.caller, &self.subject.user_id, id).await {
+            Ok(factor) => Ok(Some(factor)),
+            Err(Error::NotFound) => Ok(None),
+            Err(error) => Err(self.fault(error)),
+        }
     }
 }
 
@@ -127,7 +135,7 @@ async fn app_page(visit: &AtPortal, refused: Option<(Refused, &str)>) -> Result<
     let mut shown = None;
     if let Some(id) = &visit.subject.factor_id {
         shown = engine.show_again(&visit.caller, user_id, id).await.map_err(|e| visit.fault(e))?;
-        renewed = shown.is_none() && engine.factor(&visit.caller, user_id, id).await.is_err();
+        renewed = shown.is_none() && visit.begun().await?.is_none();
     }
     let started = match shown {
         Some(started) => started,
@@ -142,7 +150,7 @@ async fn app_page(visit: &AtPortal, refused: Option<(Refused, &str)>) -> Result<
     let status = refused.as_ref().map_or(StatusCode::OK, |(r, _)| r.code.status);
     let words = refused.map(|(refused, typed)| {
         let (mut notice, keep) = words::refused_code(MethodKind::Totp, &refused, typed, visit.party(), visit.now);
-        if refused.code.code == problem::CODE_INCORRECT.code {
+        if refused.is(problem::CODE_INCORRECT) {
             notice.text.push_str(" Or scan the code again.");
         }
         (notice, if keep { typed.to_owned() } else { String::new() })
@@ -193,7 +201,7 @@ fn explains(refused: &Refused) -> bool {
 
 async fn phone(visit: AtPortal, query: Fields, parts: Parts) -> Result<Response, Response> {
     visit.admit(Flow::AddPhone).await?;
-    if query.text("change").is_empty() && visit.under_way(MethodKind::Sms).await.is_some() {
+    if query.text("change").is_empty() && visit.under_way(MethodKind::Sms).await?.is_some() {
         return code_page(&visit, None).await;
     }
     let languages = parts.headers.get(ACCEPT_LANGUAGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -227,7 +235,7 @@ async fn take_number(visit: &AtPortal, fields: &Fields) -> Result<Response, Resp
 }
 
 fn number_page(visit: &AtPortal, country: &str, typed: &str, refused: Option<Refused>) -> Response {
-    let place = countries(country).find(|c| c.3).map_or("this country", |c| c.1);
+    let lacks_country = !countries(country).any(|c| c.3) && !typed.trim_start().starts_with(['+', '＋']);
     let mut shell = Shell::new(visit.party(), "Add your phone");
     shell.is_error = refused.is_some();
     let page = PhonePage {
@@ -236,7 +244,7 @@ fn number_page(visit: &AtPortal, country: &str, typed: &str, refused: Option<Ref
         guard: visit.guard.clone(),
         sent: None,
         countries: countries(country).collect(),
-        notice: refused.as_ref().map(|refused| words::refused_phone(refused, place, visit.now)),
+        notice: refused.as_ref().map(|refused| words::refused_phone(refused, lacks_country, visit.now)),
         typed: typed.to_owned(),
     };
     render(refused.map_or(StatusCode::OK, |r| r.code.status), &page)
@@ -244,7 +252,7 @@ fn number_page(visit: &AtPortal, country: &str, typed: &str, refused: Option<Ref
 
 async fn send_again(visit: &AtPortal) -> Result<Response, Response> {
     let page = visit.path(Flow::AddPhone.page());
-    let Some(factor) = visit.under_way(MethodKind::Sms).await else { return Ok(see(&page)) };
+    let Some(factor) = visit.under_way(MethodKind::Sms).await? else { return Ok(see(&page)) };
     let sent = visit.app.engine.resend(&visit.caller, &visit.subject.user_id, &factor.id).await;
     match sent.map_err(Refused::from) {
         Ok(_) => Ok(see(&page)),
@@ -254,7 +262,7 @@ async fn send_again(visit: &AtPortal) -> Result<Response, Response> {
 }
 
 async fn code_page(visit: &AtPortal, refused: Option<(Refused, &str)>) -> Result<Response, Response> {
-    let Some(factor) = visit.under_way(MethodKind::Sms).await else {
+    let Some(factor) = visit.under_way(MethodKind::Sms).await? else {
         return Ok(see(&visit.path(Flow::AddPhone.page())));
     };
     let prompt = visit.app.engine.sent_code(&visit.caller, &visit.subject.user_id, &factor.id).await;

@@ -270,7 +270,7 @@ fn enrolments() -> Vec<Example> {
         countries: enrol::countries("DE").collect(),
         notice,
     };
-    let no = |code: Code| Some(words::refused_phone(&code.into(), "Germany", NOW));
+    let no = |code: Code| Some(words::refused_phone(&code.into(), false, NOW));
     let wrong = words::refused_code(MethodKind::Totp, &problem::CODE_INCORRECT.into(), "000000", BANK, NOW).0;
     let added = |heading: &str, line: &str, notice| AddedPage {
         shell: Shell::new(BANK, heading),
@@ -354,6 +354,7 @@ fn settings() -> Vec<Example> {
         base: String::new(),
         guard: String::new(),
         cards,
+        texts: true,
         codes: codes.to_owned(),
         codes_low: low,
         accepted: ("localhost".to_owned(), String::new(), String::new()),

@@ -6,7 +6,7 @@ use super::views::{Ceremony, ChallengePage, Choice, SentCode, Way};
 use super::visit::Visit;
 use super::words::{self, When};
 use crate::engine::{self, Offer, UserView};
-use crate::model::{Challenge, Details, Factor, Id, MethodKind, Prompt, RecoveryStatus, Timestamp};
+use crate::model::{Challenge, Details, Factor, Id, MethodKind, Prompt, RecoveryStatus, Timestamp, WebauthnDetails};
 
 /// Texts of one challenge within ten minutes.
 const TEXTS: i64 = 3;
@@ -32,10 +32,13 @@ pub fn challenge(
         shell: Shell::new(party, "Confirm it's you"),
         here: offer.map_or_else(|| base.clone(), |o| here(&base, o.kind, phone(o))),
         guard: visit.guard.clone(),
-        why: format!("You're about to {} in {party}.", engine::purpose(&challenge.terms)),
+        why: match engine::purpose(&challenge.terms).as_str() {
+            "sign in" => format!("You're about to sign in to {party}."),
+            purpose => format!("You're about to {purpose} in {party}."),
+        },
         details: challenge.terms.display.details.clone(),
         who: words::masked(&view.user),
-        way: offer.map_or_else(|| set_up(challenge, view), |offer| way(visit, offer, offers, &view.factors, sent)),
+        way: offer.map_or_else(|| set_up(visit, view), |offer| way(visit, offer, offers, &view.factors, sent)),
         others: others(visit, offer, offers, view),
         notice: None,
         typed: String::new(),
@@ -43,14 +46,16 @@ pub fn challenge(
     }
 }
 
-/// What was chosen, else what was last right in this browser, else the strongest; neither of these while it is paused.
+/// What was chosen, else what was last right in this browser, else the strongest; neither of these while it is paused. A recovery
+/// code is for whoever chooses it: where all else is paused, that is what the page says.
 fn pick<'a>(offers: &'a [Offer], chosen: &Chosen, usual: Option<MethodKind>) -> Option<&'a Offer> {
     let suits = |o: &&Offer| {
         Some(o.kind) == chosen.kind && (chosen.factor.is_none() || phone(o).is_none() || o.factor_id == chosen.factor)
     };
     let mut usable = offers.iter().filter(|o| o.pause.is_none());
     let by_habit = usable.clone().find(|o| Some(o.kind) == usual);
-    offers.iter().find(suits).or(by_habit).or_else(|| usable.next()).or(offers.first())
+    let strongest = || usable.find(|o| o.kind != MethodKind::RecoveryCode);
+    offers.iter().find(suits).or(by_habit).or_else(strongest).or(offers.first())
 }
 
 /// Only among phones does it matter which.
@@ -84,12 +89,13 @@ fn way(visit: &Visit<Challenge>, offer: &Offer, offers: &[Offer], factors: &[Fac
     }
 }
 
-fn set_up(challenge: &Challenge, view: &UserView) -> Way {
+fn set_up(visit: &Visit<Challenge>, view: &UserView) -> Way {
+    let challenge = &visit.subject;
     if !challenge.terms.enrol {
         return Way::Nothing;
     }
     let held: Vec<&str> = view.factors.iter().filter(|f| f.is_active()).map(|f| f.kind.default_name()).collect();
-    words::set_up(&engine::missing(&challenge.terms), held.first().copied())
+    words::set_up(&visit.app.engine.missing(&challenge.terms), held.first().copied())
 }
 
 /// A text that was sent, as the page counts.
@@ -205,8 +211,5 @@ fn keys_only(offers: &[Offer], factors: &[Factor]) -> bool {
             _ => None,
         })
         .peekable();
-    let is_key = |transports: &[String]| {
-        !transports.is_empty() && !transports.iter().any(|t| matches!(t.as_str(), "internal" | "hybrid"))
-    };
-    credentials.peek().is_some() && credentials.all(|d| !d.backup_eligible && is_key(&d.transports))
+    credentials.peek().is_some() && credentials.all(WebauthnDetails::is_security_key)
 }

@@ -13,7 +13,7 @@ use super::screen::{Message, Shell, show as render};
 use super::views::{AddedPage, Card, SettingsPage};
 use super::visit::{Fields, Posted, Subject, Visit, bound, land, open, remembered, see, timed_out};
 use super::words::{self, Notice, day};
-use crate::engine::UserView;
+use crate::engine::{Error, UserView};
 use crate::http::App;
 use crate::http::problem::{self, Refused};
 use crate::model::{Details, Factor, Flow, Id, Kind, MethodKind, PortalSession, RecoveryStatus, RecoverySummary};
@@ -89,10 +89,10 @@ impl AtPortal {
 
     /// The page for a refusal that the form itself does not explain.
     pub async fn refuse(&self, refused: Refused, page: &str) -> Response {
-        if refused.code.code == problem::STEP_UP_REQUIRED.code {
+        if refused.is(problem::STEP_UP_REQUIRED) {
             return self.step_up(page).await;
         }
-        if refused.code.code == problem::REQUEST_INVALID.code {
+        if refused.is(problem::REQUEST_INVALID) {
             let page = Message::new(self.party(), "You have as many as there can be").stopped();
             let page = page.line("Remove one first.").link("Your sign-in methods", &self.path("settings"));
             return page.respond(refused.code.status);
@@ -136,8 +136,9 @@ async fn list(
 ) -> Result<Response, Response> {
     let person = visit.person().await?;
     let active: Vec<&Factor> = person.factors.iter().filter(|f| f.is_active()).collect();
+    // By what the person was let in; a recovery code is no card.
     let just_used = match &visit.subject.session_id {
-        Some(_) => active.iter().max_by_key(|f| f.last_used_at).filter(|f| f.last_used_at.is_some()).map(|f| &f.id),
+        Some(session) => visit.app.engine.session(&visit.caller, session).await.ok().and_then(|s| s.factor_id),
         None => None,
     };
     let ids: Vec<&str> = active.iter().filter_map(|f| f.credential_id.as_deref()).collect();
@@ -147,7 +148,8 @@ async fn list(
         shell,
         base: visit.path(""),
         guard: visit.guard.clone(),
-        cards: active.iter().map(|f| card(f, just_used == Some(&f.id))).collect(),
+        cards: active.iter().map(|f| card(f, just_used.as_ref() == Some(&f.id))).collect(),
+        texts: visit.app.engine.sends_texts(),
         codes: codes_line(&person.recovery),
         codes_low: person.recovery.remaining <= 3 || person.recovery.status != RecoveryStatus::Active,
         notice,
@@ -169,7 +171,7 @@ fn card(factor: &Factor, just_used: bool) -> Card {
         badges.push("Used now");
     }
     let is_key = match &factor.details {
-        Details::Webauthn(details) => !details.transports.iter().any(|t| t == "internal" || t == "hybrid"),
+        Details::Webauthn(details) => details.is_security_key(),
         Details::Totp | Details::Sms(_) => false,
     };
     Card {
@@ -205,7 +207,7 @@ async fn give_name(visit: &AtPortal, fields: &Fields) -> Result<Result<(), (Noti
     let renamed = visit.app.engine.rename_factor(&visit.caller, &visit.subject.user_id, &id, &name).await;
     match renamed.map_err(Refused::from) {
         Ok(_) => Ok(Ok(())),
-        Err(refused) if refused.code.code == problem::NAME_TAKEN.code => {
+        Err(refused) if refused.is(problem::NAME_TAKEN) => {
             Ok(Err((Notice::new("You already use that name.", "Choose another one."), refused.code.status)))
         }
         Err(refused) => {
@@ -232,7 +234,8 @@ async fn factor_named(visit: &AtPortal, text: &str) -> Result<Factor, Response> 
         page.link("Reload", &visit.path("settings")).respond(StatusCode::NOT_FOUND)
     };
     let id = Id::parse(Kind::Factor, text).ok_or_else(gone)?;
-    visit.app.engine.factor(&visit.caller, &visit.subject.user_id, &id).await.map_err(|_| gone())
+    let found = visit.app.engine.factor(&visit.caller, &visit.subject.user_id, &id).await;
+    found.map_err(|error| if let Error::NotFound = error { gone() } else { visit.fault(error) })
 }
 
 async fn ask_removal(visit: AtPortal, Path((_, factor)): Path<(String, String)>) -> Result<Response, Response> {
@@ -261,7 +264,7 @@ async fn remove(
     let removed = visit.app.engine.remove_factor(&visit.caller, &visit.subject.user_id, &factor.id).await;
     match removed.map_err(Refused::from) {
         Ok(()) => Ok(see(&visit.path("settings"))),
-        Err(refused) if refused.code.code == problem::LAST_FACTOR.code => {
+        Err(refused) if refused.is(problem::LAST_FACTOR) => {
             let page = Message::new(visit.party(), "You can't remove your only method").stopped();
             let page = page.line("Add another first.").link("Add another", &visit.path("settings"));
             Ok(page.respond(refused.code.status))

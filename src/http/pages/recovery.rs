@@ -69,7 +69,7 @@ async fn make(visit: &AtPortal) -> Result<Response, Response> {
     let made = visit.app.engine.create_recovery_codes(&visit.caller, &visit.subject.user_id, true).await;
     match made.map_err(Refused::from) {
         Ok((codes, _)) => codes_page(visit, codes.iter().map(|c| c.to_string()).collect(), None, false).await,
-        Err(refused) if refused.code.code == problem::REQUEST_INVALID.code => {
+        Err(refused) if refused.is(problem::REQUEST_INVALID) => {
             let page = Message::new(visit.party(), "Set up a second step first").stopped();
             let page = page.line("Recovery codes stand in for a passkey, app or phone that you have lost.");
             Ok(page.link("Create a passkey", &visit.path(Flow::AddPasskey.page())).respond(refused.code.status))
@@ -83,7 +83,7 @@ async fn confirm(visit: &AtPortal) -> Result<Response, Response> {
     let confirmed = visit.app.engine.confirm_recovery_codes(&visit.caller, &visit.subject.user_id).await;
     match confirmed.map_err(Refused::from) {
         Ok(_) => Ok(see(&format!("{page}?saved=1"))),
-        Err(refused) if refused.code.code == problem::NOT_FOUND.code => Ok(see(&page)),
+        Err(refused) if refused.is(problem::NOT_FOUND) => Ok(see(&page)),
         Err(refused) => Err(visit.refuse(refused, Flow::RecoveryCodes.page()).await),
     }
 }

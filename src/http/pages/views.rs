@@ -16,7 +16,6 @@ pub struct Ceremony {
     pub state: &'static str,
     /// Where options and credential are exchanged.
     pub base: String,
-    /// Against forgery.
     pub guard: String,
     /// The RP ID, for the Signal API.
     pub host: String,
@@ -83,11 +82,9 @@ pub struct Choice {
 #[derive(Clone, Template)]
 #[template(path = "challenge.html")]
 pub struct ChallengePage {
-    /// The frame.
     pub shell: Shell,
     /// The page's own path, with the chosen way.
     pub here: String,
-    /// Against forgery.
     pub guard: String,
     /// What the person is about to do.
     pub why: String,
@@ -99,9 +96,7 @@ pub struct ChallengePage {
     pub way: Way,
     /// The others.
     pub others: Vec<Choice>,
-    /// What was refused.
     pub notice: Option<Notice>,
-    /// What was typed.
     pub typed: String,
     /// When the challenge ends.
     pub ends: When,
@@ -115,9 +110,7 @@ pub struct CodeField<'a> {
     pub label: &'a str,
     /// Six digits rather than a recovery code.
     pub digits: bool,
-    /// What was refused.
     pub notice: Option<&'a Notice>,
-    /// What was typed.
     pub typed: &'a str,
     /// Takes the focus.
     pub focus: bool,
@@ -134,11 +127,9 @@ impl ChallengePage {
 #[derive(Template)]
 #[template(path = "passkey.html")]
 pub struct PasskeyPage {
-    /// The frame.
     pub shell: Shell,
     /// The ceremony.
     pub ceremony: Ceremony,
-    /// The portal's path.
     pub base: String,
 }
 
@@ -146,11 +137,8 @@ pub struct PasskeyPage {
 #[derive(Template)]
 #[template(path = "app.html")]
 pub struct AppPage {
-    /// The frame.
     pub shell: Shell,
-    /// The portal's path.
     pub base: String,
-    /// Against forgery.
     pub guard: String,
     /// The symbol, from the engine.
     pub qr_svg: String,
@@ -160,9 +148,7 @@ pub struct AppPage {
     pub uri: String,
     /// An earlier symbol has run out.
     pub renewed: bool,
-    /// What was refused.
     pub notice: Option<Notice>,
-    /// What was typed.
     pub typed: String,
 }
 
@@ -178,19 +164,14 @@ impl AppPage {
 #[derive(Template)]
 #[template(path = "phone.html")]
 pub struct PhonePage {
-    /// The frame.
     pub shell: Shell,
-    /// The portal's path.
     pub base: String,
-    /// Against forgery.
     pub guard: String,
     /// The last digits and what was sent, once it was.
     pub sent: Option<(String, SentCode)>,
     /// ISO code, name and calling code, and whether it is chosen.
     pub countries: Vec<(&'static str, &'static str, &'static str, bool)>,
-    /// What was refused.
     pub notice: Option<Notice>,
-    /// What was typed.
     pub typed: String,
 }
 
@@ -205,11 +186,8 @@ impl PhonePage {
 #[derive(Template)]
 #[template(path = "added.html")]
 pub struct AddedPage {
-    /// The frame.
     pub shell: Shell,
-    /// The portal's path.
     pub base: String,
-    /// Against forgery.
     pub guard: String,
     /// The factor.
     pub factor: String,
@@ -221,7 +199,6 @@ pub struct AddedPage {
     pub next: Option<(&'static str, &'static str)>,
     /// The way on.
     pub done: &'static str,
-    /// What was refused.
     pub notice: Option<Notice>,
     /// It has a new name.
     pub renamed: bool,
@@ -231,17 +208,13 @@ pub struct AddedPage {
 #[derive(Template)]
 #[template(path = "codes.html")]
 pub struct CodesPage {
-    /// The frame.
     pub shell: Shell,
-    /// The portal's path.
     pub base: String,
-    /// Against forgery.
     pub guard: String,
     /// The codes.
     pub codes: Vec<String>,
     /// Whose, and made when.
     pub caption: String,
-    /// What was refused.
     pub notice: Option<Notice>,
     /// About to go without having saved them.
     pub leaving: bool,
@@ -268,19 +241,17 @@ pub struct Card {
 #[derive(Template)]
 #[template(path = "settings.html")]
 pub struct SettingsPage {
-    /// The frame.
     pub shell: Shell,
-    /// The portal's path.
     pub base: String,
-    /// Against forgery.
     pub guard: String,
     /// Active factors.
     pub cards: Vec<Card>,
+    /// A phone may be added: something sends texts.
+    pub texts: bool,
     /// Recovery codes in a line.
     pub codes: String,
     /// They are few, gone or unconfirmed.
     pub codes_low: bool,
-    /// What was refused.
     pub notice: Option<Notice>,
     /// RP ID, user handle and credential ids, for the Signal API.
     pub accepted: (String, String, String),

@@ -229,7 +229,11 @@ impl<S: Subject + Send, T: DeserializeOwned> FromRequest<App> for Called<S, T> {
             return Err(problem::ORIGIN_NOT_ALLOWED.into());
         }
         let visit = Visit::<S>::from_request_parts(&mut parts, app).await;
-        let visit = visit.map_err(|_| Refused::from(problem::NOT_FOUND))?;
+        let closed = |answer: Response| match answer.status().is_server_error() {
+            true => problem::STORE_UNAVAILABLE,
+            false => problem::NOT_FOUND,
+        };
+        let visit = visit.map_err(|answer| Refused::from(closed(answer)))?;
         let guard = parts.headers.get("form-guard").and_then(|v| v.to_str().ok()).unwrap_or_default();
         if !is_same(guard, &visit.guard) {
             return Err(problem::ORIGIN_NOT_ALLOWED.into());

@@ -41,6 +41,9 @@ pub fn day(at: Timestamp) -> String {
     at.and_then(|t| t.format(FORM).ok()).unwrap_or_default()
 }
 
+/// The longest wait between two texts that is only a gap (api.md, 7), in seconds.
+const LONGEST_GAP: i64 = 120;
+
 /// Why a factor that is cooling off is not offered; the time follows.
 pub const TOO_NEW: &str = "It's new, so for your safety it can't confirm this yet. You can use it here";
 
@@ -64,7 +67,7 @@ impl Notice {
 
 /// The words for a refused code of this method, and whether what was typed stays in the field.
 pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str, now: Timestamp) -> (Notice, bool) {
-    let is = |code: Code| refused.code.code == code.code;
+    let is = |code: Code| refused.is(code);
     let until = refused.retry_after.map(|seconds| When::new(now.plus_seconds(seconds), now));
     if is(problem::CODE_MALFORMED) {
         return (malformed(kind, typed), true);
@@ -84,14 +87,12 @@ pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str,
             "Too many codes didn't match. Your account isn't deleted or blocked for good. You can try again",
             false,
         )
+    } else if is(problem::SEND_LIMITED) && refused.retry_after.is_some_and(|wait| wait <= LONGEST_GAP) {
+        ("A code is on its way.", "You can ask for another", true)
     } else if is(problem::SEND_LIMITED) {
-        ("We've sent several codes already.", "You can ask again", false)
+        ("We've sent several codes already.", "You can ask again", true)
     } else if is(problem::DELIVERY_UNAVAILABLE) {
-        (
-            "We couldn't deliver to this number.",
-            "It may be a landline or block our messages. Try again in a moment, or try another way.",
-            false,
-        )
+        ("Text messages are delayed right now.", "Try again in a moment, or try another way.", false)
     } else {
         ("That didn't work.", refused.user_message(), false)
     };
@@ -142,19 +143,19 @@ fn wrong(kind: MethodKind, left: Option<i64>, app: &str) -> Notice {
     notice
 }
 
-/// The words for a refused phone number.
-pub fn refused_phone(refused: &Refused, place: &str, now: Timestamp) -> Notice {
-    let code = refused.code.code;
-    if code == problem::PHONE_INVALID.code {
+/// The words for a refused phone number, for which a country may not have been chosen.
+pub fn refused_phone(refused: &Refused, lacks_country: bool, now: Timestamp) -> Notice {
+    let is = |code: Code| refused.is(code);
+    if is(problem::PHONE_INVALID) && lacks_country {
+        return Notice::new("Choose the country first.", "Or write the number with + and its country code.");
+    }
+    if is(problem::PHONE_INVALID) {
         return Notice::new("Enter all digits of the number.", "Leave out the country code: it is chosen above.");
     }
-    if code == problem::PHONE_NOT_ALLOWED.code {
-        return Notice::new(
-            "We can't text this number.",
-            format!("We can't text some numbers in {place}. Use a mobile number, not a landline or internet number."),
-        );
+    if is(problem::PHONE_NOT_ALLOWED) {
+        return Notice::new("We can't text this number.", "Use a mobile number, not a landline or internet number.");
     }
-    if code == problem::FACTOR_DUPLICATE.code {
+    if is(problem::FACTOR_DUPLICATE) {
         return Notice::new("You already added this number.", "Use another one.");
     }
     refused_code(MethodKind::Sms, refused, "", "", now).0
@@ -201,16 +202,16 @@ pub fn added(factor: &Factor) -> (&'static str, String) {
         }
         Details::Sms(_) => ("Phone added", "Texts can be intercepted. A passkey is safer.".to_owned()),
         Details::Webauthn(details) => {
-            let here = details.transports.iter().any(|t| t == "internal");
+            let is_key = details.is_security_key();
             let line = match (&details.provider_name, details.backup_eligible) {
                 (Some(name), true) => {
                     format!("Saved in {name}. You can use it on devices where {name} is signed in.")
                 }
                 (None, true) => "You can use it on devices where your password manager is signed in.".to_owned(),
-                (_, false) if here => "It works only on this device. Add another so you aren't locked out.".to_owned(),
-                (_, false) => "It works only with this key. Add another so you aren't locked out.".to_owned(),
+                (_, false) if is_key => "It works only with this key. Add another so you aren't locked out.".to_owned(),
+                (_, false) => "It works only on this device. Add another so you aren't locked out.".to_owned(),
             };
-            (if here || details.backup_eligible { "Passkey added" } else { "Security key added" }, line)
+            (if is_key { "Security key added" } else { "Passkey added" }, line)
         }
     }
 }

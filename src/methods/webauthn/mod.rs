@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 use webauthn_rs::WebauthnBuilder;
@@ -29,6 +30,16 @@ pub const CEREMONY: i64 = 300;
 
 /// The method.
 pub struct Webauthn;
+
+/// A ceremony under way: what the library remembers, and which factors were asked for (WA-01).
+#[derive(Serialize, Deserialize)]
+struct Asked {
+    #[serde(flatten)]
+    state: DiscoverableAuthentication,
+    /// Of a release before there is no list, and none is read by it.
+    #[serde(default)]
+    allowed: Option<Vec<Id>>,
+}
 
 impl Method for Webauthn {
     fn kind(&self) -> MethodKind {
@@ -107,10 +118,12 @@ impl Method for Webauthn {
         let mut options = serde_json::to_value(options.public_key).map_err(|_| Refusal::NotAllowed)?;
         options["allowCredentials"] = descriptors(held);
         options["hints"] = hints(held);
+        let allowed = Some(held.iter().map(|h| h.factor.id.clone()).collect());
+        let state = serde_json::to_vec(&Asked { state, allowed });
         Ok(Begun {
             shown: Shown::Webauthn(options),
             secret: None,
-            state: Some(serde_json::to_vec(&state).map(Zeroizing::new).map_err(|_| Refusal::NotAllowed)?),
+            state: Some(state.map(Zeroizing::new).map_err(|_| Refusal::NotAllowed)?),
             text: None,
             details: Details::Webauthn(WebauthnDetails::default()),
         })
@@ -132,7 +145,10 @@ impl Method for Webauthn {
             .iter()
             .find(|h| h.factor.credential_id.as_deref() == Some(id.as_str()))
             .ok_or(Refusal::Wrong(Fault::CredentialUnknown))?;
-        let state: DiscoverableAuthentication = state(exam)?;
+        let Asked { state, allowed } = state(exam)?;
+        if allowed.is_some_and(|allowed| !allowed.contains(&held.factor.id)) {
+            return Err(wrong("not_asked_for"));
+        }
         let flags = strict::assertion(credential, &exam.parties.user.handle)?;
         let Details::Webauthn(known) = &held.factor.details else { return Err(wrong("stored")) };
         if flags.backup_eligible != known.backup_eligible {
@@ -246,13 +262,7 @@ fn descriptors(held: &[Held]) -> Json {
 
 /// A hint where only keys that roam are enrolled.
 fn hints(held: &[Held]) -> Json {
-    let roams = |h: &Held| match &h.factor.details {
-        Details::Webauthn(d) => {
-            !d.transports.is_empty()
-                && d.transports.iter().all(|t| matches!(t.as_str(), "usb" | "nfc" | "ble" | "smart-card"))
-        }
-        _ => false,
-    };
+    let roams = |h: &Held| matches!(&h.factor.details, Details::Webauthn(details) if details.is_security_key());
     if held.iter().all(roams) { json!(["security-key"]) } else { json!([]) }
 }
 

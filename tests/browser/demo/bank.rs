@@ -47,11 +47,18 @@ impl Bank {
         let options = DemoOptions { listen: first, data: folder.clone(), second: Some(second) };
         let running = run_demo(options).await.expect("the demo starts");
         let storage = Storage { pool: 2, ..Storage::new(Database::Sqlite(folder.join("countersign.db"))) };
-        let operator = countersign::operator(&storage).await.expect("the demo's database");
+        let operator = countersign::operator(&storage, false).await.expect("the demo's database");
         let rp = operator.relying_party("Harbour Bank").await.expect("the demo's relying party");
         let key = operator.create_key(&rp, Vec::new(), None).await.expect("a key").secret;
         let origins = [first, second].map(|address| format!("http://localhost:{}", address.port()));
         Bank { origins, key, api: client(), folder, _running: running }
+    }
+
+    /// Another demo in the same folder, which is refused.
+    pub async fn start_again(&self) -> String {
+        let [listen, _] = free_addresses();
+        let options = DemoOptions { listen, data: self.folder.clone(), second: None };
+        run_demo(options).await.err().expect("one serves the folder").to_string()
     }
 
     /// The application alone, whose engine's address nobody listens on.
@@ -171,7 +178,7 @@ impl Drop for Bank {
 impl App {
     /// Set up with this key, in base32.
     pub fn new(key: &str) -> App {
-        App { secret: base32(key) }
+        App { secret: crate::app::base32(key) }
     }
 
     /// The code of the step before, which leaves the present one unspent.
@@ -216,19 +223,4 @@ fn user(name: &str) -> &'static str {
         "ann" => "harbour-1001",
         _ => "harbour-1002",
     }
-}
-
-fn base32(text: &str) -> Vec<u8> {
-    let (mut bytes, mut bits, mut held) = (Vec::new(), 0u32, 0);
-    for sign in text.bytes() {
-        let value = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".iter().position(|s| *s == sign).expect("base32");
-        bits = bits << 5 | value as u32;
-        held += 5;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
-            bits &= (1 << held) - 1;
-        }
-    }
-    bytes
 }

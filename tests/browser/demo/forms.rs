@@ -5,6 +5,16 @@ use super::bank::{Bank, IBAN, Login, OTHER_IBAN};
 use super::guest::Page;
 use reqwest::StatusCode;
 
+/// A second demo in the folder is refused before it takes anything from the first one.
+#[tokio::test]
+async fn a_second_demo_leaves_the_first_one_its_key() {
+    let bank = Bank::start().await;
+    let refused = bank.start_again().await;
+    assert!(refused.contains("another countersign serves"), "{refused}");
+    let page = bank.guest(&bank.origins()[0]).log_in("ann").await.follow().await;
+    assert!(page.says("You have no second step yet"), "{}", page.body);
+}
+
 #[tokio::test]
 async fn a_password_alone_lets_in_who_has_no_second_step_and_says_so() {
     let bank = Bank::start().await;
