@@ -201,9 +201,7 @@ impl Engine {
             answer: answer.clone(),
             keyed: self.vault.clone(),
         };
-        let mut event = self.event(at, caller, "factor.added", Some(user_id));
-        event.method = Some(factor.kind);
-        event.factor_id = Some(id.clone());
+        let event = self.factor_event(at, caller, "factor.added", &factor);
         let burnt = prompt.as_ref().map(|p| (p.owner_id.clone(), p.method, p.id.clone()));
         let mut settlement = Settlement::nothing(rp.clone(), user_id.to_owned(), at.now, event);
         match method.finish_enrolment(&exam) {

@@ -32,9 +32,7 @@ impl Engine {
             self.may_manage(&at, caller, user_id, Manage::Rename).await?;
         }
         let factor = self.factor(caller, user_id, id).await?;
-        let mut event = self.event(&at, caller, "factor.renamed", Some(user_id));
-        event.method = Some(factor.kind);
-        event.factor_id = Some(id.clone());
+        let event = self.factor_event(&at, caller, "factor.renamed", &factor);
         match self.store.rename_factor(&caller.rp.id, user_id, id, name, &event).await {
             Ok(()) => Ok(Factor { name: name.to_owned(), ..factor }),
             Err(store::Error::Conflict(Contest::Factor)) => Err(Error::NotFound),
@@ -48,9 +46,7 @@ impl Engine {
         let at = self.moment();
         let right_of = self.may_manage(&at, caller, user_id, Manage::Remove).await?;
         let factor = self.factor(caller, user_id, id).await?;
-        let mut event = self.event(&at, caller, "factor.removed", Some(user_id));
-        event.method = Some(factor.kind);
-        event.factor_id = Some(id.clone());
+        let event = self.factor_event(&at, caller, "factor.removed", &factor);
         let keep_one = caller.portal.is_some() && factor.is_active();
         match self.store.remove_factor(&caller.rp.id, user_id, id, keep_one, right_of.as_ref(), &event).await {
             Ok(()) => Ok(()),

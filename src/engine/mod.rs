@@ -74,8 +74,8 @@ use crate::clock::Clock;
 use crate::delivery::{Inbox, Outbox};
 use crate::methods::{Methods, Parties, webauthn};
 use crate::model::{
-    Actor, ApiKey, Challenge, Client, Event, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty, Rng, Session,
-    Timestamp, User,
+    Actor, ApiKey, Challenge, Client, Event, Factor, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty, Rng,
+    Session, Timestamp, User,
 };
 use crate::policy::sending::Caps;
 use crate::store::{self, Dossier, Store, Which};
@@ -317,6 +317,14 @@ impl Engine {
             client: caller.client.clone(),
             request_id: Some(caller.request_id.clone()),
             ..Event::new(at, &caller.rp.id, kind, caller.actor)
+        }
+    }
+
+    fn factor_event(&self, at: &Moment<'_>, caller: &Caller, kind: &'static str, factor: &Factor) -> Event {
+        Event {
+            method: Some(factor.kind),
+            factor_id: Some(factor.id.clone()),
+            ..self.event(at, caller, kind, Some(&factor.user_id))
         }
     }
 }

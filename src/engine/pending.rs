@@ -28,9 +28,7 @@ impl Engine {
         prompt: Option<Prompt>,
         shown: Option<&Shown>,
     ) -> Result<(), Error> {
-        let mut event = self.event(at, caller, "enrolment.started", Some(&factor.user_id));
-        event.method = Some(factor.kind);
-        event.factor_id = Some(factor.id.clone());
+        let event = self.factor_event(at, caller, "enrolment.started", factor);
         let of_kind = if factor.kind == MethodKind::Sms { PENDING_PHONES } else { PENDING };
         let mut new = NewFactor { factor: factor.clone(), prompt, beside: (PENDING - 1, of_kind - 1), event };
         for _ in 0..ROUNDS {
@@ -70,9 +68,7 @@ impl Engine {
         factor: &Factor,
         why: &Error,
     ) -> Result<(), Error> {
-        let mut event = self.event(at, caller, "enrolment.failed", Some(&factor.user_id));
-        event.method = Some(factor.kind);
-        event.factor_id = Some(factor.id.clone());
+        let mut event = self.factor_event(at, caller, "enrolment.failed", factor);
         event.outcome = Outcome::Failure;
         event.reason = Some(if let Error::SendLimited(_) = why { "send_limited" } else { "delivery_unavailable" });
         match self.store.drop_pending_factor(&caller.rp.id, &factor.user_id, &factor.id, &event).await {

@@ -55,9 +55,7 @@ impl Engine {
         let sent = self.outbox.send(&message).await;
         // The gateway took its time: what follows is dated when it answered.
         let now = self.moment().now;
-        let mut event = self.event(at, caller, "message.sent", Some(user_id));
-        event.method = Some(MethodKind::Sms);
-        event.factor_id = Some(factor.id.clone());
+        let mut event = self.factor_event(at, caller, "message.sent", factor);
         event.challenge_id = Some(owner.clone()).filter(|owner| *owner != factor.id);
         let Ok(provider) = sent else {
             event.kind = "message.failed";

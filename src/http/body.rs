@@ -274,6 +274,24 @@ fn user(user_id: String) -> Result<String, Refused> {
     }
 }
 
+/// What the address asks for, each name once.
+pub fn query(parts: &Parts) -> Result<Vec<(String, String)>, Refused> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    for (name, value) in url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+        if all.iter().any(|(known, _)| *known == name) {
+            return Err(Refused::invalid("query", "A parameter occurs twice."));
+        }
+        all.push((name.into_owned(), value.into_owned()));
+    }
+    Ok(all)
+}
+
+/// How many a page holds.
+pub fn limit(text: &str) -> Result<usize, Refused> {
+    let number = text.parse().ok().filter(|n| (1..=100).contains(n));
+    number.ok_or_else(|| Refused::invalid("limit", "Expected a number from 1 to 100."))
+}
+
 /// `?limit=1..100&cursor=` of a list.
 pub struct Page {
     /// How many.
@@ -296,13 +314,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Page, Refused> {
         let mut page = Page { limit: 20, cursor: None };
-        for (name, value) in url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+        for (name, value) in query(parts)? {
             match &*name {
-                "limit" => {
-                    let limit = value.parse().ok().filter(|n| (1..=100).contains(n));
-                    page.limit = limit.ok_or_else(|| Refused::invalid("limit", "Expected a number from 1 to 100."))?;
-                }
-                "cursor" => page.cursor = Some(value.into_owned()),
+                "limit" => page.limit = limit(&value)?,
+                "cursor" => page.cursor = Some(value),
                 _ => return Err(Refused::invalid("query", "Expected limit and cursor only.")),
             }
         }

@@ -261,11 +261,4 @@ impl Store {
         };
         Ok(ids.into_iter().map(Id::stored).collect())
     }
-
-    /// Takes or keeps a lease; tells whether this holder has it now.
-    pub async fn take_lease(&self, name: &str, holder: &str, now: Timestamp, until: Timestamp) -> Result<bool> {
-        write!(self, (name, holder) conn => {
-            Ok::<bool, Error>(lease!(conn, &name, &holder, now, until))
-        })
-    }
 }

@@ -1,6 +1,9 @@
 //! Work that one node at a time does. A lease is taken in the transaction that does the work, so that one which ran out meanwhile
 //! harms nothing.
 
+use super::{Error, Result, Store};
+use crate::model::Timestamp;
+
 /// Takes or keeps a lease on the connection of a writing body; tells whether it is held.
 macro_rules! lease {
     ($conn:expr, $name:expr, $holder:expr, $now:expr, $until:expr) => {
@@ -11,4 +14,13 @@ macro_rules! lease {
             $name, $holder, $until.0, $now.0
         } == 1
     };
+}
+
+impl Store {
+    /// Takes or keeps a lease; tells whether this holder has it now.
+    pub async fn take_lease(&self, name: &str, holder: &str, now: Timestamp, until: Timestamp) -> Result<bool> {
+        write!(self, (name, holder) conn => {
+            Ok::<bool, Error>(lease!(conn, &name, &holder, now, until))
+        })
+    }
 }

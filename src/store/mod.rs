@@ -6,9 +6,9 @@
 #[macro_use]
 mod macros;
 #[macro_use]
-mod leases;
-#[macro_use]
 mod kept;
+#[macro_use]
+mod leases;
 
 mod asking;
 mod backup;

@@ -3,8 +3,6 @@
 use sqlx::FromRow;
 
 use super::events::append;
-use super::journal::{Note, Noting};
-use super::recovery::dying_sets;
 use super::{Result, Store};
 use crate::model::{Event, Id, Timestamp};
 
@@ -76,36 +74,6 @@ impl Store {
             };
             append!(conn, &event);
             Ok(())
-        })
-    }
-
-    /// Takes from a user everything that proves or was proved: factors, recovery codes, sessions, open challenges and portal
-    /// sessions, known devices; and empties the other lanes. What the user is called stays.
-    pub async fn reset_user(&self, rp: &Id, user_id: &str, event: &Event) -> Result<()> {
-        write!(self, (rp, user_id, event) conn => {
-            let held: Vec<(String,)> =
-                rows! { conn, "select id from factors where rp_id = $1 and user_id = $2", rp.as_str(), &user_id };
-            let mut notes: Vec<Note> = held.into_iter().map(|(id,)| Note::Factor(id)).collect();
-            notes.extend(dying_sets!(conn, rp.as_str(), &user_id));
-            for statement in [
-                "update throttle_lanes set version = version + 1, state = '{}', paused_until = null where rp_id = $1 and user_id = $2",
-                "delete from throttle_lanes where rp_id = $1 and user_id = $2 and seen_at is not null",
-                "update challenges set status = 'cancelled'
-                 where rp_id = $1 and user_id = $2 and (status = 'pending' or status = 'approved' and exchanged_at is null)",
-                "delete from prompts where rp_id = $1 and user_id = $2",
-                "delete from factors where rp_id = $1 and user_id = $2",
-                "delete from recovery_codes where rp_id = $1 and user_id = $2",
-                "delete from recovery_sets where rp_id = $1 and user_id = $2",
-                "delete from portal_sessions where rp_id = $1 and user_id = $2",
-            ] {
-                sql! { conn, statement, rp.as_str(), &user_id };
-            }
-            sql! { conn,
-                "update sessions set ended_at = $3 where rp_id = $1 and user_id = $2 and ended_at is null",
-                rp.as_str(), &user_id, event.at.0
-            };
-            append!(conn, &event);
-            conn.note(notes).await
         })
     }
 }

@@ -154,6 +154,7 @@ async fn events_are_found_by_type_user_and_time() {
     for (query, param) in [
         ("limit=0", "limit"),
         ("limit=101", "limit"),
+        ("type=factor.added&type=factor.removed", "query"),
         ("cursor=-1", "cursor"),
         ("cursor=evt_1", "cursor"),
         ("cursor=99999999999999999999", "cursor"),
@@ -300,6 +301,22 @@ async fn wait_for(place: &Place, events: i64) -> Value {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     panic!("the engine seals its events by itself");
+}
+
+/// What a server passes on as a browser's address is one, or is not recorded as one.
+#[tokio::test]
+async fn what_is_no_address_is_not_recorded_for_one() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    ann.enrol_totp().await;
+    for (given, kept) in [("2001:db8::1", json!("2001:db8::1")), ("of no address", json!(null))] {
+        ann.challenge(json!({"client": {"ip": given, "user_agent": "Test/1"}})).await;
+        world.seal().await;
+        let told = events(&bank, "&type=challenge.created").await;
+        let client = &told.last().expect("an event")["client"];
+        assert_eq!((&client["ip"], &client["user_agent"]), (&kept, &json!("Test/1")));
+    }
 }
 
 /// V-05: what is erased is gone from the record, and the record still proves itself.

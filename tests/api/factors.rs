@@ -338,6 +338,7 @@ async fn factors_are_listed_by_pages_oldest_first() {
         ann.bank.get(&ann.path(&format!("/factors?{bad}"))).await.invalid("limit");
     }
     ann.bank.get(&ann.path("/factors?cursor=x")).await.invalid("cursor");
+    ann.bank.get(&ann.path("/factors?limit=1&limit=2")).await.invalid("query");
     ann.bank.get(&ann.path("/factors?limit=100")).await.is(200);
 }
 

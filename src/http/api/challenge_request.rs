@@ -1,5 +1,7 @@
 //! The bodies of calls about challenges, and what they mean.
 
+use std::net::IpAddr;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -202,7 +204,8 @@ impl CreateRequest {
             }
         };
         let client = self.client.map_or_else(Client::default, |Object(c)| Client {
-            ip: c.ip.and_then(Told::take),
+            // What is no address is not passed on for one.
+            ip: c.ip.and_then(Told::take).filter(|ip| ip.parse::<IpAddr>().is_ok()),
             user_agent: c.user_agent.and_then(Told::take),
             device: c.device.and_then(Told::take),
         });

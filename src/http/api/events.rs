@@ -10,6 +10,7 @@ use super::shapes::List;
 use crate::engine::EventFilter;
 use crate::http::App;
 use crate::http::auth::Server;
+use crate::http::body::{limit, query};
 use crate::http::problem::Refused;
 use crate::model::{Client, Recorded, Scope, Timestamp, User};
 
@@ -100,13 +101,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Wanted {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Wanted, Refused> {
         let mut wanted = Wanted { filter: EventFilter::default(), limit: 20 };
         let filter = &mut wanted.filter;
-        for (name, value) in url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+        for (name, value) in query(parts)? {
             match &*name {
-                "limit" => {
-                    let limit = value.parse().ok().filter(|n| (1..=100).contains(n));
-                    wanted.limit =
-                        limit.ok_or_else(|| Refused::invalid("limit", "Expected a number from 1 to 100."))?;
-                }
+                "limit" => wanted.limit = limit(&value)?,
                 "cursor" => {
                     let number = value.parse().ok().filter(|n| *n >= 0);
                     filter.behind =
@@ -115,11 +112,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Wanted {
                 "type" => {
                     let plain =
                         |t: &str| t.len() <= 64 && t.bytes().all(|b| b.is_ascii_lowercase() || b"._".contains(&b));
-                    let kind = Some(value.into_owned()).filter(|t| plain(t));
+                    let kind = Some(value).filter(|t| plain(t));
                     filter.kind = Some(kind.ok_or_else(|| Refused::invalid("type", "Expected as factor.added."))?);
                 }
                 "user_id" => {
-                    let user = Some(value.into_owned()).filter(|u| User::is_valid_id(u));
+                    let user = Some(value).filter(|u| User::is_valid_id(u));
                     let wrong = "Expected 1 to 255 bytes without control characters.";
                     filter.user_id = Some(user.ok_or_else(|| Refused::invalid("user_id", wrong))?);
                 }
