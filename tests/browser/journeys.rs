@@ -223,6 +223,9 @@ async fn the_back_button_after_approval_says_it_is_confirmed() {
     browser.sees("You've already confirmed this").await;
     browser.client.refresh().await.expect("a reload asks nothing");
     browser.sees("You've already confirmed this").await;
+    // What there was to bring back has been: the way on leads to the application's first page.
+    let on = browser.run("return document.querySelector('.actions a').href").await;
+    assert_eq!(on, world.back.replace("/back?from=pages", "/"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ use super::visit::{Called, Fields, Posted, Visit, bound, land, open, remembered,
 use super::{ends, picture, words};
 use crate::engine::{Answer, Error, Given, Shown};
 use crate::http::App;
+use crate::http::body::Nothing;
 use crate::http::problem::{self, Refused};
 use crate::model::{Challenge, ChallengeStatus, Flow, Id, Kind, MethodKind};
 
@@ -213,13 +214,14 @@ async fn approved(visit: &Visit<Challenge>, now: bool) -> Result<Message, Respon
     let own = challenge.terms.portal.is_some();
     if !now {
         let open = own || (challenge.terms.return_url.is_some() && challenge.exchanged_at.is_none());
-        return Ok(ends::already(party, open.then(|| visit.path("done")).as_deref()));
+        let target = if open { Some(visit.path("done")) } else { home(challenge) };
+        return Ok(ends::already(party, target.as_deref()));
     }
     let target = match own || challenge.terms.return_url.is_none() {
         true => way_back(challenge, &[]),
         false => match visit.app.engine.return_code(challenge).await.map_err(|e| visit.fault(e))? {
             Some(code) => way_back(challenge, &[("code", &code)]),
-            None => return Ok(ends::already(party, None)),
+            None => return Ok(ends::already(party, home(challenge).as_deref())),
         },
     };
     if challenge.proof.as_ref().is_some_and(|p| p.method == MethodKind::RecoveryCode) {
@@ -246,9 +248,11 @@ fn way_back(challenge: &Challenge, told: &[(&str, &str)]) -> Option<String> {
     Some(url.into())
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
+/// The application's own first page, where there is nothing more to bring back.
+fn home(challenge: &Challenge) -> Option<String> {
+    let back = url::Url::parse(challenge.terms.return_url.as_deref()?).ok()?;
+    back.join("/").ok().map(String::from)
+}
 
 async fn options(Called(visit, _): Called<Challenge, Nothing>) -> Result<Json<Value>, Refused> {
     is_newest(&visit).await?;

@@ -310,10 +310,12 @@ async fn success(
         factor: factor.id.to_string(),
         name: factor.name.clone(),
         line,
-        next: match factor.kind {
+        next: match &factor.details {
             _ if visit.is_on_the_way() => None,
-            MethodKind::Sms => Some(("Add a passkey", Flow::AddPasskey.page())),
-            _ => backup.then_some(("Get recovery codes", Flow::RecoveryCodes.page())),
+            Details::Sms(_) => Some(("Add a passkey", Flow::AddPasskey.page())),
+            _ if backup => Some(("Get recovery codes", Flow::RecoveryCodes.page())),
+            Details::Webauthn(details) if !details.backup_eligible => Some(("Add another", Flow::AddPasskey.page())),
+            Details::Webauthn(_) | Details::Totp => None,
         },
         done: if visit.is_on_the_way() { "Continue" } else { "Done" },
         notice,
