@@ -368,6 +368,7 @@ pub fn new_master_key() -> zeroize::Zeroizing<String> {
 /// Whether the database of these settings has a key ring; an error where it is not there, or the master key does not open the ring.
 pub async fn examine_keys(config: &Config) -> Result<bool, StartError> {
     let master = vault::MasterKey::parse(&config.master_key.0)?;
+    is_there(&config.storage)?;
     let parts = Parts::new(config);
     let store = engine::open_store(&config.storage, false).await?;
     let found = engine::examine_keys(&store, &master, &Moment::new(parts.clock.now(), &*parts.rng)).await;

@@ -1299,7 +1299,7 @@ async fn a_delivery_is_claimed_once() {
             ann.store.webhook_endpoint(&ann.rp, &endpoint.id).await.expect("it answers").expect("it is there");
         assert_eq!((changed.disabled, changed.failing_since, changed.paused_until), (None, None, None));
         let last = ann.store.deliveries(&ann.rp, &endpoint.id, None, 1).await.expect("it answers").remove(0);
-        assert_eq!(last.outcome.as_deref(), Some("failed"));
+        assert_eq!((last.outcome, last.next_at), (None, Some(later)), "it is due at the new address");
     })
     .await;
 }

@@ -76,12 +76,6 @@ async fn examine(file: Option<PathBuf>) -> Vec<Check> {
     if let Some(detail) = config.sms.http_url.as_ref().and_then(clear_gateway) {
         note("transport", Finding::Warning, detail);
     }
-    if let Database::Sqlite(path) = &config.storage.database
-        && !path.exists()
-    {
-        note("database", Finding::Bad, format!("{} does not exist; countersign migrate makes it", path.display()));
-        return checks;
-    }
     match countersign::examine_keys(&config).await {
         Ok(has_ring) => {
             let keys =

@@ -71,7 +71,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::MasterKey(command) => operate::master_key(&command),
         Command::Policy(command) => operate::policy(&command),
-        Command::Demo(command) => command.run(read(file)?).await,
+        Command::Demo(command) => command.run(Settings::of_demo(std::env::vars())?).await,
         Command::Serve(command) => command.run(read(file)?).await,
         Command::Migrate => {
             let settings = read(file)?;

@@ -31,7 +31,7 @@ impl Database {
     pub fn parse(url: &str) -> Option<Database> {
         if let Some(path) = url.strip_prefix("sqlite:") {
             // A database in memory would be another one for every connection.
-            let named = !path.trim_start_matches('/').is_empty() && path != ":memory:";
+            let named = !matches!(path.trim_start_matches('/'), "" | ":memory:");
             return named.then(|| Database::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path))));
         }
         let is_server = url.starts_with("postgres://") || url.starts_with("postgresql://");

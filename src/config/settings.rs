@@ -8,11 +8,16 @@ use std::time::Duration;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::table::{env_of, error, from_environment, from_file, missing};
+use super::table::{Source, env_of, error, from_file, missing, named, value};
 use super::{Config, ConfigError, Database, LocalProvider, Log, Secret, Sms, Storage, Twilio};
 
 /// What the project's own tests read, and an engine that they start does not.
 const OF_TESTS: [&str; 3] = ["COUNTERSIGN_TEST_BROWSER", "COUNTERSIGN_TEST_DATABASE", "COUNTERSIGN_TEST_POSTGRES"];
+
+/// Whether the engine has to know this name.
+fn is_setting(name: &str) -> bool {
+    name.starts_with("COUNTERSIGN_") && !OF_TESTS.contains(&name)
+}
 
 /// Settings by their place in the file, as text.
 #[derive(Debug)]
@@ -28,18 +33,30 @@ impl Settings {
             Some(path) => from_file(path)?,
             None => BTreeMap::new(),
         };
-        let mut set = BTreeMap::new();
-        for (name, value) in environment.filter(|(name, _)| name.starts_with("COUNTERSIGN_")) {
-            if OF_TESTS.contains(&&*name) {
-                continue;
-            }
-            let (setting, value) = from_environment(&name, value)?;
-            if let Some(other) = set.insert(setting.env, name.clone()).filter(|other| *other != name) {
+        let mut set: BTreeMap<&str, (String, Source, String)> = BTreeMap::new();
+        for (name, text) in environment.filter(|(name, _)| is_setting(name)) {
+            let (setting, source) = named(&name)?;
+            let earlier = set.insert(setting.file, (name.clone(), source, text));
+            if let Some((other, ..)) = earlier.filter(|(other, ..)| *other != name) {
                 return Err(error(&name, format!("{other} is set, too")));
             }
-            values.insert(setting.file, value);
+        }
+        // Only now, so that nothing is read or run where something is wrong with a name.
+        for (file, (name, source, text)) in set {
+            values.insert(file, value(&name, source, text)?);
         }
         Ok(Settings(values))
+    }
+
+    /// How to log, for the demo, which sets everything else itself; a name that is no setting is refused there too.
+    pub fn of_demo(environment: impl Iterator<Item = (String, String)>) -> Result<Settings, ConfigError> {
+        let mut log = Vec::new();
+        for (name, text) in environment.filter(|(name, _)| is_setting(name)) {
+            if named(&name)?.0.file.starts_with("log") {
+                log.push((name, text));
+            }
+        }
+        Settings::read(None, log.into_iter())
     }
 
     /// Sets what neither file nor environment said.
@@ -281,6 +298,7 @@ mod tests {
             ("COUNTERSIGN_DATABASE_URL", "mysql://x"),
             ("COUNTERSIGN_DATABASE_URL", "sqlite:"),
             ("COUNTERSIGN_DATABASE_URL", "sqlite::memory:"),
+            ("COUNTERSIGN_DATABASE_URL", "sqlite://:memory:"),
             ("COUNTERSIGN_PUBLIC_URL", "http://mfa.example.com"),
             ("COUNTERSIGN_PUBLIC_URL", "https://mfa.example.com/path"),
             ("COUNTERSIGN_POOL", "0"),

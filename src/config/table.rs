@@ -79,24 +79,35 @@ pub(super) fn env_of(file: &str) -> &'static str {
     ENVIRONMENT.iter().find(|s| s.file == file).map(|s| s.env).expect("every setting stands in the table")
 }
 
-pub(super) fn from_environment(
-    name: &str,
-    value: String,
-) -> Result<(&'static Setting, Zeroizing<String>), ConfigError> {
-    if let Some(setting) = ENVIRONMENT.iter().find(|s| s.env == name) {
-        return Ok((setting, Zeroizing::new(value)));
-    }
-    let secret_of =
-        |suffix| name.strip_suffix(suffix).and_then(|n| ENVIRONMENT.iter().find(|s| s.secret && s.env == n));
-    let (setting, content) = if let Some(setting) = secret_of("_FILE") {
-        let content = std::fs::read_to_string(&value).map_err(|e| error(name, format!("cannot read {value}: {e}")))?;
-        (setting, Zeroizing::new(content))
-    } else if let Some(setting) = secret_of("_COMMAND") {
-        (setting, output_of(name, &value)?)
-    } else {
-        return Err(error(name, "is not a setting; see countersign serve --help"));
+/// Where the value of a setting stands.
+#[derive(Clone, Copy)]
+pub(super) enum Source {
+    Here,
+    File,
+    Command,
+}
+
+/// The setting that this name of the environment sets, and how.
+pub(super) fn named(name: &str) -> Result<(&'static Setting, Source), ConfigError> {
+    let of = |env: &str| ENVIRONMENT.iter().find(|s| s.env == env);
+    let secret = |suffix| name.strip_suffix(suffix).and_then(of).filter(|s| s.secret);
+    let found = of(name).map(|s| (s, Source::Here));
+    let found = found.or_else(|| secret("_FILE").map(|s| (s, Source::File)));
+    let found = found.or_else(|| secret("_COMMAND").map(|s| (s, Source::Command)));
+    found.ok_or_else(|| error(name, "is not a setting; see countersign serve --help"))
+}
+
+/// The value of a setting of this name.
+pub(super) fn value(name: &str, source: Source, text: String) -> Result<Zeroizing<String>, ConfigError> {
+    let content = match source {
+        Source::Here => return Ok(Zeroizing::new(text)),
+        Source::File => {
+            let read = std::fs::read_to_string(&text).map_err(|e| error(name, format!("cannot read {text}: {e}")));
+            Zeroizing::new(read?)
+        }
+        Source::Command => output_of(name, &text)?,
     };
-    Ok((setting, Zeroizing::new(content.trim().to_owned())))
+    Ok(Zeroizing::new(content.trim().to_owned()))
 }
 
 /// What a command prints: so any secret manager can hand over a secret.

@@ -44,7 +44,7 @@ impl Engine {
         self.may_manage(&at, caller, &begin.user_id, Manage::Add).await?;
         let (rp, user_id, kind) = (&caller.rp.id, &begin.user_id, begin.wish.kind());
         // On the way to a challenge only what would do for it: another factor would close the way.
-        if caller.enrols.as_ref().is_some_and(|challenge| !self.missing(&challenge.terms).contains(&kind)) {
+        if self.wanted(caller).await?.is_some_and(|wanted| !wanted.contains(&kind)) {
             return Err(Error::MethodNotAllowed);
         }
         if kind == MethodKind::Sms {

@@ -9,11 +9,27 @@ use crate::model::{Acr, Challenge, Flow, Id, Kind, MethodKind, PortalSession, Te
 use crate::policy::requirement;
 use crate::vault::token_hash;
 
+/// Where a visit leads back to that is on the way to a challenge: the challenge's own page, by its id.
+const BACK: &str = "/challenge/";
+
 impl Engine {
     /// The methods of which one would satisfy these terms, if the user had it; no phone where nothing sends texts.
     pub fn missing(&self, terms: &Terms) -> Vec<MethodKind> {
         let all = requirement::would_satisfy(&terms.action, &terms.require);
         all.into_iter().filter(|kind| *kind != MethodKind::Sms || self.sends_texts()).collect()
+    }
+
+    /// What somebody may set up who is on the way to a challenge, by its client token or in a visit that leads back to it; `None`
+    /// for everybody else.
+    pub async fn wanted(&self, caller: &Caller) -> Result<Option<Vec<MethodKind>>, Error> {
+        if let Some(challenge) = &caller.enrols {
+            return Ok(Some(self.missing(&challenge.terms)));
+        }
+        let back = caller.portal.as_ref().and_then(|portal| portal.return_url.as_deref());
+        let id = back.and_then(|url| url.strip_prefix(BACK)).and_then(|id| Id::parse(Kind::Challenge, id));
+        let Some(id) = id else { return Ok(None) };
+        let case = self.store.case(&caller.rp.id, &id, self.moment().now).await?;
+        Ok(case.map(|(challenge, _)| self.missing(&challenge.terms)))
     }
 
     /// Whether a factor that is set up now would do: some method would, and a new one counts for enough.
@@ -46,7 +62,7 @@ impl Engine {
             rp_id: challenge.rp_id.clone(),
             user_id: challenge.user_id.clone(),
             flow,
-            return_url: Some(format!("/challenge/{}", challenge.id)),
+            return_url: Some(format!("{BACK}{}", challenge.id)),
             created_at: at.now,
             expires_at: at.now.plus_seconds(LIFE),
             link_hash: token_hash(&unused),

@@ -70,7 +70,11 @@ impl Engine {
     ) -> Result<(), Error> {
         let mut event = self.factor_event(at, caller, "enrolment.failed", factor);
         event.outcome = Outcome::Failure;
-        event.reason = Some(if let Error::SendLimited(_) = why { "send_limited" } else { "delivery_unavailable" });
+        event.reason = Some(match why {
+            Error::SendLimited(_) => "send_limited",
+            Error::Undelivered => "delivery_unavailable",
+            _ => "not_sent",
+        });
         match self.store.drop_pending_factor(&caller.rp.id, &factor.user_id, &factor.id, &event).await {
             Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
             Err(error) => Err(error.into()),

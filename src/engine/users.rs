@@ -37,15 +37,7 @@ impl Engine {
     /// Writes what pages show of a user.
     pub async fn put_user(&self, caller: &Caller, user_id: &str, names: Names) -> Result<(), Error> {
         let at = self.moment();
-        let (display_name, login_hint, locale) = (None, None, None);
-        let user = User {
-            user_id: user_id.to_owned(),
-            handle: at.random(),
-            display_name,
-            login_hint,
-            locale,
-            created_at: at.now,
-        };
+        let user = unnamed(&at, user_id);
         Ok(self.store.put_user(&caller.rp.id, &user, &names).await?)
     }
 

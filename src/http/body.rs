@@ -69,7 +69,8 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeBody
 fn has_json(request: &Request) -> bool {
     let mut all = request.headers().get_all(CONTENT_TYPE).iter();
     let (one, none) = (all.next().and_then(|v| v.to_str().ok()), all.next());
-    none.is_none() && one.is_some_and(is_json) && !request.headers().contains_key(CONTENT_ENCODING)
+    let plain = request.headers().get_all(CONTENT_ENCODING).iter().all(|encoding| encoding == "identity");
+    none.is_none() && one.is_some_and(is_json) && plain
 }
 
 /// A whole body, of bounded size and in bounded time.
@@ -101,9 +102,9 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
     let Object(value) = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
-        // What is no text where a word is expected counts as a fault of the syntax, too.
+        // That a word is expected and something else is there counts as a fault of the syntax, too.
         let is_json = || str::from_utf8(bytes).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
-        match error.is_data() || is_json() {
+        match error.is_data() || (error.to_string().starts_with("expected") && is_json()) {
             true => unfit(&path, &error.to_string()),
             false => Refused { detail: "The body is no JSON in UTF-8.", ..problem::REQUEST_MALFORMED.into() },
         }

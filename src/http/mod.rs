@@ -91,19 +91,26 @@ impl App {
     /// The address of the browser: the socket's, or what a trusted proxy says of it. Entries that a client wrote itself stand
     /// left of the proxy's own and are never reached; nor is what stands left of an entry that does not read.
     fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
-        let mut known = parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip().to_canonical();
+        let socket = parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip();
         let forwarded = parts.headers.get_all(HeaderName::from_static("x-forwarded-for"));
-        let hops: Vec<&str> = forwarded.iter().flat_map(|v| v.to_str().unwrap_or_default().split(',')).collect();
-        for hop in hops.into_iter().rev() {
-            let Some(said) = address(hop.trim()).filter(|_| self.trusts(&known)) else { break };
-            known = said;
-        }
-        Some(known)
+        Some(nearest(socket, forwarded.iter().map(HeaderValue::as_bytes), |ip| self.trusts(ip)))
     }
 }
 
+/// The first address, seen from the socket, that is none of a trusted proxy's; each of them named the one behind it.
+fn nearest<'h>(socket: IpAddr, forwarded: impl Iterator<Item = &'h [u8]>, trusts: impl Fn(&IpAddr) -> bool) -> IpAddr {
+    let hops: Vec<&[u8]> = forwarded.flat_map(|line| line.split(|byte| *byte == b',')).collect();
+    let mut known = socket.to_canonical();
+    for hop in hops.into_iter().rev() {
+        let Some(said) = address(hop).filter(|_| trusts(&known)) else { break };
+        known = said;
+    }
+    known
+}
+
 /// An address, as proxies write it: some with the port.
-fn address(text: &str) -> Option<IpAddr> {
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(bytes).ok()?.trim();
     let with_port = || text.parse::<SocketAddr>().ok().map(|socket| socket.ip());
     text.parse().ok().or_else(with_port).map(|ip: IpAddr| ip.to_canonical())
 }
@@ -228,6 +235,25 @@ mod tests {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         let response = apart(async { StatusCode::NO_CONTENT.into_response() }).await;
         assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    }
+
+    /// what stands left of what a trusted proxy saw is nobody's word, in whatever bytes it is written.
+    #[test]
+    fn the_nearest_address_that_is_no_proxy_counts() {
+        let from = |socket: &str, lines: &[&[u8]]| {
+            let trusts = |ip: &IpAddr| ip.to_string().starts_with("10.");
+            nearest(socket.parse().expect("an address"), lines.iter().copied(), trusts).to_string()
+        };
+        assert_eq!(from("192.0.2.1", &[b"198.51.100.1"]), "192.0.2.1", "it is no proxy");
+        assert_eq!(from("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(from("10.0.0.1", &[b"198.51.100.1, 192.0.2.7 ,10.0.0.2"]), "192.0.2.7");
+        assert_eq!(from("10.0.0.1", &[b"198.51.100.1", b"192.0.2.7"]), "192.0.2.7");
+        assert_eq!(from("10.0.0.1", &[b"198.51.100.1, 192.0.2.7:4711"]), "192.0.2.7");
+        assert_eq!(from("10.0.0.1", &[b"[2001:db8::7]:4711"]), "2001:db8::7");
+        assert_eq!(from("::ffff:10.0.0.1", &[b"::ffff:192.0.2.7"]), "192.0.2.7");
+        assert_eq!(from("10.0.0.1", &[b"198.51.100.1, unknown, 10.0.0.2"]), "10.0.0.2");
+        assert_eq!(from("10.0.0.1", &[b"198.51.100.1, \xc3\xa9, 192.0.2.7"]), "192.0.2.7");
+        assert_eq!(from("10.0.0.1", &[b"\xe9, 192.0.2.7"]), "192.0.2.7");
     }
 
     #[test]

@@ -198,8 +198,8 @@ impl From<&Error> for Refused {
             Error::Refused(Refusal::Wrong(Fault::Credential(_))) => CREDENTIAL_INVALID.into(),
             Error::Refused(Refusal::Expired) => CODE_EXPIRED.into(),
             Error::Refused(Refusal::Replayed) | Error::CodeReused => CODE_REUSED.into(),
-            Error::Refused(Refusal::PhoneInvalid) => Refused::of("phone", PHONE_INVALID),
-            Error::Refused(Refusal::PhoneNotAllowed) => Refused::of("phone", PHONE_NOT_ALLOWED),
+            Error::Refused(Refusal::PhoneInvalid) => PHONE_INVALID.into(),
+            Error::Refused(Refusal::PhoneNotAllowed) => PHONE_NOT_ALLOWED.into(),
             Error::Refused(Refusal::NotAllowed) | Error::MethodNotAllowed => METHOD_NOT_ALLOWED.into(),
             Error::Paused(seconds) => Refused { retry_after: Some(seconds), ..METHOD_PAUSED.into() },
             Error::OnHold(seconds) => Refused {

@@ -1,8 +1,8 @@
 //! Codes sent as text messages. The weakest method: kept for those who have no other, never phishing-resistant.
 //! Decides what is texted and to which numbers; the sending itself is done elsewhere.
 
+use phonenumber::Type;
 use phonenumber::metadata::DATABASE;
-use phonenumber::{PhoneNumber, Type};
 use zeroize::Zeroizing;
 
 use super::{
@@ -10,7 +10,8 @@ use super::{
 };
 use crate::model::{Channel, Details, Evidence, Id, Keyed, MethodKind, Moment, Number, SmsDetails};
 
-/// Country codes that belong to no country and cost accordingly: shared-cost, satellite, personal and premium networks.
+/// Country codes that belong to no country: freephone, which takes no texts, and shared-cost, satellite, personal and premium
+/// networks, which cost accordingly.
 const NO_COUNTRY: [&str; 9] = ["800", "808", "870", "878", "881", "882", "883", "888", "979"];
 
 /// The kinds of numbers whose lengths a country's plan tells.
@@ -45,9 +46,6 @@ impl Sms {
             return Err(Refusal::PhoneNotAllowed);
         }
         let parsed = phonenumber::parse(None, number.as_str()).map_err(|_| Refusal::PhoneInvalid)?;
-        if !has_length(&parsed, digits) {
-            return Err(Refusal::PhoneInvalid);
-        }
         let country = parsed.country().id().map(|id| id.as_ref().to_owned());
         let costly = matches!(
             parsed.number_type(&DATABASE),
@@ -80,6 +78,9 @@ impl Method for Sms {
         _held: &[Held],
     ) -> Result<Begun, Refusal> {
         let Wish::Sms(number) = wish else { return Err(Refusal::NotAllowed) };
+        if !has_length(number) {
+            return Err(Refusal::PhoneInvalid);
+        }
         let details = SmsDetails { phone_masked: number.masked(), country: self.country(number)? };
         let mut begun = text(at, keyed, parties, owner, number.clone(), details);
         begun.secret = Some(Zeroizing::new(number.as_str().as_bytes().to_vec()));
@@ -134,9 +135,11 @@ impl Method for Sms {
     }
 }
 
-/// Whether numbers of its country code are so long. More is not asked: ranges are opened before a plan knows of them.
-fn has_length(parsed: &PhoneNumber, digits: &str) -> bool {
-    let national = digits.len() - parsed.code().value().to_string().len();
+/// Whether numbers of its country code are so long. More is not asked, and nothing of a number that was proven: ranges are opened
+/// before a plan knows of them.
+fn has_length(number: &Number) -> bool {
+    let Ok(parsed) = phonenumber::parse(None, number.as_str()) else { return false };
+    let national = number.as_str().len() - 1 - parsed.code().value().to_string().len();
     let plans = DATABASE.by_code(&parsed.code().value()).unwrap_or_default();
     let kinds = plans.iter().flat_map(|plan| KINDS.into_iter().filter_map(|kind| plan.descriptors().get(kind)));
     let mut lengths = kinds.flat_map(|kind| kind.possible_length()).map(|length| usize::from(*length)).peekable();

@@ -69,8 +69,8 @@ pub struct WebauthnDetails {
 impl WebauthnDetails {
     /// Whether it is a key to be plugged in or held near, as far as browser and key said.
     pub fn is_security_key(&self) -> bool {
-        let elsewhere = |transport: &String| matches!(transport.as_str(), "internal" | "hybrid");
-        !self.backup_eligible && !self.transports.is_empty() && !self.transports.iter().any(elsewhere)
+        let roams = |transport: &String| matches!(transport.as_str(), "usb" | "nfc" | "ble" | "smart-card");
+        !self.backup_eligible && !self.transports.is_empty() && self.transports.iter().all(roams)
     }
 }
 

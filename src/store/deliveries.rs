@@ -204,29 +204,29 @@ impl Store {
         write!(self, (endpoint, delivery, done) conn => {
             let (rp, id, event_id) = (endpoint.rp_id.as_str(), endpoint.id.as_str(), delivery.event_id.as_str());
             // The endpoint's row first, as everybody does who writes both.
+            let failed = !matches!(done.outcome, Some("delivered" | "dropped"));
             let noted = match done.outcome {
-                Some("delivered") => sql! { conn,
-                    "update webhook_endpoints set failing_since = null, paused_until = null
-                     where rp_id = $1 and id = $2 and (failing_since is not null or paused_until is not null)
-                       and url = $3 and secrets = $4 and exists
-                         (select 1 from webhook_deliveries where rp_id = $1 and endpoint_id = $2 and event_id = $5
-                          and attempts = $6 and next_at is not null)",
-                    rp, id, &endpoint.url, &endpoint.secrets, event_id, attempts
-                },
-                Some("dropped") => 0,
+                Some("dropped") => 1,
                 _ => sql! { conn,
-                    "update webhook_endpoints set failing_since = coalesce(failing_since, $7),
-                       paused_until = coalesce($8, paused_until)
-                     where rp_id = $1 and id = $2 and url = $3 and secrets = $4 and exists
-                       (select 1 from webhook_deliveries where rp_id = $1 and endpoint_id = $2 and event_id = $5
-                        and attempts = $6 and next_at is not null)",
-                    rp, id, &endpoint.url, &endpoint.secrets, event_id, attempts, done.at.0, done.pause.map(|t| t.0)
+                    "update webhook_endpoints set failing_since = case when $7 = 1 then coalesce(failing_since, $8) end,
+                       paused_until = case when $7 = 1 then coalesce($9, paused_until) end
+                     where rp_id = $1 and id = $2 and url = $3 and secrets = $4
+                       and ($7 = 1 or failing_since is not null or paused_until is not null)
+                       and exists (select 1 from webhook_deliveries where rp_id = $1 and endpoint_id = $2 and event_id = $5
+                         and attempts = $6 and next_at is not null)",
+                    rp, id, &endpoint.url, &endpoint.secrets, event_id, attempts, i64::from(failed), done.at.0,
+                    done.pause.map(|t| t.0)
                 },
+            };
+            // What its address before did not take is due at once at the new one.
+            let (next_at, outcome) = match failed && noted == 0 {
+                true => (Some(done.at), None),
+                false => (done.next_at, done.outcome),
             };
             sql! { conn,
                 "update webhook_deliveries set next_at = $5, outcome = $6, last_status = $7, last_error = $8
                  where rp_id = $1 and endpoint_id = $2 and event_id = $3 and attempts = $4 and next_at is not null",
-                rp, id, event_id, attempts, done.next_at.map(|t| t.0), done.outcome, done.status, done.error
+                rp, id, event_id, attempts, next_at.map(|t| t.0), outcome, done.status, done.error
             };
             if let Some((reason, event)) = done.disable.as_ref().filter(|_| noted == 1)
                 && disable!(conn, rp, id, reason, done.at.0) == 1

@@ -74,13 +74,13 @@ pub struct Activation {
     pub last_step: i64,
 }
 
-/// The name of an enrolment that ran out is free again. Its row bears its id for a name until it is purged, so that whoever comes
-/// too late is told so.
+/// The name of an enrolment that ran out is free again. Its row bears a name that nobody can give until it is purged, so that
+/// whoever comes too late is told so; it is never activated (`ACTIVATE` in `parts`).
 macro_rules! free_names {
     ($conn:expr, $rp:expr, $user:expr, $now:expr) => {
         sql! { $conn,
-            "update factors set name = id
-where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <= $3 and name <> id",
+            "update factors set name = ' ' || id
+where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <= $3 and name <> ' ' || id",
             $rp, $user, $now
         }
     };

@@ -85,7 +85,7 @@ const ACTIVATE: Part = (
     Contest::Factor,
     "update factors set activated_at = $3, details = $24, sealed = coalesce($23, sealed), credential_id = $25,
        last_step = $21, version = version + 1
-     where rp_id = $1 and user_id = $2 and id = $20 and activated_at is null and expires_at > $3
+     where rp_id = $1 and user_id = $2 and id = $20 and activated_at is null and expires_at > $3 and name <> ' ' || id
        and not exists (select 1 from factors h where h.rp_id = $1 and h.credential_id = $25)",
 );
 const HELD: Part = (

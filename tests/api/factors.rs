@@ -369,7 +369,7 @@ async fn a_phone_is_enrolled_by_the_code_that_was_sent() {
     assert_eq!(world.gateway.texts().len(), 1);
 }
 
-/// P-14, P-15.
+/// P-08, P-14, P-15.
 #[tokio::test]
 async fn a_number_that_is_none_or_costly_is_refused_before_anything_is_sent() {
     let ann = ann().await;

@@ -281,6 +281,25 @@ async fn what_is_missing_is_set_up_on_the_way_and_then_answered() {
     assert_eq!((&session["user_id"], &session["acr"]), (&json!("new"), &json!("aal2")));
 }
 
+/// Another factor would only have to be proven before the one that is needed may be added.
+#[tokio::test]
+async fn on_the_way_only_what_would_do_is_offered_and_taken() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let terms = json!({"user_id": "new", "action": "pay", "require": {"methods": ["webauthn", "totp"]}});
+    let asked = world.says("POST", "/v1/challenges", terms).await;
+    assert_eq!(asked["missing"], json!(["webauthn", "totp"]));
+    let page = visitor.open(asked["url"].as_str().expect("a page")).await;
+    let page = visitor.send(&page, "Set up now", &[]).await;
+    page.says("Passkey or security key").says("Authenticator app");
+    assert!(!page.html.contains("Codes by text message"));
+    let phone = visitor.go(&page.html_link("Authenticator app").replace("authenticator-app", "phone")).await;
+    let number = [("country", "US"), ("number", "415 555 0123")];
+    let refused = visitor.send(&phone, "Send code", &number).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.text());
+    assert!(world.running.engine.inbox().texts().is_empty(), "nothing was sent");
+}
+
 #[tokio::test]
 async fn setting_up_may_be_put_off_and_what_is_there_is_asked_for_first() {
     let world = World::start().await;

@@ -1,4 +1,4 @@
-// Every page: times in the browser's own zone, forms that are slow, sent twice or offline, and a fresh look after "back".
+// Every page: times in the browser's own zone, forms that are slow, sent twice or offline, and a fresh look after "back" and reload.
 
 document.documentElement.classList.add('js');
 
@@ -33,7 +33,7 @@ for (const form of document.forms) {
     const button = event.submitter;
     button?.setAttribute('aria-busy', 'true');
     const slow = setTimeout(() => say(form, 'Still checking…'), 4000);
-    // So does a load that was stopped.
+    // A load that was stopped leaves the page where it is.
     setTimeout(() => { sent = false; button?.removeAttribute('aria-busy'); clearTimeout(slow); }, 12000);
   });
 }

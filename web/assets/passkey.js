@@ -96,7 +96,10 @@ function forget(credential) {
 for (const button of root.querySelectorAll('[data-start]')) {
   button.addEventListener('click', () => start(button.dataset.start || 'any'));
 }
-root.querySelector('[data-stop]')?.addEventListener('click', () => running?.abort());
+const stop = root.querySelector('[data-stop]');
+stop?.addEventListener('click', () => running?.abort());
+// The key that began the ceremony may still be held down.
+stop?.addEventListener('keydown', (event) => { if (event.repeat) event.preventDefault(); });
 for (const link of root.querySelectorAll('[data-choose]')) {
   link.addEventListener('click', (event) => {
     const chooser = document.getElementById('chooser');

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::answers;
 use super::shapes::{FactorView, List};
-use crate::engine::{Answer, Attachment, Begin, Ending, LONGEST_FACTOR_NAME, Started, Wish};
+use crate::engine::{Answer, Attachment, Begin, Ending, Error, LONGEST_FACTOR_NAME, Refusal, Started, Wish};
 use crate::http::App;
 use crate::http::auth::Bearer;
 use crate::http::body::{Body, MaybeBody, Nothing, OfFactor, OfUser, Page, Text};
@@ -95,7 +95,12 @@ pub async fn create(
 ) -> Result<Response, Refused> {
     let (caller, OfUser(user_id)) = bearer.for_enrolment(path)?;
     let wanted = body.read()?.model(user_id)?;
-    let Started { factor, shown, prompt } = app.engine.begin_enrolment(&caller, wanted).await?;
+    let begun = app.engine.begin_enrolment(&caller, wanted).await;
+    let Started { factor, shown, prompt } = begun.map_err(|error| match error {
+        Error::Refused(Refusal::PhoneInvalid) => Refused::of("phone", problem::PHONE_INVALID),
+        Error::Refused(Refusal::PhoneNotAllowed) => Refused::of("phone", problem::PHONE_NOT_ALLOWED),
+        other => other.into(),
+    })?;
     let begun = Ending::Begun { factor: &factor, shown: &shown, prompt: prompt.as_ref() };
     Ok(answers::of(begun, app.engine.issuer()))
 }

@@ -248,7 +248,7 @@ fn way_back(challenge: &Challenge, told: &[(&str, &str)]) -> Option<String> {
     Some(url.into())
 }
 
-/// The application's own first page, where there is nothing more to bring back.
+/// The first page of the application's origin, where there is nothing more to bring back; what else is there we do not know.
 fn home(challenge: &Challenge) -> Option<String> {
     let back = url::Url::parse(challenge.terms.return_url.as_deref()?).ok()?;
     back.join("/").ok().map(String::from)

@@ -354,7 +354,7 @@ fn settings() -> Vec<Example> {
         base: String::new(),
         guard: String::new(),
         cards,
-        texts: true,
+        adds: super::portal::adds("", |_| true),
         codes: codes.to_owned(),
         codes_low: low,
         accepted: ("localhost".to_owned(), String::new(), String::new()),

@@ -32,9 +32,9 @@ pub fn challenge(
         shell: Shell::new(party, "Confirm it's you"),
         here: offer.map_or_else(|| base.clone(), |o| here(&base, o.kind, phone(o))),
         guard: visit.guard.clone(),
-        why: match engine::purpose(&challenge.terms).as_str() {
-            "sign in" => format!("You're about to sign in to {party}."),
-            purpose => format!("You're about to {purpose} in {party}."),
+        why: match challenge.terms.action == engine::DEFAULT_ACTION && challenge.terms.display.label.is_none() {
+            true => format!("You're about to sign in to {party}."),
+            false => format!("You're about to {} in {party}.", engine::purpose(&challenge.terms)),
         },
         details: challenge.terms.display.details.clone(),
         who: words::masked(&view.user),

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::screen::{Message, Shell, show as render};
-use super::views::{AddedPage, Card, SettingsPage};
+use super::views::{AddedPage, Card, Choice, SettingsPage};
 use super::visit::{Fields, Posted, Subject, Visit, bound, land, open, remembered, see, timed_out};
 use super::words::{self, Notice, day};
 use crate::engine::{Error, UserView};
@@ -138,9 +138,14 @@ async fn list(
     let active: Vec<&Factor> = person.factors.iter().filter(|f| f.is_active()).collect();
     // By what the person was let in; a recovery code is no card.
     let just_used = match &visit.subject.session_id {
-        Some(session) => visit.app.engine.session(&visit.caller, session).await.ok().and_then(|s| s.factor_id),
+        Some(session) => match visit.app.engine.session(&visit.caller, session).await {
+            Ok(session) => session.factor_id,
+            Err(Error::NotFound) => None,
+            Err(error) => return Err(visit.fault(error)),
+        },
         None => None,
     };
+    let wanted = visit.app.engine.wanted(&visit.caller).await.map_err(|e| visit.fault(e))?;
     let ids: Vec<&str> = active.iter().filter_map(|f| f.credential_id.as_deref()).collect();
     let mut shell = Shell::new(visit.party(), "Your sign-in methods");
     shell.is_error = notice.is_some();
@@ -149,7 +154,10 @@ async fn list(
         base: visit.path(""),
         guard: visit.guard.clone(),
         cards: active.iter().map(|f| card(f, just_used.as_ref() == Some(&f.id))).collect(),
-        texts: visit.app.engine.sends_texts(),
+        adds: adds(&visit.path(""), |kind| match &wanted {
+            Some(wanted) => wanted.contains(&kind),
+            None => kind != MethodKind::Sms || visit.app.engine.sends_texts(),
+        }),
         codes: codes_line(&person.recovery),
         codes_low: person.recovery.remaining <= 3 || person.recovery.status != RecoveryStatus::Active,
         notice,
@@ -158,6 +166,23 @@ async fn list(
         typed: fields.text("name").to_owned(),
     };
     Ok(render(status, &page))
+}
+
+/// The ways to add a method, of these kinds.
+pub fn adds(base: &str, may: impl Fn(MethodKind) -> bool) -> Vec<Choice> {
+    let all = [
+        (MethodKind::Webauthn, "Passkey or security key", "Strongest", Flow::AddPasskey),
+        (MethodKind::Totp, "Authenticator app", "", Flow::AddAuthenticatorApp),
+        (MethodKind::Sms, "Phone", "Codes by text message", Flow::AddPhone),
+    ];
+    let choice = |(kind, label, note, flow): (MethodKind, &str, &str, Flow)| Choice {
+        icon: kind.as_str(),
+        label: label.to_owned(),
+        note: note.to_owned(),
+        href: Some(format!("{base}/{}", flow.page())),
+        why_not: None,
+    };
+    all.into_iter().filter(|(kind, ..)| may(*kind)).map(choice).collect()
 }
 
 fn card(factor: &Factor, just_used: bool) -> Card {

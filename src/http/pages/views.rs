@@ -246,8 +246,8 @@ pub struct SettingsPage {
     pub guard: String,
     /// Active factors.
     pub cards: Vec<Card>,
-    /// A phone may be added: something sends texts.
-    pub texts: bool,
+    /// What may be added.
+    pub adds: Vec<Choice>,
     /// Recovery codes in a line.
     pub codes: String,
     /// They are few, gone or unconfirmed.
