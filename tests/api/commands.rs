@@ -313,6 +313,35 @@ async fn a_missing_sqlite_file_is_made_by_those_that_may_make_it() {
     }
 }
 
+/// Who only looks makes no keys: else a doctor under a wrong master key would lock the right one out.
+#[tokio::test]
+async fn doctor_makes_no_keys() {
+    let mut place = Place::new().await;
+    place.run(&["migrate"]);
+    let right = place.setting("COUNTERSIGN_MASTER_KEY").to_owned();
+    place.set("COUNTERSIGN_MASTER_KEY", &countersign::new_master_key());
+    let doctor = place.answer(&["doctor", "--json"]);
+    assert!(doctor.to_string().contains("there are no keys yet"), "{doctor}");
+    place.set("COUNTERSIGN_MASTER_KEY", &right);
+    place.serve().await.terminate();
+}
+
+#[tokio::test]
+async fn a_key_that_ran_out_is_listed_as_expired() {
+    let mut place = Place::new().await;
+    let clock = place.scratch.folder().join("clock");
+    std::fs::write(&clock, "0").expect("a file");
+    place.set("COUNTERSIGN_DEVELOPMENT", "true");
+    place.set("COUNTERSIGN_CLOCK_FILE", clock.to_str().expect("UTF-8"));
+    place.run(&["migrate"]);
+    place.run(&["rp", "create", "--name", "Bank", "--rp-id", "bank.example", "--origin", "https://bank.example"]);
+    place.answer(&["key", "create", "--rp", "Bank", "--expires-in", "1h", "--json"]);
+    let state = || place.run(&["key", "list"]).stdout.split("  ").nth(3).map(str::to_owned);
+    assert_eq!(state().as_deref(), Some("live"));
+    std::fs::write(&clock, "3600").expect("a file");
+    assert_eq!(state().as_deref(), Some("expired"));
+}
+
 /// The settings' file, and the environment over it.
 #[tokio::test]
 async fn a_settings_file_serves_and_the_environment_wins() {
