@@ -21,6 +21,7 @@ pub mod token;
 pub mod vault;
 
 mod demonstration;
+mod upkeep;
 
 pub use demonstration::{DemoError, DemoOptions, run_demo};
 pub use engine::{Custodian, NewParty, Operator, odds};
@@ -41,14 +42,15 @@ use engine::{Engine, OperatorError, StartError};
 use model::{Moment, Rng};
 use store::{MoveError, Place, Restored, Store};
 
-/// How often what has run out is removed.
-const HOUSEKEEPING: Duration = Duration::from_secs(60);
-/// How often audit events are sealed and keys read again.
-const TICK: Duration = Duration::from_secs(1);
 /// The longest wait between two tries to reach the database.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Between "not ready" and the end of accepting, so that a balancer sees it.
 const DRAIN: Duration = Duration::from_millis(500);
+
+/// How long a statement of an operator's may take that reads a whole table.
+const LONGEST_READ: Duration = Duration::from_secs(3600);
+/// How long all of the ending may take.
+const LONGEST_END: Duration = Duration::from_secs(28);
 
 /// Adds to the engine's routes.
 pub type Around = Box<dyn FnOnce(axum::Router) -> axum::Router + Send>;
@@ -101,11 +103,16 @@ pub struct Running {
 impl Running {
     /// Fails readiness, lets requests in flight finish, and ends.
     pub async fn stop(mut self) {
-        self.draining.store(true, Ordering::Relaxed);
-        tokio::time::sleep(DRAIN).await;
-        let _ = self.stop.send(true);
-        let _ = (&mut self.server.0).await;
-        self.engine.close().await;
+        let ending = async {
+            self.draining.store(true, Ordering::Relaxed);
+            tokio::time::sleep(DRAIN).await;
+            let _ = self.stop.send(true);
+            let _ = (&mut self.server.0).await;
+            self.engine.close().await;
+        };
+        if tokio::time::timeout(LONGEST_END, ending).await.is_err() {
+            tracing::warn!("what was under way did not end in time");
+        }
     }
 
     /// Ends without any of that, as a crash would.
@@ -119,7 +126,7 @@ impl Running {
 /// A PostgreSQL that cannot be reached is tried again, for as long as it takes; meanwhile the process lives and is not ready.
 pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
     // A setting that does not read is an error before anything is opened.
-    let master = vault::MasterKey::parse(&config.master_key.0)?;
+    vault::MasterKey::parse(&config.master_key.0)?;
     let lock = match (parts.lock, &config.storage.database) {
         (None, Database::Sqlite(path)) => Some(Store::lock_sqlite(path)?),
         (lock, _) => lock,
@@ -141,8 +148,7 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
     let front = gate.clone().router(config.issuer(), request_id);
     let server = AbortOnDrop(tokio::spawn(http::serve(listener, front, ended(stopped.clone()))));
 
-    let store = reach(config, parts.migrate).await?;
-    let engine = Arc::new(Engine::start(config, master, store, parts.clock, parts.rng).await?);
+    let engine = Arc::new(reach(config, &parts.clock, &parts.rng, parts.migrate).await?);
     let draining = Arc::new(AtomicBool::new(false));
     let settings = http::Settings {
         secure: config.public_url.scheme() == "https",
@@ -161,10 +167,7 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
         let router = http::metrics_router(Arc::clone(&engine));
         AbortOnDrop(tokio::spawn(http::serve(listener, router, std::future::pending())))
     });
-    tokio::spawn(keep_count(Arc::clone(&engine), stopped.clone()));
-    tokio::spawn(every(HOUSEKEEPING, Arc::clone(&engine), stopped.clone(), keep_house));
-    tokio::spawn(every(TICK, Arc::clone(&engine), stopped.clone(), keep_up));
-    tokio::spawn(every(TICK, Arc::clone(&engine), stopped, keep_telling));
+    upkeep::begin(&engine, &stopped);
     Ok(Running { address, engine, metrics, stop, draining, server, _metrics: of_metrics, _lock: lock })
 }
 
@@ -172,11 +175,21 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|e| StartError::Listen(address, e))
 }
 
-/// Opens the store, and tries again where a database server does not answer yet.
-async fn reach(config: &Config, migrate: bool) -> Result<Store, StartError> {
+/// Opens the store and starts the engine on it, and tries again where a database server does not answer yet, or no longer.
+async fn reach(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    rng: &Arc<dyn Rng>,
+    migrate: bool,
+) -> Result<Engine, StartError> {
     let mut wait = Duration::from_millis(500);
     loop {
-        match engine::open_store(&config.storage, migrate).await {
+        let started = async {
+            let master = vault::MasterKey::parse(&config.master_key.0)?;
+            let store = engine::open_store(&config.storage, migrate).await?;
+            Engine::start(config, master, store, Arc::clone(clock), Arc::clone(rng)).await
+        };
+        match started.await {
             Err(StartError::Store(store::Error::Unavailable(why)))
                 if matches!(config.storage.database, Database::Postgres(_)) =>
             {
@@ -206,69 +219,6 @@ async fn ended(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Keeps the metrics small in memory, and those that need the database up to date.
-async fn keep_count(engine: Arc<Engine>, stopped: watch::Receiver<bool>) {
-    let mut fold = tokio::time::interval(Duration::from_secs(1));
-    let mut count = tokio::time::interval(HOUSEKEEPING);
-    let mut stopped = std::pin::pin!(ended(stopped));
-    loop {
-        tokio::select! {
-            _ = fold.tick() => measure::fold(),
-            _ = count.tick() => {
-                if let Err(error) = engine.count_paused().await {
-                    tracing::warn!(%error, "paused users could not be counted");
-                }
-            }
-            () = &mut stopped => return,
-        }
-    }
-}
-
-/// Does the same again and again, after a wait, until it is to end.
-async fn every<W>(wait: Duration, engine: Arc<Engine>, stopped: watch::Receiver<bool>, work: impl Fn(Arc<Engine>) -> W)
-where
-    W: Future<Output = ()>,
-{
-    let mut stopped = std::pin::pin!(ended(stopped));
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(wait) => work(Arc::clone(&engine)).await,
-            () = &mut stopped => return,
-        }
-    }
-}
-
-/// Step after step until nothing is left to remove: a minute may bring more than one step takes.
-async fn keep_house(engine: Arc<Engine>) {
-    loop {
-        match engine.purge().await {
-            Ok(0) => break,
-            Ok(_) => tokio::task::yield_now().await,
-            Err(error) => {
-                tracing::warn!(%error, "housekeeping failed");
-                break;
-            }
-        }
-    }
-}
-
-/// Seals audit events, and learns of new keys.
-async fn keep_up(engine: Arc<Engine>) {
-    if let Err(error) = engine.seal_events().await {
-        tracing::warn!(%error, "audit events were not sealed");
-    }
-    if let Err(error) = engine.refresh_keys().await {
-        tracing::warn!(?error, "the keys were not read");
-    }
-}
-
-/// Tells webhook endpoints of events.
-async fn keep_telling(engine: Arc<Engine>) {
-    if let Err(error) = engine.deliver_webhooks(http::webhook_message).await {
-        tracing::warn!(%error, "webhooks were not sent");
-    }
-}
-
 /// That there is a SQLite file where these settings name one: only what makes one opens what is not there.
 fn is_there(storage: &Storage) -> Result<(), StartError> {
     match &storage.database {
@@ -294,7 +244,9 @@ pub async fn operator(storage: &Storage, may_make: bool) -> Result<Operator, Sta
 pub async fn custodian(storage: &Storage, master_key: &Secret) -> Result<Custodian, StartError> {
     let master = vault::MasterKey::parse(&master_key.0)?;
     is_there(storage)?;
-    let store = engine::open_store(storage, false).await?;
+    // It reads whole tables.
+    let storage = Storage { statement_timeout: LONGEST_READ, ..storage.clone() };
+    let store = engine::open_store(&storage, false).await?;
     Custodian::open(store, master, clock(storage.clock_file.as_ref()), Arc::new(SystemRng)).await
 }
 
@@ -333,7 +285,11 @@ pub async fn restore(storage: &Storage, backup: Option<&Path>) -> Result<Restore
     let restoration = engine::restoration(clock(storage.clock_file.as_ref()).now());
     let restored = match (&storage.database, backup) {
         (Database::Sqlite(path), Some(backup)) => Store::restore(path, backup, restoration).await?,
-        (Database::Postgres(_), None) => engine::open_store(storage, false).await?.make_safe(restoration).await?,
+        (Database::Postgres(url), None) => {
+            // A schema that is not this release's is not touched.
+            engine::open_store(storage, false).await?.close().await;
+            Store::make_safe(url, restoration).await?
+        }
         (Database::Sqlite(_), None) => {
             return Err(store::Error::Unavailable("name the backup's file".to_owned()).into());
         }
@@ -341,7 +297,7 @@ pub async fn restore(storage: &Storage, backup: Option<&Path>) -> Result<Restore
             return Err(store::Error::Unavailable("PostgreSQL is restored by its own tools".to_owned()).into());
         }
     };
-    operator(storage, false).await?.note_restoration().await.map_err(|error| match error {
+    operator(storage, false).await?.note_restoration(&restored.erased).await.map_err(|error| match error {
         engine::OperatorError::Store(error) => error.into(),
         _ => StartError::NotMigrated,
     })?;

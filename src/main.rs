@@ -3,6 +3,7 @@
 mod commands;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -10,14 +11,21 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// How long what blocks a thread, such as the look-up of a name, is waited for at the end.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
     let arguments = commands::Arguments::parse();
-    match commands::run(arguments).await {
-        Ok(code) => code,
-        Err(error) => {
-            commands::say(&format!("countersign: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let code = runtime.block_on(commands::run(arguments)).unwrap_or_else(|error| failed(&error));
+    runtime.shutdown_timeout(LAST_WAIT);
+    code
+}
+
+fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+    commands::say(&format!("countersign: {error}"));
+    ExitCode::FAILURE
 }

@@ -387,7 +387,45 @@ mod tests {
         ] {
             assert!(signer.read(&forged, NOW).is_err(), "{forged}");
         }
-        assert!(Signer::new("https://other.example").read(&token, NOW).is_err());
+        let other = Signer { issuer: "https://other.example".to_owned(), keys: RwLock::new(signer.keys()) };
+        assert!(matches!(other.read(&token, NOW), Err(TokenError::Foreign)), "the same key, and another issuer");
+    }
+
+    /// J-02, J-03: a good signature under a header of another type is of no use, nor is a key that the header brings along.
+    #[test]
+    fn a_header_decides_neither_the_type_nor_the_key() {
+        let (signer, attacker) = (signer(), key(0, None));
+        let keys = signer.keys();
+        let token = signer.sign(&session(), NOW).expect("signs").expect("not single-use");
+        let claims = token.split('.').nth(1).expect("claims");
+        let header = serde_json::json!({"alg": "ES256", "typ": TYP, "kid": keys[0].kid});
+        assert!(signer.read(&signed(&keys[0], &header, claims), NOW).is_ok(), "all that differs below is the header");
+        for typ in ["JWT", "at+jwt", ""] {
+            let mut other = header.clone();
+            other["typ"] = typ.into();
+            let forged = signed(&keys[0], &other, claims);
+            assert!(matches!(signer.read(&forged, NOW), Err(TokenError::Foreign)), "{typ}");
+        }
+        let untyped = serde_json::json!({"alg": "ES256", "kid": keys[0].kid});
+        assert!(matches!(signer.read(&signed(&keys[0], &untyped, claims), NOW), Err(TokenError::Foreign)));
+
+        let mut embedded = header.clone();
+        embedded["jwk"] = serde_json::to_value(&attacker.jwk).expect("JSON");
+        assert!(signer.read(&signed(&keys[0], &embedded, claims), NOW).is_ok(), "nobody looks at it");
+        for header in [&header, &embedded] {
+            let forged = signed(&attacker, header, claims);
+            assert!(matches!(signer.read(&forged, NOW), Err(TokenError::Foreign)), "{header}");
+        }
+        embedded["kid"] = attacker.kid.clone().into();
+        let unknown = signed(&attacker, &embedded, claims);
+        assert!(matches!(signer.read(&unknown, NOW), Err(TokenError::KeyUnknown)));
+    }
+
+    /// Claims under any header, signed by this key.
+    fn signed(key: &SigningKey, header: &serde_json::Value, claims: &str) -> String {
+        let message = format!("{}.{claims}", encoded(header));
+        let signature = key.pair.sign(&SystemRandom::new(), message.as_bytes()).expect("signs");
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
     /// J-07: the next key is published before its first use, the last one until its last token has run out.
@@ -413,7 +451,7 @@ mod tests {
         jsonwebtoken::decode_header(token).ok()?.kid
     }
 
-    /// J-06.
+    /// J-05, J-06.
     #[test]
     fn the_published_set_holds_public_members_only() {
         let set = serde_json::to_value(signer().jwks(NOW)).expect("JSON");
@@ -428,6 +466,7 @@ mod tests {
         assert!(key.get("d").is_none());
     }
 
+    /// J-09.
     #[test]
     fn a_single_use_session_has_no_jwt() {
         let mut session = session();

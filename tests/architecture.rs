@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Each room of the house, and the rooms that it may import. `main` includes `src/commands*`, `lib` the demo's
-/// `demonstration.rs`.
+/// `demonstration.rs` and `upkeep.rs`.
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["lib", "config", "model"]),
     (
@@ -298,7 +298,7 @@ impl Source {
         let first = self.inside().split('/').next().unwrap_or_default().trim_end_matches(".rs");
         match first {
             _ if first.starts_with("commands") => "main",
-            "demonstration" => "lib",
+            "demonstration" | "upkeep" => "lib",
             other => other,
         }
     }

@@ -105,14 +105,58 @@ check_tests() {
     check_names "$1" "$2"
 }
 
-# A table row of the requirements begins with its number, which stands there once, as does every number that a test cites.
+# "name number" for each requirement number in a test, from the comment above it to its end, and for each in a file.
+citations() {
+    find src tests -name '*.rs' -exec awk '
+        FNR == 1 { above = ""; depth = 0 }
+        {
+            cited = ""
+            rest = " " $0 " "
+            while (match(rest, /[^A-Za-z0-9_][A-Z][A-Z]?-[0-9][0-9][^A-Za-z0-9_]/)) {
+                cited = cited " " substr(rest, RSTART + 1, RLENGTH - 2)
+                rest = substr(rest, RSTART + RLENGTH - 1)
+            }
+            tell(FILENAME, cited)
+            column = match($0, /[^ ]/)
+            if ($0 ~ /^ *(pub(\([a-z]+\))? )?(const )?(async )?fn [a-z0-9_]+/) {
+                while (depth > 0 && column <= begun[depth]) depth--
+                match($0, /fn [a-z0-9_]+/)
+                name = substr($0, RSTART + 3, RLENGTH - 3)
+                depth++
+                names[depth] = name
+                begun[depth] = column
+                tell(FILENAME "::" name, above)
+            }
+            for (inside = 1; inside <= depth; inside++) tell(FILENAME "::" names[inside], cited)
+            above = $0 ~ /^ *(\/\/|#\[)/ ? above cited : ""
+            if (depth > 0 && column == begun[depth] && $0 ~ /^ *\}|fn .*\}$/) depth--
+        }
+        function tell(name, numbers,   each, count, i) {
+            count = split(numbers, each, " ")
+            for (i = 1; i <= count; i++) print name " " each[i]
+        }' {} +
+}
+
+# Each test or file that a row names cites the row's number.
+check_cited() {
+    local place="$1" row="$2" name
+    while IFS= read -r name; do
+        [ -n "${cites[$name ${place##* }]-}" ] || fault "$place names $name, which does not cite it in its comment or body"
+    done < <(named_in "$row")
+}
+
+# A table row of the requirements begins with its number, which stands there once, as does every number that a test cites; the
+# tests that hold it cite it themselves.
 check_requirements() {
     local row line place cited
-    local -A known=()
+    local -A known=() cites=()
     if [ ! -f "$requirements" ]; then
         fault "$requirements: missing"
         return 0
     fi
+    while IFS= read -r cited; do
+        cites[$cited]=1
+    done < <(citations)
     while IFS= read -r row; do
         line="${row%%:*}"
         row="${row#*:}"
@@ -121,6 +165,7 @@ check_requirements() {
         [ -z "${known[${BASH_REMATCH[0]}]-}" ] || fault "$place stands here twice"
         known[${BASH_REMATCH[0]}]=1
         check_tests "$place" "$row"
+        [[ "$row" == *'none: '* ]] || check_cited "$place" "$row"
     done < <(grep -nE "^\| *[\`*[]*$number\b" "$requirements" || true)
     [ "${#known[@]}" -gt 0 ] || fault "$requirements: no row begins with a number"
 
@@ -164,7 +209,7 @@ check_attacks() {
     done
 }
 
-for guide in README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md docs/{attacks,reliability,performance,scaling,operations,webhooks}.md; do
+for guide in README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md docs/{attacks,reliability,performance,scaling,operations,webhooks,integration}.md; do
     check_guide "$guide"
 done
 for guide in docs/threat-model.md docs/asvs.md; do

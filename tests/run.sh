@@ -161,7 +161,12 @@ start_postgres() {
         chown "$owner" "$home"
     fi
     cd "$home" # a folder that the owner can read
-    as_owner "$binaries/initdb" --pgdata="$home/data" --auth=trust --username=postgres --encoding=UTF8 --no-locale \
+    # A language's order, as most servers have it: letters, digits and signs sort as they do not in SQLite.
+    local order=(--no-locale)
+    if "$binaries/initdb" --help | grep -q -- --locale-provider; then
+        order=(--locale=C.UTF-8 --locale-provider=icu --icu-locale=en-US)
+    fi
+    as_owner "$binaries/initdb" --pgdata="$home/data" --auth=trust --username=postgres --encoding=UTF8 "${order[@]}" \
         --no-sync >"$log" 2>&1 </dev/null || { tail -n 30 "$log" >&2; die "initdb failed"; }
     for attempt in 1 2 3 4 5 6 7 8; do
         port="$((20000 + RANDOM % 10000))" # below the ports that the system gives to clients

@@ -193,11 +193,42 @@ async fn no_plan_of_small_tables_walks_them() {
         planned += walks_nothing(&mut conn, statement).await;
     }
     assert!(planned > 50, "{planned} steps");
+    // Housekeeping finds them so where there are many: not one row for each of hundreds.
+    conn.execute(
+        "insert into prompts (rp_id, user_id, owner_id, method, id, sealed, sends, sent_at, expires_at)
+           select 'r', n, n, 'sms', n, '', 1, 1, n from generate_series(51, 5000) n;
+         insert into factors (rp_id, user_id, id, kind, name, details, created_at, expires_at, last_step, version, sealed)
+           select 'r', n, n, 'totp', n, '{}', 1, n, 1, 1, '' from generate_series(51, 5000) n;
+         insert into messages (rp_id, user_id, id, number_hash, created_at)
+           select 'r', n, n, n, n from generate_series(51, 5000) n;
+         insert into send_budgets (rp_id, budget, version, day, sent, recent, used_at)
+           select 'r', n, 1, 1, 1, '[]', n from generate_series(51, 5000) n;
+         insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at)
+           select 'r', n, 'd', 1, '{}', n from generate_series(51, 5000) n;
+         insert into kept_answers (rp_id, id, user_id, turn, body_hash, whole, created_at)
+           select 'r', n, n, n, '', '', n from generate_series(51, 5000) n;
+         insert into webhook_deliveries (rp_id, endpoint_id, event_id, sequence, kind, created_at, attempts, last_at)
+           select 'r', 'e', n, n, 'x', 1, 1, n from generate_series(51, 5000) n;
+         insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at)
+           select 'r', n, n, '{}', 'pending', 5, 1, n from generate_series(51, 5000) n;
+         insert into sessions (rp_id, user_id, id, token_hash, granted, created_at, expires_at)
+           select 'r', n, n, cast(n as text)::bytea, '{}', 1, n from generate_series(51, 5000) n;
+         insert into portal_sessions (rp_id, user_id, id, flow, created_at, expires_at, link_hash, client_token_hash)
+           select 'r', n, n, 'settings', 1, n, '', '' from generate_series(51, 5000) n",
+    )
+    .await
+    .expect("many of each");
+    conn.execute("vacuum analyze").await.expect("it is known how many there are");
+    let purges: Vec<_> = self::statements().into_iter().filter(|text| text.contains("limit 500")).collect();
+    assert_eq!(purges.len(), 11, "{purges:#?}");
+    for statement in &purges {
+        walks_nothing(&mut conn, statement).await;
+    }
 }
 
 /// How many steps of the statement's plan reach a table.
 async fn walks_nothing(conn: &mut sqlx::PgConnection, statement: &str) -> usize {
-    let values: Vec<_> = (1..).take_while(|n| statement.contains(&format!("${n}::"))).map(|_| "null").collect();
+    let values: Vec<_> = (1..).take_while(|n| statement.contains(&format!("${n}"))).map(|_| "null").collect();
     let prepare = format!("prepare one as {statement}");
     let explain = format!("explain execute one({})", values.join(", "));
     conn.execute(AssertSqlSafe(prepare)).await.expect("it prepares");
@@ -209,9 +240,11 @@ async fn walks_nothing(conn: &mut sqlx::PgConnection, statement: &str) -> usize 
     let reaches = steps.filter(|(_, step)| step.contains("Scan") && step.contains(" on ") && !is_question(step));
     let reaches: Vec<_> = reaches.collect();
     for (n, step) in &reaches {
-        let by_key = plan.get(n + 1).is_some_and(|next| next.contains("Index Cond:"));
+        let by_key = plan.get(n + 1).is_some_and(|next| next.contains("Index Cond:") || next.contains("Recheck Cond:"));
         assert!(by_key, "{step}\n{}\n{statement}", plan.join("\n"));
     }
+    let compared = plan.iter().any(|step| step.contains("Join Filter"));
+    assert!(!compared, "each with each: {}\n{statement}", plan.join("\n"));
     reaches.len()
 }
 
@@ -808,18 +841,19 @@ async fn the_last_factor_stays_where_one_must() {
 #[tokio::test]
 async fn there_is_one_active_set_of_recovery_codes_and_one_that_waits() {
     for_each(|ann| async move {
+        ann.factor("App", None).await;
         let create = |confirmed: bool| {
             let (store, rp, event, set) = (ann.store.clone(), ann.rp.clone(), ann.event("x"), ann.new_set());
-            async move { store.create_recovery_set(&rp, "ann", &set, confirmed, &event).await.map(|()| set) }
+            async move { store.create_recovery_set(&rp, "ann", None, &set, confirmed, &event).await.map(|()| set) }
         };
         let summary =
             || async { ann.store.recovery_summary(&ann.rp, "ann", RecoveryStatus::Active).await.expect("it answers") };
-        lost(ann.store.confirm_recovery_set(&ann.rp, "ann", &ann.event("x")).await, Contest::Row);
+        lost(ann.store.confirm_recovery_set(&ann.rp, "ann", None, &ann.event("x")).await, Contest::Row);
         let waiting = create(false).await.expect("a set");
         assert_eq!(summary().await.status, RecoveryStatus::Unconfirmed);
         assert!(ann.store.recovery_set(&ann.rp, "ann").await.expect("it answers").is_none(), "it redeems nothing");
         let replaced = create(false).await.expect("another");
-        ann.store.confirm_recovery_set(&ann.rp, "ann", &ann.event("x")).await.expect("confirmed");
+        ann.store.confirm_recovery_set(&ann.rp, "ann", None, &ann.event("x")).await.expect("confirmed");
         let active = ann.store.recovery_set(&ann.rp, "ann").await.expect("it answers").expect("a set");
         assert!(active.id == replaced.id && active.id != waiting.id);
         let next = create(false).await.expect("another that waits");
@@ -827,7 +861,7 @@ async fn there_is_one_active_set_of_recovery_codes_and_one_that_waits() {
         assert_eq!((still.id, summary().await.status), (replaced.id, RecoveryStatus::Active));
         let confirmations = at_once(10, |_| {
             let (store, rp, event) = (ann.store.clone(), ann.rp.clone(), ann.event("x"));
-            async move { store.confirm_recovery_set(&rp, "ann", &event).await }
+            async move { store.confirm_recovery_set(&rp, "ann", None, &event).await }
         })
         .await;
         assert_eq!(confirmations.iter().filter(|c| c.is_ok()).count(), 1, "{confirmations:?}");
@@ -837,6 +871,41 @@ async fn there_is_one_active_set_of_recovery_codes_and_one_that_waits() {
         assert!(makers.iter().any(Result::is_ok));
         assert!(makers.iter().all(|m| matches!(m, Ok(_) | Err(Error::Conflict(Contest::Row)))), "{makers:?}");
         assert_eq!((summary().await.total, summary().await.remaining), (2, 2));
+    })
+    .await;
+}
+
+/// A-07: codes that were asked for before a reset, an erasure or the removal of the last factor are not made after it.
+#[tokio::test]
+async fn recovery_codes_do_not_outlive_what_they_stand_for() {
+    for_each(|ann| async move {
+        let make = |ann: &Fixture, visit: Option<Id>, confirmed: bool| {
+            let (ann, set, event) = (ann.clone(), ann.new_set(), ann.event("x"));
+            async move {
+                let made = ann.store.create_recovery_set(&ann.rp, "ann", visit.as_ref(), &set, confirmed, &event);
+                made.await
+            }
+        };
+        ann.factor("App", None).await;
+        make(&ann, None, false).await.expect("a set that waits");
+        lost(make(&ann, Some(Id::new(Kind::Portal, &ann.at())), true).await, Contest::Session);
+        let all = at_once(16, |n| {
+            let (ann, made) = (ann.clone(), make(&ann, None, true));
+            async move {
+                match n {
+                    8 => ann.store.reset_user(&ann.rp, "ann", &ann.event("user.reset")).await,
+                    _ => made.await,
+                }
+            }
+        })
+        .await;
+        all[8].as_ref().expect("it is reset");
+        let left = ann.store.recovery_summary(&ann.rp, "ann", RecoveryStatus::Active).await.expect("it answers");
+        assert_eq!(left.status, RecoveryStatus::None, "{all:?}");
+        lost(make(&ann, None, true).await, Contest::Factor);
+        lost(ann.store.confirm_recovery_set(&ann.rp, "ann", None, &ann.event("x")).await, Contest::Factor);
+        ann.store.erase_user(&ann.rp, "ann", "erased_1", &ann.event("user.erased")).await.expect("erased");
+        lost(make(&ann, None, true).await, Contest::User);
     })
     .await;
 }
@@ -878,6 +947,58 @@ async fn a_session_ends_once_and_lets_nothing_through_afterwards() {
         let through = ann.store.inherit_session(&new.session.id, &challenge, &heir, &ann.event("x")).await;
         lost(through, Contest::Session);
         assert!(ann.found(&challenge.id).await.is_none());
+    })
+    .await;
+}
+
+/// S-16, A-05: what inherits from a session at the moment in which all of a user's end, ends too.
+#[tokio::test]
+async fn no_heir_of_a_session_outlives_the_end_of_all() {
+    for_each(|ann| async move {
+        for end in ["revoked", "reset", "removed", "erased"] {
+            ann.store.ensure_user(&ann.rp, &ann.user()).await.expect("a user");
+            let factor = ann.factor(&format!("App, {end}"), None).await;
+            let first = ann.session(&factor);
+            ann.store.settle(Settlement { session: Some(first.clone()), ..ann.nothing() }).await.expect("a session");
+            let ends = at_once(24, |n| {
+                let (ann, heir, from, factor) = (ann.clone(), ann.session(&factor), first.clone(), factor.clone());
+                async move {
+                    let (store, rp, event) = (&ann.store, &ann.rp, ann.event("x"));
+                    if n != 12 {
+                        return store.inherit_session(&from.session.id, &ann.new_challenge(), &heir, &event).await;
+                    }
+                    match end {
+                        "revoked" => store.end_sessions_of(rp, "ann", &event).await.map(drop),
+                        "reset" => store.reset_user(rp, "ann", &event).await,
+                        "removed" => store.remove_factor(rp, "ann", &factor.id, false, None, &event).await,
+                        _ => store.erase_user(rp, "ann", "erased_1", &event).await,
+                    }
+                }
+            })
+            .await;
+            ends[12].as_ref().expect("they end");
+            let left = ann.store.sessions_of(&ann.rp, "ann", ann.now, None, 100).await.expect("it answers");
+            assert!(left.is_empty(), "{end}: {} are left; {ends:?}", left.len());
+        }
+    })
+    .await;
+}
+
+/// S-16: what was approved and awaits its exchange is called off with the sessions.
+#[tokio::test]
+async fn an_approval_is_called_off_with_the_sessions() {
+    for_each(|ann| async move {
+        let (waiting, other) = (ann.challenge().await, ann.challenge().await);
+        let factor = ann.factor("App", None).await;
+        let code = Some((vec![9], ann.now.plus_seconds(60)));
+        let approve = ChallengeChange::Approve(waiting.id.clone(), ann.proof(&factor), code);
+        ann.store.settle(Settlement { challenge: approve, ..ann.nothing() }).await.expect("approved");
+        ann.store.end_sessions_of(&ann.rp, "ann", &ann.event("x")).await.expect("they end");
+        let status = async |id: &Id| ann.found(id).await.map(|challenge| challenge.status);
+        assert_eq!(status(&waiting.id).await, Some(ChallengeStatus::Cancelled));
+        assert_eq!(status(&other.id).await, Some(ChallengeStatus::Pending));
+        let late = ann.store.exchange(&waiting, &[9], &ann.session(&factor), &ann.event("x")).await;
+        lost(late, Contest::Token);
     })
     .await;
 }
@@ -1013,7 +1134,7 @@ async fn an_answer_is_kept_once_and_with_its_effect() {
         assert!(matches!(settle(&late).await, Err(Error::Kept)));
         let event = ann.event("x");
         assert!(matches!(
-            ann.store.keeping(late.clone()).create_recovery_set(&ann.rp, "ann", &ann.new_set(), true, &event).await,
+            ann.store.keeping(late.clone()).create_recovery_set(&ann.rp, "ann", None, &ann.new_set(), true, &event).await,
             Err(Error::Kept)
         ));
         assert!(!late.stands.load(Ordering::Acquire));
@@ -1400,6 +1521,9 @@ async fn a_lease_has_one_holder_until_it_runs_out() {
         let holder = format!("h{holder}");
         assert!(take(&holder, 5).await && !take("other", 14).await);
         assert!(take("other", 15).await && !take(&holder, 16).await);
+        // One whose clock is a little ahead is waited for, one that is far ahead is not.
+        assert!(take("ahead", 60).await && !take(&holder, 16).await);
+        assert!(take("far ahead", 3600).await && take(&holder, 16).await);
     })
     .await;
 }
@@ -1658,8 +1782,9 @@ impl Fixture {
     }
 
     async fn recovery(&self) -> RecoverySet {
+        self.factor("What they stand for", None).await;
         let set = self.new_set();
-        self.store.create_recovery_set(&self.rp, &self.user_id, &set, true, &self.event("x")).await.expect("a set");
+        self.store.create_recovery_set(&self.rp, &self.user_id, None, &set, true, &self.event("x")).await.expect("a set");
         set
     }
 

@@ -20,7 +20,7 @@ pub struct Setting {
 
 macro_rules! settings {
     ($($kind:ident $file:literal $env:literal $about:literal;)*) => {
-        /// Every setting. The README's table and the example file are checked against it.
+        /// Every setting. The example file is checked against it.
         pub const ENVIRONMENT: &[Setting] =
             &[$(Setting { file: $file, env: $env, secret: settings!($kind), about: $about }),*];
     };
@@ -47,9 +47,9 @@ settings! {
     open "clock_file" "COUNTERSIGN_CLOCK_FILE" "file with an offset in seconds to the machine's clock; development only";
     open "sms.provider" "COUNTERSIGN_SMS_PROVIDER" "console or inbox, instead of a gateway; development only";
     open "sms.http_url" "COUNTERSIGN_SMS_HTTP_URL" "generic gateway: each text is POSTed there as JSON";
-    open "sms.countries" "COUNTERSIGN_SMS_COUNTRIES" "countries that may be texted, as DE,FR; all if unset";
-    open "sms.country_day" "COUNTERSIGN_SMS_COUNTRY_DAY" "texts to one country a day; 2000 if unset";
-    open "sms.relying_party_day" "COUNTERSIGN_SMS_RELYING_PARTY_DAY" "texts of one relying party a day; 10000 if unset";
+    open "sms.countries" "COUNTERSIGN_SMS_COUNTRIES" "countries that may be texted, as DE,FR; if unset all, but no premium, shared-cost or satellite numbers";
+    open "sms.country_day" "COUNTERSIGN_SMS_COUNTRY_DAY" "texts of one relying party to one country a UTC day; 2000 if unset";
+    open "sms.relying_party_day" "COUNTERSIGN_SMS_RELYING_PARTY_DAY" "texts of one relying party a UTC day; 10000 if unset";
     open "sms.twilio.account_sid" "COUNTERSIGN_SMS_TWILIO_ACCOUNT_SID" "Twilio account";
     secret "sms.twilio.auth_token" "COUNTERSIGN_SMS_TWILIO_AUTH_TOKEN" "its token";
     open "sms.twilio.from" "COUNTERSIGN_SMS_TWILIO_FROM" "sending number, or a messaging service as MG…";
@@ -94,7 +94,7 @@ pub(super) fn named(name: &str) -> Result<(&'static Setting, Source), ConfigErro
     let found = of(name).map(|s| (s, Source::Here));
     let found = found.or_else(|| secret("_FILE").map(|s| (s, Source::File)));
     let found = found.or_else(|| secret("_COMMAND").map(|s| (s, Source::Command)));
-    found.ok_or_else(|| error(name, "is not a setting; see countersign serve --help"))
+    found.ok_or_else(|| error(name, "is not a setting; see countersign --help"))
 }
 
 /// The value of a setting of this name.

@@ -4,6 +4,7 @@ use zeroize::Zeroizing;
 
 use super::limits::judged;
 use super::sending::Occasion;
+use super::session::may_be_exchanged;
 use super::verification::EXCHANGE_LIFE;
 use super::{Answered, Caller, Clash, Ending, Engine, Error, Given, Gone, Issued, Offer, prompt_row, unnamed};
 use crate::methods::{Shown, webauthn};
@@ -276,9 +277,12 @@ impl Engine {
         }
     }
 
-    /// A new one-time code for the browser that answered; `None` once it was exchanged.
+    /// A new one-time code for the browser that answered; `None` once it was exchanged, or may not be any more.
     pub async fn return_code(&self, challenge: &Challenge) -> Result<Option<String>, Error> {
         let at = self.moment();
+        if !may_be_exchanged(challenge, at.now) {
+            return Ok(None);
+        }
         let code = at.token();
         let end = at.now.plus_seconds(EXCHANGE_LIFE);
         match self.store.set_exchange_code(challenge, &token_hash(&code), end).await {

@@ -81,7 +81,7 @@ impl Error {
         match self {
             Error::Refused(Refusal::Wrong(_)) => "wrong",
             Error::Refused(Refusal::Replayed) => "replayed",
-            Error::Paused(_) => "paused",
+            Error::Paused(_) | Error::OnHold(_) => "paused",
             Error::Store(_) | Error::Busy(_) => "unavailable",
             _ => "refused",
         }

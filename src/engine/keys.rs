@@ -57,6 +57,7 @@ impl Engine {
     pub(super) async fn read_token(&self, at: &Moment<'_>, text: &str) -> Result<Option<Claims>, Error> {
         match self.signer.read(text, at.now) {
             Err(TokenError::KeyUnknown) if !self.asked_for_keys.swap(true, Ordering::Relaxed) => {
+                self.learn_ring().await?;
                 self.learn_signing_keys(at).await?;
                 Ok(self.signer.read(text, at.now).ok())
             }

@@ -40,7 +40,12 @@ impl Engine {
         let terms = &challenge.terms;
         let paused = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, challenge), now)?.paused(now);
         let mut offers = Vec::new();
-        for kind in MethodKind::ALL.into_iter().filter(|k| requirement::admits(&terms.action, &terms.require, *k)) {
+        let usable = |kind: &MethodKind| {
+            // Where nothing sends texts any more, nobody is led to one (P-08).
+            requirement::admits(&terms.action, &terms.require, *kind)
+                && (*kind != MethodKind::Sms || self.sends_texts())
+        };
+        for kind in MethodKind::ALL.into_iter().filter(usable) {
             let pause = paused.iter().find(|pause| pause.method == kind).copied();
             if kind == MethodKind::RecoveryCode {
                 let codes = dossier.recovery.filter(|r| r.status == RecoveryStatus::Active && r.remaining > 0);

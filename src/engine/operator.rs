@@ -11,6 +11,7 @@ use crate::model::{
     Actor, ApiKey, Event, Factor, Id, Kind, MethodKind, Mode, Moment, RecoveryStatus, RecoverySummary, RelyingParty,
     Rng, Scope, Timestamp, User,
 };
+use crate::policy::chain::ERASED;
 use crate::policy::throttle;
 use crate::store::{self, Store};
 use crate::token;
@@ -239,8 +240,12 @@ impl Operator {
     }
 
     /// Writes down for every relying party that an older database has taken this one's place.
-    pub async fn note_restoration(&self) -> Result<(), OperatorError> {
+    pub async fn note_restoration(&self, erased: &[(String, String)]) -> Result<(), OperatorError> {
         let at = self.moment();
+        for (rp, pseudonym) in erased {
+            let rp = Id::parse(Kind::RelyingParty, rp).ok_or(store::Error::Corrupt("users"))?;
+            self.store.record(&self.event(&at, &rp, ERASED, Some(pseudonym))).await?;
+        }
         for rp in self.store.relying_parties().await? {
             self.store.record(&self.event(&at, &rp.id, "database.restored", None)).await?;
         }

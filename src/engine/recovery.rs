@@ -12,6 +12,12 @@ use crate::store::{self, Contest};
 
 /// How often a set is written anew because a parallel maker was first.
 const ROUNDS: usize = 32;
+const NEEDS_FACTOR: Error = Error::Invalid { param: "user_id", why: "recovery codes need another active factor first" };
+
+/// The portal session in which the caller acts, if it does.
+fn visit(caller: &Caller) -> Option<&Id> {
+    caller.portal.as_ref().map(|portal| &portal.id)
+}
 
 impl Engine {
     /// Makes a new set, whose codes leave once. An old set dies when the new one is active.
@@ -25,7 +31,7 @@ impl Engine {
         self.may_manage(&at, caller, user_id, Manage::RecoveryCodes).await?;
         let factors = self.store.factors(&caller.rp.id, user_id, at.now).await?;
         if !factors.iter().any(|f| f.is_active()) {
-            return Err(Error::Invalid { param: "user_id", why: "recovery codes need another active factor first" });
+            return Err(NEEDS_FACTOR);
         }
         let codes = recovery_code::new_codes(&at);
         let salt = at.random::<{ recovery_code::SALT }>().to_vec();
@@ -43,9 +49,11 @@ impl Engine {
         let status = if confirmed { RecoveryStatus::Active } else { RecoveryStatus::Unconfirmed };
         let store = self.keeping(&at, caller, user_id, Ending::Codes(&codes, status));
         for _ in 0..ROUNDS {
-            match store.create_recovery_set(&caller.rp.id, user_id, &set, confirmed, &event).await {
+            match store.create_recovery_set(&caller.rp.id, user_id, visit(caller), &set, confirmed, &event).await {
                 Ok(()) => return Ok((codes, status)),
                 Err(store::Error::Conflict(Contest::Row)) => {}
+                Err(store::Error::Conflict(Contest::User | Contest::Factor)) => return Err(NEEDS_FACTOR),
+                Err(store::Error::Conflict(Contest::Session)) => return Err(Error::NotFound),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -60,7 +68,7 @@ impl Engine {
         let waiting = self.store.recovery_summary(&caller.rp.id, user_id, RecoveryStatus::Unconfirmed).await?;
         let confirmed = RecoverySummary { status: RecoveryStatus::Active, ..waiting };
         let store = self.keeping(&at, caller, user_id, Ending::Confirmed(&confirmed));
-        match store.confirm_recovery_set(&caller.rp.id, user_id, &event).await {
+        match store.confirm_recovery_set(&caller.rp.id, user_id, visit(caller), &event).await {
             Ok(()) => return Ok(confirmed),
             // Confirmed twice is confirmed.
             Err(store::Error::Conflict(_)) => {}

@@ -86,12 +86,13 @@ impl Engine {
         state: &Zeroizing<Vec<u8>>,
     ) -> Result<Reservation, Error> {
         let rp = &caller.rp.id;
-        let number_hash = self.number_hash(rp, to);
+        let number_hash = self.hash("phone-number", rp, to.as_str());
+        let user_hash = self.hash("texted-user", rp, user_id);
         let country = match &factor.details {
             Details::Sms(details) => details.country.clone(),
             _ => None,
         };
-        let keys = budgets(&number_hash, country.as_deref());
+        let keys = budgets(&number_hash, user_hash, country.as_deref());
         for _ in 0..ROUNDS {
             let before = self.store.prompt(rp, user_id, owner, MethodKind::Sms).await?;
             let sends = before.as_ref().map_or(0, |p| p.sends);
@@ -154,14 +155,15 @@ impl Engine {
         Err(Error::Busy(1))
     }
 
-    fn number_hash(&self, rp: &Id, number: &Number) -> String {
-        let hash = self.vault.keyed_hash("phone-number", &[rp.as_str().as_bytes(), number.as_str().as_bytes()]);
+    fn hash(&self, purpose: &'static str, rp: &Id, text: &str) -> String {
+        let hash = self.vault.keyed_hash(purpose, &[rp.as_str().as_bytes(), text.as_bytes()]);
         hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
     }
 }
 
-fn budgets(number_hash: &str, country: Option<&str>) -> Vec<BudgetKey> {
-    let mut keys = vec![BudgetKey::Number(number_hash.to_owned()), BudgetKey::RelyingParty];
+fn budgets(number_hash: &str, user_hash: String, country: Option<&str>) -> Vec<BudgetKey> {
+    let mut keys =
+        vec![BudgetKey::Number(number_hash.to_owned()), BudgetKey::User(user_hash), BudgetKey::RelyingParty];
     keys.extend(country.map(|c| BudgetKey::Country(c.to_owned())));
     keys
 }

@@ -2,6 +2,7 @@
 
 use zeroize::Zeroizing;
 
+use super::verification::EXCHANGE_LIFE;
 use super::{Caller, Clash, Ending, Engine, Error, Gone, Known};
 use crate::methods::{Fault, Refusal};
 use crate::model::{Challenge, ChallengeStatus, Grant, Id, Kind, Moment, Proof, Requirement, Session, Timestamp};
@@ -10,7 +11,7 @@ use crate::store::{self, Contest, NewSession};
 use crate::token;
 use crate::vault::{same, token_hash};
 
-/// How long a step-up session lasts, in seconds. It does not slide.
+/// How long a step-up session lasts, in seconds from its proof (S-04). It does not slide.
 pub const LIFE: i64 = 600;
 /// How an opaque token begins; any other text is read as a JWT.
 pub(super) const OPAQUE: &str = "st_";
@@ -68,7 +69,7 @@ impl Engine {
             context: token::context(&terms.display.details),
             challenge_id: challenge.id.clone(),
         };
-        let end = at.now.plus_seconds(LIFE);
+        let end = proof.at.plus_seconds(LIFE);
         self.unsaved(at, challenge, grant, proof.factor_id.clone(), end)
     }
 
@@ -151,6 +152,9 @@ impl Engine {
             (ChallengeStatus::Pending, _) => return Err(Refusal::Wrong(Fault::Code).into()),
             _ => return Err(Error::Clash(Clash::ChallengeNotPending)),
         };
+        if !may_be_exchanged(&challenge, at.now) {
+            return Err(Error::Gone(Gone::Challenge));
+        }
         let unfit = |why| Error::Invalid { param: "code_verifier", why };
         match (&challenge.terms.code_challenge, verifier) {
             (None, None) => {}
@@ -278,6 +282,13 @@ impl Engine {
         self.store.end_sessions_of(&caller.rp.id, user_id, &event).await?;
         Ok(())
     }
+}
+
+/// Whether a session may still come of an approved challenge: until the challenge runs out, and at least as long as a code lives
+/// after its proof. What was proven longer ago is proven anew.
+pub(super) fn may_be_exchanged(challenge: &Challenge, now: Timestamp) -> bool {
+    let code_ends = challenge.proof.as_ref().map(|proof| proof.at.plus_seconds(EXCHANGE_LIFE));
+    now < challenge.expires_at || code_ends.is_some_and(|end| now < end)
 }
 
 /// Why a code is not the challenge's, or no longer.

@@ -163,6 +163,14 @@ impl Refused {
         self.code.code == code.code
     }
 
+    /// Says in a response when to try again, where that is known.
+    pub fn tell_when(&self, mut response: Response) -> Response {
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+
     /// The words that may be shown.
     pub fn user_message(&self) -> &'static str {
         self.code.user_message
@@ -246,12 +254,9 @@ impl IntoResponse for Refused {
 pub fn complete(response: Response, base: &str, request_id: &str) -> Response {
     let Some(refused) = response.extensions().get::<Refused>().cloned() else { return response };
     let problem = Problem::new(&refused, base, request_id);
-    let mut written = (refused.code.status, Json(problem)).into_response();
+    let mut written = refused.tell_when((refused.code.status, Json(problem)).into_response());
     let headers = written.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if let Some(seconds) = refused.retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
     if refused.code.status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

@@ -64,4 +64,21 @@ mod tests {
         assert_eq!(judge(&vault, &other, Some(&state), &code), Err(Refusal::Wrong(Fault::Code)));
         assert_eq!(judge(&vault, &mine, None, &code), Err(Refusal::Expired));
     }
+
+    /// E-01, E-06: there are a million codes, so what is kept of one depends on a key that does not stand beside it.
+    #[test]
+    fn what_is_kept_of_a_code_depends_on_the_key() {
+        let at = Moment::new(Timestamp(0), &SystemRng);
+        let vault = || {
+            let master = MasterKey::generate(&at);
+            crate::vault::Vault::new(&master, &master.new_ring(&at)).expect("its own ring")
+        };
+        let (one, two) = (vault(), vault());
+        let owner = Id::new(Kind::Challenge, &at);
+        let (code, state) = issue(&at, &one, &owner);
+        assert_eq!(state.as_slice(), hash(&one, &owner, &code).as_slice());
+        assert_ne!(hash(&one, &owner, &code), hash(&two, &owner, &code));
+        assert_eq!(judge(&two, &owner, Some(&state), &code), Err(Refusal::Wrong(Fault::Code)));
+        assert_eq!(judge(&one, &owner, Some(&state), &code), Ok(()));
+    }
 }

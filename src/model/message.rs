@@ -63,6 +63,8 @@ impl fmt::Debug for Message {
 pub enum BudgetKey {
     /// One number, as a keyed hash, whoever asked.
     Number(String),
+    /// One user, as a keyed hash, whatever the number.
+    User(String),
     /// All numbers of one country.
     Country(String),
     /// The whole relying party.
@@ -74,6 +76,7 @@ impl BudgetKey {
     pub fn stored(&self) -> String {
         match self {
             BudgetKey::Number(hash) => format!("number:{hash}"),
+            BudgetKey::User(hash) => format!("user:{hash}"),
             BudgetKey::Country(code) => format!("country:{code}"),
             BudgetKey::RelyingParty => "relying_party".to_owned(),
         }

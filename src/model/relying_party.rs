@@ -50,22 +50,22 @@ pub struct RelyingParty {
 /// What an API key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
-    /// Enrol, rename and remove factors, recovery codes, portal sessions.
+    /// Name and erase users; enrol, rename and remove factors; recovery codes, portal sessions.
     #[serde(rename = "factors:write")]
     FactorsWrite,
     /// Create and answer challenges.
     #[serde(rename = "challenges")]
     Challenges,
-    /// Introspect and revoke step-up sessions.
+    /// Introspect, read and revoke step-up sessions.
     #[serde(rename = "sessions")]
     Sessions,
-    /// Read users, factors and sessions.
+    /// Read users, their factors and recovery codes' counts.
     #[serde(rename = "users:read")]
     UsersRead,
     /// Read audit events.
     #[serde(rename = "events:read")]
     EventsRead,
-    /// All of the others.
+    /// All of the others, and webhook endpoints.
     #[serde(rename = "admin")]
     Admin,
 }

@@ -1,4 +1,4 @@
-//! When a text may go out: gaps within one challenge or enrolment, and budgets of numbers, countries and relying parties.
+//! When a text may go out: gaps within one challenge or enrolment, and budgets of numbers, users, countries and relying parties.
 
 use crate::model::{Budget, BudgetKey, Timestamp};
 
@@ -11,6 +11,8 @@ pub struct Caps {
     pub number_ten_minutes: usize,
     /// Texts to one number in 24 hours.
     pub number_day: usize,
+    /// Texts for one user a UTC day, to all numbers together: whoever begins one enrolment after the other stops there.
+    pub user_day: i64,
     /// Texts to one country a UTC day.
     pub country_day: i64,
     /// Texts of one relying party a UTC day.
@@ -19,7 +21,7 @@ pub struct Caps {
 
 impl Default for Caps {
     fn default() -> Caps {
-        Caps { number_ten_minutes: 3, number_day: 10, country_day: 2_000, relying_party_day: 10_000 }
+        Caps { number_ten_minutes: 3, number_day: 10, user_day: 50, country_day: 2_000, relying_party_day: 10_000 }
     }
 }
 
@@ -38,6 +40,7 @@ pub fn next_send(sends: i64, sent_at: Timestamp) -> Timestamp {
 pub fn draw(key: &BudgetKey, budget: &Budget, caps: &Caps, now: Timestamp) -> Result<Budget, Timestamp> {
     match key {
         BudgetKey::Number(_) => draw_recent(budget, caps, now),
+        BudgetKey::User(_) => draw_daily(budget, caps.user_day, now),
         BudgetKey::Country(_) => draw_daily(budget, caps.country_day, now),
         BudgetKey::RelyingParty => draw_daily(budget, caps.relying_party_day, now),
     }

@@ -8,7 +8,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Executor};
 
 use super::journal::{self, Note};
-use super::sqlite::is_busy;
+use super::postgres;
+use super::sqlite::{is_busy, real};
+use super::sessions::until_none;
 use super::users::erase;
 use super::webhooks::remove_endpoint;
 use super::{Db, Error, Lock, Result, Store};
@@ -32,6 +34,8 @@ pub struct Restored {
     pub notes: Option<usize>,
     /// Sets of recovery codes that were retired, because nothing tells which of their codes were used.
     pub retired: u64,
+    /// Whom the backup still knew and the journal says were erased since: of which relying party, and the pseudonym.
+    pub erased: Vec<(String, String)>,
 }
 
 /// What was open ends: what was proven with it is not known any more.
@@ -44,7 +48,7 @@ const END: [&str; 5] = [
 ];
 
 /// Ends what was open and takes back what may have been used, on the connection of a transaction; tells how many sets of
-/// recovery codes were retired.
+/// recovery codes were retired, and who was erased.
 macro_rules! make_safe {
     ($conn:expr, $restoration:expr, $notes:expr) => {{
         let Restoration { steps: (method, step), now } = $restoration;
@@ -53,6 +57,7 @@ macro_rules! make_safe {
         }
         sql! { $conn, "update factors set last_step = $1 where kind = $2 and last_step < $1", step, method };
         let notes: Option<&[Note]> = $notes;
+        let mut gone = Vec::new();
         for note in notes.unwrap_or_default() {
             match note {
                 Note::Code(set, hash) => {
@@ -79,17 +84,19 @@ macro_rules! make_safe {
                         rows! { $conn, "select rp_id, user_id from users where handle = $1", handle };
                     for (rp, user_id) in erased {
                         erase!($conn, &rp, &user_id, pseudonym);
+                        gone.push((rp, pseudonym.clone()));
                     }
                 }
             }
         }
-        match notes {
+        let retired = match notes {
             Some(_) => 0,
             None => {
                 sql! { $conn, "delete from recovery_codes" };
                 sql! { $conn, "delete from recovery_sets" }
             }
-        }
+        };
+        (retired, gone)
     }};
 }
 
@@ -114,18 +121,23 @@ impl Store {
         journal::sync_folder(file)
     }
 
-    /// Makes safe what another tool has put in this database's place. Nothing tells which recovery codes were used since, so
-    /// all are retired.
-    pub async fn make_safe(&self, restoration: Restoration<'_>) -> Result<Restored> {
-        let (method, step, now) = (restoration.steps.0, restoration.steps.1, restoration.now);
-        let retired = write!(self, (method) conn => {
-            Ok::<u64, Error>(make_safe!(conn, Restoration { now, steps: (&method, step) }, None))
-        })?;
-        Ok(Restored { retired, ..Restored::default() })
+    /// Makes safe what another tool has put in the place of a PostgreSQL database that nobody serves, for as long as it takes.
+    /// Nothing tells which recovery codes were used since, so all are retired.
+    pub async fn make_safe(url: &str, restoration: Restoration<'_>) -> Result<Restored> {
+        let mut conn = postgres::without_limits(url).await?;
+        if postgres::is_served(&mut conn).await? {
+            return Err(Error::Served);
+        }
+        let mut write = conn.begin().await?;
+        let (retired, erased) = make_safe!(write, restoration, None);
+        write.commit().await?;
+        conn.close().await?;
+        Ok(Restored { retired, erased, ..Restored::default() })
     }
 
     /// Puts a backup in the place of a SQLite file that nobody serves. The former file stays beside it.
     pub async fn restore(database: &Path, backup: &Path, restoration: Restoration<'_>) -> Result<Restored> {
+        let database = &real(database);
         let _lock = Lock::take(database)?;
         let copy = database.with_added_extension("restoring");
         let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", copy.display()));
@@ -156,10 +168,10 @@ async fn prepare(copy: &Path, journal: &Path, restoration: Restoration<'_>) -> R
     super::MIGRATIONS.run(&mut conn).await.map_err(|e| Error::Unavailable(e.to_string()))?;
     let notes = journal::read(journal)?.filter(|(name, _)| named.as_ref() == Some(name)).map(|(_, notes)| notes);
     let mut write = conn.begin_with("begin immediate").await?;
-    let retired = make_safe!(write, restoration, notes.as_deref());
+    let (retired, erased) = make_safe!(write, restoration, notes.as_deref());
     write.commit().await?;
     conn.close().await?;
-    Ok(Restored { aside: None, notes: notes.map(|n| n.len()), retired })
+    Ok(Restored { aside: None, notes: notes.map(|n| n.len()), retired, erased })
 }
 
 async fn connect(file: &Path) -> Result<SqliteConnection> {

@@ -6,6 +6,8 @@ use super::challenges::put_prompt;
 use super::events::append;
 use super::journal::{Note, Noting};
 use super::recovery::dying_sets;
+use super::sessions::until_none;
+use super::users::take_user;
 use super::{Contest, Error, Result, Store, json, text, won};
 use crate::model::{Details, Event, Factor, Id, MethodKind, Prompt, Timestamp};
 
@@ -115,12 +117,8 @@ impl Store {
     pub async fn create_factor(&self, rp: &Id, new: &NewFactor) -> Result<()> {
         write!(self, (rp, new) conn => {
             let factor = &new.factor;
-            // Every new factor of a user takes this row first, so two of them cannot each be the last that may be.
-            let there = sql! { conn,
-                "update users set user_id = user_id where rp_id = $1 and user_id = $2",
-                rp.as_str(), &factor.user_id
-            };
-            won(there, Contest::User)?;
+            // So two of them cannot each be the last that may be.
+            won(take_user!(conn, rp.as_str(), &factor.user_id), Contest::User)?;
             free_names!(conn, rp.as_str(), &factor.user_id, factor.created_at.0);
             let held: Vec<(String, String, Option<i64>)> = rows! { conn,
                 "select name, kind, activated_at from factors
@@ -215,11 +213,8 @@ impl Store {
                 };
                 won(spent, Contest::Session)?;
             }
-            // Every removal of a user's factors takes this row first, so two of them cannot each leave the other as the last.
-            sql! { conn,
-                "update users set user_id = user_id where rp_id = $1 and user_id = $2",
-                rp.as_str(), &user_id
-            };
+            // So two of them cannot each leave the other as the last.
+            take_user!(conn, rp.as_str(), &user_id);
             let gone = sql! { conn,
                 "delete from factors where rp_id = $1 and user_id = $2 and id = $3",
                 rp.as_str(), &user_id, id.as_str()
@@ -236,9 +231,8 @@ impl Store {
                 "delete from prompts where rp_id = $1 and user_id = $2 and (owner_id = $3 or factor_id = $3)",
                 rp.as_str(), &user_id, id.as_str()
             };
-            sql! { conn,
-                "update sessions set ended_at = $1 where rp_id = $2 and user_id = $3 and factor_id = $4 and ended_at
-                 is null",
+            until_none! { conn,
+                "update sessions set ended_at = $1 where rp_id = $2 and user_id = $3 and factor_id = $4 and ended_at is null",
                 now, rp.as_str(), &user_id, id.as_str()
             };
             let mut notes = vec![Note::Factor(id.as_str().to_owned())];

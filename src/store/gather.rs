@@ -58,6 +58,11 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
         Gather(asks)
     }
 
+    /// Whether anybody is there to hand on what is asked.
+    pub fn takes(&self) -> bool {
+        !self.0.is_closed()
+    }
+
     /// Waits for the outcome.
     pub async fn ask(&self, question: Q) -> Result<A> {
         let gone = || Error::Unavailable("the question could not be asked".to_owned());

@@ -20,10 +20,12 @@ pub struct Purge<'a> {
 
 /// Rows that ran out before the time `$1` go, at most 500 a statement.
 const BY_TIME: [&str; 7] = [
-    "delete from prompts where id in (select id from prompts where expires_at < $1 order by expires_at limit 500)",
-    "delete from factors where activated_at is null and id in
-       (select id from factors where activated_at is null and expires_at < $1 order by expires_at limit 500)",
-    "delete from messages where id in (select id from messages where created_at < $1 order by created_at limit 500)",
+    "delete from prompts where (rp_id, user_id, owner_id, method) in
+       (select rp_id, user_id, owner_id, method from prompts where expires_at < $1 order by expires_at limit 500)",
+    "delete from factors where activated_at is null and (rp_id, user_id, id) in
+       (select rp_id, user_id, id from factors where activated_at is null and expires_at < $1 order by expires_at limit 500)",
+    "delete from messages where (rp_id, user_id, id) in
+       (select rp_id, user_id, id from messages where created_at < $1 order by created_at limit 500)",
     "delete from send_budgets where used_at < $1 and (rp_id, budget) in (select rp_id, budget from send_budgets where used_at < $1 order by used_at limit 500)",
     // A device that was unused for 180 days is not known any more (policy::throttle::DEVICE_LIFE).
     "delete from throttle_lanes where (rp_id, user_id, lane) in (select rp_id, user_id, lane from throttle_lanes where seen_at < $1 - 15552000000 order by seen_at limit 500)",
@@ -53,32 +55,43 @@ const BY_ID: [(Kind, &str); 3] = [
     ),
 ];
 
+/// Answers that were kept until `$1` lose their secrets.
+const SECRETS: &str = "update kept_answers set whole = null where (rp_id, id) in
+   (select rp_id, id from kept_answers where whole is not null and created_at <= $1 order by created_at limit 500)";
+
 /// None of these lives longer, in seconds.
 const LONGEST_LIFE: i64 = 1800;
 
 impl Store {
-    /// Removes a bounded number of rows that ran out, some half an hour later; tells how many, and `None` where another node does it.
+    /// Removes a bounded number of rows that ran out, some half an hour later; tells how many, and `None` where another node does
+    /// it. Each table by itself: one that cannot be cleaned keeps none of the others from it.
     pub async fn purge(&self, purge: Purge<'_>) -> Result<Option<u64>> {
-        let node = purge.node;
-        write!(self, (node) conn => {
-            if !lease!(conn, "housekeeping", &node, purge.now, purge.lease) {
-                return Ok(None);
-            }
-            let mut rows = 0;
-            for statement in BY_TIME {
-                rows += sql! { conn, statement, purge.before.0 };
-            }
-            for (kind, statement) in BY_ID {
-                let bound = Id::bound(kind, purge.before.plus_seconds(-LONGEST_LIFE));
-                rows += sql! { conn, statement, purge.before.0, bound.as_str() };
-            }
-            rows += sql! { conn,
-                "update kept_answers set whole = null where (rp_id, id) in
-                   (select rp_id, id from kept_answers where whole is not null and created_at <= $1
-                    order by created_at limit 500)",
-                purge.secrets.0
-            };
-            Ok::<Option<u64>, Error>(Some(rows))
+        if !self.take_lease("housekeeping", purge.node, purge.now, purge.lease).await? {
+            return Ok(None);
+        }
+        let mut all = Ok(0);
+        let mut add = |rows: Result<u64>| match (rows, &mut all) {
+            (Ok(rows), Ok(all)) => *all += rows,
+            (Err(error), all @ Ok(_)) => *all = Err(error),
+            (_, Err(_)) => {}
+        };
+        for statement in BY_TIME {
+            add(self.purge_by(statement, purge.before, None).await);
+        }
+        for (kind, statement) in BY_ID {
+            let bound = Id::bound(kind, purge.before.plus_seconds(-LONGEST_LIFE));
+            add(self.purge_by(statement, purge.before, Some(bound)).await);
+        }
+        add(self.purge_by(SECRETS, purge.secrets, None).await);
+        all.map(Some)
+    }
+
+    async fn purge_by(&self, statement: &'static str, before: Timestamp, bound: Option<Id>) -> Result<u64> {
+        write_one!(self, (bound) conn => {
+            Ok::<u64, Error>(match &bound {
+                None => sql! { conn, statement, before.0 },
+                Some(bound) => sql! { conn, statement, before.0, bound.as_str() },
+            })
         })
     }
 }

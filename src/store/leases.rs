@@ -4,14 +4,15 @@
 use super::{Error, Result, Store};
 use crate::model::Timestamp;
 
-/// Takes or keeps a lease on the connection of a writing body; tells whether it is held.
+/// Takes or keeps a lease on the connection of a writing body; tells whether it is held. One that lasts longer than ten of this
+/// length was taken by a clock that is far ahead, and holds nobody up.
 macro_rules! lease {
     ($conn:expr, $name:expr, $holder:expr, $now:expr, $until:expr) => {
         sql! { $conn,
             "insert into leases (name, holder, expires_at) values ($1, $2, $3)
              on conflict (name) do update set holder = excluded.holder, expires_at = excluded.expires_at
-             where leases.holder = excluded.holder or leases.expires_at <= $4",
-            $name, $holder, $until.0, $now.0
+             where leases.holder = excluded.holder or leases.expires_at <= $4 or leases.expires_at > $5",
+            $name, $holder, $until.0, $now.0, $now.0 + 10 * ($until.0 - $now.0)
         } == 1
     };
 }

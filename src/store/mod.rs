@@ -153,6 +153,9 @@ pub enum Error {
     /// Another engine serves this SQLite file.
     #[error("another countersign serves {0}; a SQLite file takes one, PostgreSQL takes many")]
     InUse(String),
+    /// Engines or commands are connected to a PostgreSQL database that is to be changed as a whole.
+    #[error("the database is in use: end every countersign on it first")]
+    Served,
     /// PostgreSQL could not put parallel transactions in a line, even when they were run again; nothing was written.
     #[error("the transaction did not serialise")]
     Unserialised,
@@ -173,6 +176,7 @@ impl Error {
             Error::Unserialised => Error::Unserialised,
             Error::Corrupt(table) => Error::Corrupt(table),
             Error::Kept => Error::Kept,
+            Error::Served => Error::Served,
             Error::Unavailable(why) | Error::InUse(why) => Error::Unavailable(why.clone()),
         }
     }
@@ -256,7 +260,7 @@ impl Store {
             read!(self, db => sqlx::query_scalar("select count(*) from _sqlx_migrations").fetch_one(db).await);
         match applied {
             Ok(applied) => Ok(applied >= MIGRATIONS.iter().count() as i64),
-            Err(error) if error.as_database_error().is_some() => Ok(false),
+            Err(error) if is_without_table(&error) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -268,13 +272,20 @@ impl Store {
         });
         match oldest {
             Ok(oldest) => Ok(oldest.unwrap_or_default()),
-            Err(error) if error.as_database_error().is_some() => Ok("0".to_owned()),
+            Err(error) if is_without_table(&error) => Ok("0".to_owned()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Answers if the database does.
+    /// Answers if the database does, and those who hand work to it are there.
     pub async fn ping(&self) -> Result<()> {
+        let writes = match &self.db {
+            Db::Sqlite(lite) => lite.takes_writes(),
+            Db::Postgres(_) => self.settles.as_ref().is_none_or(Gather::takes),
+        };
+        if !writes || !self.reads.takes() {
+            return Err(Error::Unavailable("what hands work to the database has ended".to_owned()));
+        }
         let one: Option<i64> = read_scalar_if! { self, "select count(*) from meta" };
         one.is_some_and(|n| n > 0).then_some(()).ok_or(Error::Corrupt("meta"))
     }
@@ -294,6 +305,13 @@ impl Store {
             Db::Postgres(postgres) => postgres.pool.close().await,
         }
     }
+}
+
+/// Whether a statement met no table of its name: nothing else says that there is no schema.
+fn is_without_table(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
+    })
 }
 
 fn json<T: DeserializeOwned>(table: &'static str, text: &str) -> Result<T> {

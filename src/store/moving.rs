@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::PgConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 
-use super::{Error, Lock, MIGRATIONS, Store};
+use super::{Error, Lock, MIGRATIONS, Store, postgres};
 
 /// Rows that are read and written at once.
 const PAGE: usize = 200;
@@ -206,8 +206,7 @@ impl Side {
                 Ok(Side::Sqlite { conn: SqliteConnection::connect_with(&options).await?, _lock: lock })
             }
             Place::Postgres(url) => {
-                let options: PgConnectOptions = url.parse()?;
-                Ok(Side::Postgres { conn: options.disable_statement_logging().connect().await? })
+                Ok(Side::Postgres { conn: postgres::without_limits(url).await? })
             }
         }
     }
@@ -215,13 +214,7 @@ impl Side {
     /// Whether an engine or another command is connected; a SQLite file's lock has told already.
     async fn is_served(&mut self) -> Result<bool, Error> {
         let Side::Postgres { conn } = self else { return Ok(false) };
-        let others: i64 = sqlx::query_scalar(
-            "select count(*) from pg_stat_activity
-             where datname = current_database() and application_name = 'countersign' and pid <> pg_backend_pid()",
-        )
-        .fetch_one(conn)
-        .await?;
-        Ok(others > 0)
+        postgres::is_served(conn).await
     }
 
     async fn run(&mut self, statement: &'static str) -> Result<(), Error> {

@@ -45,11 +45,12 @@ pub(super) fn suspect(error: &sqlx::Error) {
     }
 }
 
-/// Whether the server ends the connection with this error: class 57P says that it ends itself, and so does its severity.
+/// Whether the connection is of no more use after this error: the server ends it, as class 57P and the severity say, or has become
+/// one that only reads (25006), as after a change of the primary.
 fn hangs_up(error: &dyn DatabaseError) -> bool {
     let severity = error.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
     matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
-        || error.code().is_some_and(|code| code.starts_with("57P"))
+        || error.code().is_some_and(|code| code.starts_with("57P") || code == "25006")
 }
 
 /// Whether the database takes no connection for the moment: it starts or stops (57P03), or has no place left (53300).
@@ -73,7 +74,13 @@ impl<C: Connection> Clone for Pool<C> {
 }
 
 /// Makes them, and says which may be used again.
-struct Maker<C: Connection>(C::Options);
+struct Maker<C: Connection> {
+    options: C::Options,
+    /// How many there are at most.
+    most: usize,
+    /// How many more are given up without a try, if they were idle: one of them was silent, and each would be waited for.
+    silent: AtomicUsize,
+}
 
 impl<C: Connection> Manager for Maker<C> {
     type Type = C;
@@ -82,7 +89,7 @@ impl<C: Connection> Manager for Maker<C> {
     /// Whoever waits for a connection says for how long.
     async fn create(&self) -> Result<C, sqlx::Error> {
         loop {
-            match C::connect_with(&self.0).await {
+            match C::connect_with(&self.options).await {
                 Err(error) if not_now(&error) => sleep(MOMENT).await,
                 made => return made,
             }
@@ -94,9 +101,17 @@ impl<C: Connection> Manager for Maker<C> {
             return Err(RecycleError::message("it is old"));
         }
         let take_one = |left: usize| left.checked_sub(1);
-        let suspect = SUSPECT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one).is_ok();
-        if suspect || metrics.last_used() > STALE {
-            timeout(TIDY, conn.ping()).await.map_err(|_| RecycleError::message("it is silent"))??;
+        let one_of = |some: &AtomicUsize| some.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one).is_ok();
+        let idle = metrics.last_used() > STALE;
+        if idle && one_of(&self.silent) {
+            return Err(RecycleError::message("another of its time is silent"));
+        }
+        if one_of(&SUSPECT) || idle {
+            let Ok(answer) = timeout(TIDY, conn.ping()).await else {
+                self.silent.store(self.most, Ordering::Relaxed);
+                return Err(RecycleError::message("it is silent"));
+            };
+            answer?;
         }
         Ok(())
     }
@@ -105,7 +120,9 @@ impl<C: Connection> Manager for Maker<C> {
 impl<C: Connection + 'static> Pool<C> {
     /// None is made before it is needed.
     pub(super) fn new(options: C::Options, limits: Limits) -> Pool<C> {
-        let all = managed::Pool::builder(Maker(options)).max_size(limits.pool as usize).queue_mode(QueueMode::Lifo);
+        let most = limits.pool as usize;
+        let maker = Maker { options, most, silent: AtomicUsize::new(0) };
+        let all = managed::Pool::builder(maker).max_size(most).queue_mode(QueueMode::Lifo);
         let all = all.build().expect("a pool without timeouts of its own needs no runtime");
         let watched = all.weak();
         tokio::spawn(async move {

@@ -16,6 +16,23 @@ pub(super) const RETRIES: usize = 3;
 /// The server ends a statement itself; only where it does not say so within this, the connection is given up.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// A connection on which a statement takes as long as it takes, and which does not count as one that serves.
+pub(super) async fn without_limits(url: &str) -> Result<PgConnection> {
+    let options: PgConnectOptions = url.parse()?;
+    Ok(options.disable_statement_logging().connect().await?)
+}
+
+/// Whether an engine or another command is connected.
+pub(super) async fn is_served(conn: &mut PgConnection) -> Result<bool> {
+    let others: i64 = sqlx::query_scalar(
+        "select count(*) from pg_stat_activity
+         where datname = current_database() and application_name = 'countersign' and pid <> pg_backend_pid()",
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(others > 0)
+}
+
 /// An open database.
 #[derive(Clone)]
 pub struct Postgres {
@@ -48,6 +65,7 @@ impl Postgres {
         Ok(postgres)
     }
 
+    /// A connection, within this time.
     async fn connect(&self, patience: Duration) -> Result<PgConnection> {
         let silent = || Error::Unavailable(format!("no answer within {} s", patience.as_secs_f32()));
         Ok(tokio::time::timeout(patience, self.options.connect()).await.map_err(|_| silent())??)

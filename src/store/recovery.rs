@@ -4,6 +4,7 @@ use sqlx::FromRow;
 
 use super::events::append;
 use super::journal::{Note, Noting};
+use super::users::take_user;
 use super::{Contest, Error, Result, Store, won};
 use crate::model::{Event, Id, RecoverySet, RecoveryStatus, RecoverySummary, Timestamp};
 
@@ -27,6 +28,26 @@ macro_rules! dying_sets {
     }};
 }
 pub(super) use dying_sets;
+
+/// Takes the user's row and sees that there is a factor that recovery codes can stand for, and that the visit goes on in which
+/// they are made: what was allowed before a reset, an erasure or the removal of the last factor is not done after it.
+macro_rules! still_standing {
+    ($conn:expr, $rp:expr, $user:expr, $visit:expr) => {{
+        won(take_user!($conn, $rp, $user), Contest::User)?;
+        let active: i64 = scalar! { $conn,
+            "select count(*) from factors where rp_id = $1 and user_id = $2 and activated_at is not null",
+            $rp, $user
+        };
+        won(active.min(1) as u64, Contest::Factor)?;
+        if let Some(visit) = $visit {
+            let open: i64 = scalar! { $conn,
+                "select count(*) from portal_sessions where rp_id = $1 and user_id = $2 and id = $3",
+                $rp, $user, visit.as_str()
+            };
+            won(open as u64, Contest::Session)?;
+        }
+    }};
+}
 
 impl Store {
     /// How many sets need this pepper.
@@ -72,16 +93,20 @@ impl Store {
     }
 
     /// Makes a set. A confirmed one replaces every other at once, an unconfirmed one only another unconfirmed one;
-    /// `Conflict(Row)` where a parallel maker was first.
+    /// `Conflict(Row)` where a parallel maker was first, `Conflict(User)` or `Conflict(Factor)` where the user has no active factor
+    /// (any more), `Conflict(Session)` where the portal session is gone in which they were asked for.
     pub async fn create_recovery_set(
         &self,
         rp: &Id,
         user_id: &str,
+        visit: Option<&Id>,
         set: &RecoverySet,
         confirmed: bool,
         event: &Event,
     ) -> Result<()> {
-        write!(self, (rp, user_id, set, event) conn => {
+        let visit = visit.cloned();
+        write!(self, (rp, user_id, visit, set, event) conn => {
+            still_standing!(conn, rp.as_str(), &user_id, &visit);
             let replaced: [&'static str; 2] = match confirmed {
                 true => [
                     "delete from recovery_codes where rp_id = $1 and user_id = $2",
@@ -117,9 +142,17 @@ impl Store {
         })
     }
 
-    /// Makes the unconfirmed set the active one, in whose place the old one dies; `Conflict(Row)` where there is none.
-    pub async fn confirm_recovery_set(&self, rp: &Id, user_id: &str, event: &Event) -> Result<()> {
-        write!(self, (rp, user_id, event) conn => {
+    /// Makes the unconfirmed set the active one, in whose place the old one dies; `Conflict(Row)` where there is none, the others as above.
+    pub async fn confirm_recovery_set(
+        &self,
+        rp: &Id,
+        user_id: &str,
+        visit: Option<&Id>,
+        event: &Event,
+    ) -> Result<()> {
+        let visit = visit.cloned();
+        write!(self, (rp, user_id, visit, event) conn => {
+            still_standing!(conn, rp.as_str(), &user_id, &visit);
             let waiting: Option<String> = scalar_if! { conn,
                 "select id from recovery_sets where rp_id = $1 and user_id = $2 and activated_at is null",
                 rp.as_str(), &user_id

@@ -38,6 +38,9 @@ impl SessionRow {
     }
 }
 
+/// Sorts behind every id of a session, in whatever language a database sorts: letters follow digits in all of them.
+const BEHIND_ALL: &str = "ses_g";
+
 /// A session to be made, with the hash of its token.
 #[derive(Clone)]
 pub struct NewSession {
@@ -46,6 +49,23 @@ pub struct NewSession {
     /// SHA-256 of the opaque token.
     pub token_hash: Vec<u8>,
 }
+
+/// Runs a statement that ends or deletes sessions until it finds none, on the connection of a writing body; tells how many. One that
+/// inherits from a session at this moment holds that session's row: the statement waits for the row and does not see what came
+/// of it, and the next does.
+macro_rules! until_none {
+    ($conn:expr, $text:expr $(, $bind:expr)*) => {{
+        let mut all = 0;
+        loop {
+            let done = sql! { $conn, $text $(, $bind)* };
+            all += done;
+            if done == 0 {
+                break all;
+            }
+        }
+    }};
+}
+pub(super) use until_none;
 
 impl Store {
     /// The session with this token.
@@ -81,7 +101,7 @@ impl Store {
             "select rp_id, user_id, id, granted, factor_id, created_at, expires_at, ended_at, added_at, removed_at
              from sessions where rp_id = $1 and user_id = $2 and ended_at is null and expires_at > $3 and id < $4
              order by id desc limit $5",
-            rp.as_str(), user_id, now.0, cursor.map_or("ses_~", |c| c.as_str()), limit
+            rp.as_str(), user_id, now.0, cursor.map_or(BEHIND_ALL, |c| c.as_str()), limit
         };
         rows.into_iter().map(SessionRow::model).collect()
     }
@@ -128,10 +148,15 @@ impl Store {
         self.settle(Settlement { earlier: Some(SessionChange::End(session.id.clone())), ..nothing }).await
     }
 
-    /// Ends all sessions of a user and tells how many.
+    /// Ends all sessions of a user, and calls off what was approved and not exchanged for one yet; tells how many sessions.
     pub async fn end_sessions_of(&self, rp: &Id, user_id: &str, event: &Event) -> Result<u64> {
         write!(self, (rp, user_id, event) conn => {
-            let done = sql! { conn,
+            sql! { conn,
+                "update challenges set status = 'cancelled'
+                 where rp_id = $1 and user_id = $2 and status = 'approved' and exchanged_at is null",
+                rp.as_str(), &user_id
+            };
+            let done = until_none! { conn,
                 "update sessions set ended_at = $1 where rp_id = $2 and user_id = $3 and ended_at is null",
                 event.at.0, rp.as_str(), &user_id
             };

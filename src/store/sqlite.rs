@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ pub struct Lock {
 impl Lock {
     /// Takes the lock beside the file.
     pub(super) fn take(path: &Path) -> Result<Lock> {
-        let place = path.with_added_extension("lock");
+        let place = real(path).with_added_extension("lock");
         let named = |error: std::io::Error| Error::Unavailable(format!("{}: {error}", place.display()));
         if let Some(folder) = place.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(named)?;
@@ -86,6 +86,7 @@ impl Sqlite {
             std::fs::create_dir_all(folder).map_err(|e| Error::Unavailable(format!("{}: {e}", folder.display())))?;
         }
         make_private(path)?;
+        let path = &real(path);
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -113,6 +114,11 @@ impl Sqlite {
     pub(super) fn size(&self) -> (usize, usize) {
         let (readers, answerers) = (self.readers.size(), self.answerers.size());
         (readers.0 + answerers.0, readers.1 + answerers.1)
+    }
+
+    /// Whether anybody is there who writes.
+    pub(super) fn takes_writes(&self) -> bool {
+        !self.jobs.is_closed()
     }
 
     /// Lets go of the file, after what is under way.
@@ -153,6 +159,11 @@ impl Sqlite {
     }
 }
 
+/// The file itself where the path is a link to it: whatever lies beside it is looked for there, as SQLite does.
+pub(super) fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
 /// Of several who open a new file at once, SQLite lets none wait that would wait for each other: those ask again. All waiting
 /// together, SQLite's own with it, ends after [`PATIENCE`].
 async fn connect(options: &SqliteConnectOptions, path: &Path) -> Result<SqliteConnection> {
@@ -175,7 +186,7 @@ pub(super) fn is_busy(error: &dyn DatabaseError) -> bool {
 
 /// Tells what became of a write once it is known what became of its commit; whoever no longer waits is not told.
 fn answer<T>(tell: oneshot::Sender<Result<T>>, outcome: Result<T>, commit: Result<()>) {
-    let _ = tell.send(outcome.and_then(|value| commit.map(|()| value)));
+    let _ = tell.send(commit.and_then(|()| outcome));
 }
 
 /// A database that is not there yet is made readable by its owner alone; SQLite gives its side files the same mode.

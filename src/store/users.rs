@@ -5,6 +5,7 @@ use sqlx::FromRow;
 use super::events::append;
 use super::journal::{Note, Noting};
 use super::recovery::dying_sets;
+use super::sessions::until_none;
 use super::{Error, Result, Store};
 use crate::model::{Event, Id, Timestamp, User};
 
@@ -42,6 +43,15 @@ impl UserRow {
     }
 }
 
+/// Takes the user's row, on the connection of a writing body; tells how many there are. Whatever adds, removes or ends what a user
+/// has takes it first, so that of two neither decides by what the other is about to change.
+macro_rules! take_user {
+    ($conn:expr, $rp:expr, $user:expr) => {
+        sql! { $conn, "update users set user_id = user_id where rp_id = $1 and user_id = $2", $rp, $user }
+    };
+}
+pub(super) use take_user;
+
 /// Erases a user on the connection of a writing body.
 macro_rules! erase {
     ($conn:expr, $rp:expr, $user:expr, $pseudonym:expr) => {{
@@ -51,7 +61,6 @@ macro_rules! erase {
             "delete from recovery_sets where rp_id = $1 and user_id = $2",
             "delete from challenges where rp_id = $1 and user_id = $2",
             "delete from prompts where rp_id = $1 and user_id = $2",
-            "delete from sessions where rp_id = $1 and user_id = $2",
             "delete from portal_sessions where rp_id = $1 and user_id = $2",
             "delete from throttle_lanes where rp_id = $1 and user_id = $2",
             // Of a release before, which may still run beside this one.
@@ -62,6 +71,7 @@ macro_rules! erase {
         ] {
             sql! { $conn, statement, $rp, $user };
         }
+        until_none! { $conn, "delete from sessions where rp_id = $1 and user_id = $2", $rp, $user };
         // What has no number yet comes first: an event that is numbered between the two is found by the second.
         for statement in [
             "update events set user_id = $3, client = null where sequence is null and rp_id = $1 and user_id = $2",
@@ -123,6 +133,7 @@ impl Store {
                 "select handle from users where rp_id = $1 and user_id = $2",
                 rp.as_str(), &user_id
             };
+            take_user!(conn, rp.as_str(), &user_id);
             erase!(conn, rp.as_str(), &user_id, &pseudonym);
             append!(conn, &event);
             conn.note(handle.map(|handle| Note::User(handle, pseudonym)).into_iter().collect()).await
@@ -133,6 +144,7 @@ impl Store {
     /// sessions, known devices; and empties the other lanes. What the user is called stays.
     pub async fn reset_user(&self, rp: &Id, user_id: &str, event: &Event) -> Result<()> {
         write!(self, (rp, user_id, event) conn => {
+            take_user!(conn, rp.as_str(), &user_id);
             let held: Vec<(String,)> =
                 rows! { conn, "select id from factors where rp_id = $1 and user_id = $2", rp.as_str(), &user_id };
             let mut notes: Vec<Note> = held.into_iter().map(|(id,)| Note::Factor(id)).collect();
@@ -150,7 +162,7 @@ impl Store {
             ] {
                 sql! { conn, statement, rp.as_str(), &user_id };
             }
-            sql! { conn,
+            until_none! { conn,
                 "update sessions set ended_at = $3 where rp_id = $1 and user_id = $2 and ended_at is null",
                 rp.as_str(), &user_id, event.at.0
             };

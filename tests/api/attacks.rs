@@ -158,7 +158,7 @@ async fn a_foreign_credential_id_cannot_be_told_from_an_unknown_one() {
     assert!(take_as_long(make, call).await, "they differ in time");
 }
 
-/// 3.9: whoever began an enrolment proves nothing with it, beside an active app or alone.
+/// T-11, 3.9: whoever began an enrolment proves nothing with it, beside an active app or alone.
 #[tokio::test]
 async fn a_pending_factor_answers_no_challenge() {
     let ann = ann().await;

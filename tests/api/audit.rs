@@ -28,7 +28,7 @@ fn types(events: &[Value]) -> Vec<&str> {
     events.iter().map(|e| e["type"].as_str().expect("a type")).collect()
 }
 
-/// L-01, L-02, L-07, A-10: one event for each thing that happened, in its order.
+/// L-01, L-02, L-03, L-07, A-10: one event for each thing that happened, in its order, and nothing secret in it.
 #[tokio::test]
 async fn a_whole_story_is_told_once_and_in_order() {
     let world = World::start().await;
@@ -118,7 +118,7 @@ async fn a_whole_story_is_told_once_and_in_order() {
     assert_eq!((&wrong["outcome"], &wrong["reason"]), (&json!("failure"), &json!("code_incorrect")));
     assert_eq!(world.faults().await, []);
 
-    // L-03: whatever was secret in the story is in none of it.
+    // Whatever was secret in the story is in none of it.
     let all = json!(told).to_string();
     for secret in [&app.code(), &phone.code(), &phone.number, &codes[0], &text(&session["token"]), &bank.key] {
         assert!(!all.contains(secret.as_str()), "{secret}");

@@ -106,7 +106,7 @@ async fn a_day_brings_twenty_five_back() {
     assert_eq!(spend(&ann, None, &apps).await, 25);
 }
 
-/// the bucket is one for apps and texts together.
+/// P-07, X-05: the bucket is one for apps and texts together.
 #[tokio::test]
 async fn texts_and_apps_draw_on_one_bucket() {
     let (ann, app) = ann().await;
@@ -139,7 +139,7 @@ async fn with_more_apps_a_wrong_code_costs_as_many_tokens() {
     assert_eq!(spend(&ann, None, &apps).await, 25);
 }
 
-/// after a hundred wrong codes waiting does not help; each of the three ways out does.
+/// after a hundred wrong codes waiting does not help; each of the three ways out does.
 #[tokio::test]
 async fn a_hold_begins_at_a_hundred_and_has_three_ways_out() {
     let (ann, app) = ann().await;
@@ -167,7 +167,7 @@ async fn a_hold_begins_at_a_hundred_and_has_three_ways_out() {
     ann.session(&app, json!({})).await;
 }
 
-/// a hold is ended by another factor, the daily budget by the day alone.
+/// a hold is ended by another factor, which an empty bucket keeps from nothing; the daily budget by the day alone.
 #[tokio::test]
 async fn the_success_of_another_factor_fills_no_bucket() {
     let (ann, app) = ann().await;
@@ -340,7 +340,7 @@ async fn the_step_ups_for_removal_and_recovery_count_with_logins() {
     }
 }
 
-/// 3.8: a new login is no new set of tries at recovery codes, of which there are too many to guess; none is spent.
+/// R-07, 3.8: a challenge takes five answers, and a wrong code spends no right one; more is not needed against 80 bits.
 #[tokio::test]
 async fn wrong_recovery_codes_end_their_challenge_and_spend_nothing() {
     let (ann, _) = ann().await;

@@ -19,6 +19,7 @@ async fn ann_with_app() -> (User, App) {
     (ann, app)
 }
 
+/// P-08, P-16, T-11: the stronger ways first, no number whole, and nothing that is pending.
 #[tokio::test]
 async fn a_challenge_offers_all_methods_that_the_user_may_use() {
     let (ann, app) = ann_with_app().await;
@@ -46,13 +47,13 @@ async fn a_challenge_offers_all_methods_that_the_user_may_use() {
         ("recovery_code".to_owned(), json!(null)),
     ];
     assert_eq!(seen, expected, "strongest first, and nothing that is pending");
-    // P-16: never the number.
+    // Never the number.
     assert!(!body.to_string().contains("4155550"));
     assert!(methods[2]["hint"].as_str().is_some_and(|h| h.ends_with("23")));
     assert!(ann.bank.world.gateway.texts().len() == 1, "nothing is sent when a challenge is created");
 }
 
-/// api.md, 5: never a silent downgrade.
+/// api.md, 5: never a silent downgrade. T-11: a pending factor is none.
 #[tokio::test]
 async fn what_the_user_has_nothing_for_needs_enrolment() {
     let ann = ann().await;
@@ -67,7 +68,6 @@ async fn what_the_user_has_nothing_for_needs_enrolment() {
     assert_eq!((&phrh["status"], &phrh["missing"]), (&json!("enrolment_required"), &json!([])));
     let sms = ann.ask(json!({"require": {"methods": ["sms", "webauthn"]}})).await.is(200);
     assert_eq!(sms["missing"], json!(["webauthn", "sms"]));
-    // T-11: a pending factor is none.
     let bob = ann.bank.user("bob");
     let pending = bob.begin_totp().await;
     assert_eq!(bob.ask(json!({})).await.is(200)["status"], "enrolment_required");
@@ -189,6 +189,7 @@ async fn recovery_codes_serve_login_and_factor_management_unless_named() {
     assert_eq!(strong["status"], "enrolment_required");
 }
 
+/// S-01, S-02, S-09: how it was proved, under a token of 256 bits that is new with each proof.
 #[tokio::test]
 async fn the_session_says_what_happened() {
     let (ann, app) = ann_with_app().await;
@@ -210,17 +211,15 @@ async fn the_session_says_what_happened() {
     assert!(session["jwt"].is_string());
     let plain = ann.session(&app, json!({})).await;
     assert!(plain["binding"].is_null());
-    // S-01, S-02: 256 bits, and new with each proof.
     assert_eq!(text(&plain["token"]).len(), 3 + 43);
     assert_ne!(plain["token"], session["token"]);
-    // S-09.
     let phone = ann.enrol_phone("+14155550123").await;
     let challenge = ann.challenge(json!({})).await;
     challenge.text().await.is(200);
     assert_eq!(challenge.verify(phone.answer()).await.is(200)["session"]["amr"], json!(["sms"]));
 }
 
-/// WA-16, S-09: hardware or software, by the flag that cannot be gained later.
+/// WA-16, S-09, S-10: hardware or software, by the flag that cannot be gained later; neither is called attested.
 #[tokio::test]
 async fn a_synced_passkey_is_a_software_key() {
     let ann = ann().await;
@@ -230,7 +229,7 @@ async fn a_synced_passkey_is_a_software_key() {
     let answer = synced.answer(&challenge).await;
     let session = challenge.verify(answer).await.is(200)["session"].clone();
     assert_eq!((&session["acr"], &session["amr"]), (&json!("phr"), &json!(["pop", "swk", "user"])));
-    assert_eq!(ann.ask(json!({"require": {"acr": "phrh"}})).await.is(200)["status"], "enrolment_required", "S-10");
+    assert_eq!(ann.ask(json!({"require": {"acr": "phrh"}})).await.is(200)["status"], "enrolment_required");
 }
 
 /// T-08, T-09, 3.6: one code, one proof, whatever the challenge.
@@ -247,7 +246,7 @@ async fn a_code_is_refused_the_second_time() {
     two.verify(app.answer()).await.is(200);
 }
 
-/// T-06, T-07: the present step and the one before.
+/// T-06, T-07, T-10: the present step and the one before; no header turns the clock.
 #[tokio::test]
 async fn only_this_step_and_the_one_before_are_right() {
     let (ann, app) = ann_with_app().await;
@@ -259,14 +258,14 @@ async fn only_this_step_and_the_one_before_are_right() {
         assert_eq!(problem["attempts_left"], expected);
     }
     challenge.verify(json!({"type": "totp", "code": app.code_in(-1)})).await.is(200);
-    // T-10: no header turns the clock.
+    // No header turns the clock.
     let challenge = ann.challenge(json!({})).await;
     let late = ann.bank.with("date", "Tue, 01 Jan 2030 00:00:00 GMT").with("x-time", "1900000000");
     let code = app.code_at(1_900_000_000 / 30);
     late.post(&challenge.path("/verify"), json!({"type": "totp", "code": code})).await.refused(422, "code_incorrect");
 }
 
-/// 3.36: a clock that goes back revives nothing.
+/// T-09, 3.36: a clock that goes back revives nothing.
 #[tokio::test]
 async fn a_spent_step_stays_spent_when_the_clock_goes_back() {
     let (ann, app) = ann_with_app().await;
@@ -321,6 +320,7 @@ async fn a_challenge_is_open_for_ten_minutes() {
     assert_eq!(in_time.status().await, "approved");
 }
 
+/// S-15.
 #[tokio::test]
 async fn a_cancelled_challenge_takes_no_answer() {
     let (ann, app) = ann_with_app().await;
@@ -331,7 +331,7 @@ async fn a_cancelled_challenge_takes_no_answer() {
     challenge.cancel().await.refused(409, "challenge_not_pending");
 }
 
-/// A status is no proof.
+/// S-15: a status is no proof.
 #[tokio::test]
 async fn a_status_never_holds_the_session() {
     let (ann, app) = ann_with_app().await;
@@ -366,7 +366,7 @@ async fn an_answer_may_come_with_the_creation() {
     ann.ask(used).await.refused(422, "method_not_allowed");
 }
 
-/// api.md, 5: `session_token` and each of its conditions.
+/// S-08; api.md, 5: `session_token` and each of its conditions.
 #[tokio::test]
 async fn a_fresh_session_lets_a_challenge_through() {
     let (ann, app) = ann_with_app().await;
@@ -431,6 +431,7 @@ async fn a_fresh_session_lets_a_challenge_through() {
     ann.ask(again(json!({}))).await.is(201);
 }
 
+/// what one recovery code proved is proved for one challenge.
 #[tokio::test]
 async fn a_single_use_session_and_one_of_a_recovery_code_let_nothing_through() {
     let (ann, app) = ann_with_app().await;
@@ -444,7 +445,7 @@ async fn a_single_use_session_and_one_of_a_recovery_code_let_nothing_through() {
     ann.ask(json!({"session_token": recovered["token"]})).await.is(201);
 }
 
-/// An inherited session is no newer than its proof, however often it is passed on.
+/// S-08: an inherited session is no newer than its proof, however often it is passed on.
 #[tokio::test]
 async fn inheriting_again_and_again_never_outlives_the_proof() {
     let (ann, app) = ann_with_app().await;
@@ -471,6 +472,7 @@ async fn removing_a_factor_ends_what_was_inherited_from_it() {
     assert!(!ann.bank.is_active(&heir["token"]).await);
 }
 
+/// C-11, 3.26: registered, to the byte.
 #[tokio::test]
 async fn a_return_address_is_registered_and_guarded() {
     let (ann, _) = ann_with_app().await;
@@ -479,7 +481,6 @@ async fn a_return_address_is_registered_and_guarded() {
     ann.ask(json!({"return_url": back, "state": "s", "code_challenge": challenge})).await.is(201);
     ann.ask(json!({"return_url": back, "code_challenge": challenge})).await.invalid("state");
     ann.ask(json!({"return_url": back, "state": "s"})).await.invalid("code_challenge");
-    // 3.26
     for other in [
         "https://bank.example/back/",
         "https://bank.example/back?x=1",
@@ -537,11 +538,11 @@ async fn a_code_for_exchange_lives_sixty_seconds() {
         world.wait(wait);
         let answer = challenge.exchange(json!({"code": code})).await;
         if good {
-            assert_eq!(
-                answer.is(200)["session"]["auth_time"],
-                countersign::model::Timestamp::from_seconds(world.now() - wait).rfc3339(),
-                "the proof's time, not the exchange's"
-            );
+            let session = answer.is(200)["session"].clone();
+            let after_proof =
+                |seconds| countersign::model::Timestamp::from_seconds(world.now() - wait + seconds).rfc3339();
+            assert_eq!(session["auth_time"], after_proof(0), "the proof's time, not the exchange's");
+            assert_eq!(session["expires_at"], after_proof(600), "S-04: ten minutes from the proof");
         } else {
             answer.refused(422, "code_expired");
         }
@@ -660,7 +661,7 @@ async fn no_phone_is_missing_where_nothing_sends_texts() {
     assert_eq!(ann.ask(json!({})).await.is(200)["missing"], json!(["webauthn", "totp"]));
 }
 
-/// A server's own verification already gave the session.
+/// S-15: a server's own verification already gave the session.
 #[tokio::test]
 async fn there_is_nothing_to_exchange_after_a_server_verified() {
     let (ann, app) = ann_with_app().await;

@@ -194,6 +194,7 @@ async fn a_request_id_is_echoed_if_it_is_sane() {
     assert_ne!(one.header("request-id"), two.header("request-id"));
 }
 
+/// L-06.
 #[tokio::test]
 async fn nothing_that_the_caller_sent_is_echoed_in_a_problem() {
     let bank = World::start().await.bank().await;
@@ -388,6 +389,7 @@ async fn a_key_does_only_what_its_scopes_say() {
     }
 }
 
+/// K-03.
 #[tokio::test]
 async fn a_key_ends_at_once_when_it_is_revoked_and_at_its_time() {
     let world = World::start().await;
@@ -416,7 +418,7 @@ async fn keys_of_live_and_test_parties_differ_in_their_prefix() {
     test.get("/v1/users/ann").await.is(200);
 }
 
-/// 3.33: an id of another relying party looks exactly like an unknown one, for every call.
+/// K-03, 3.33: an id of another relying party looks exactly like an unknown one, for every call.
 #[tokio::test]
 async fn nothing_of_another_relying_party_is_reachable() {
     let world = World::start().await;
@@ -505,6 +507,85 @@ async fn only_registered_origins_get_cors_headers() {
     for origin in ["https://evil.example", "null", "https://bank.example.evil.example", "http://bank.example"] {
         let unknown = bank.with("origin", origin).get("/v1/users/ann").await;
         assert_eq!(unknown.header("access-control-allow-origin"), None, "{origin}");
+    }
+}
+
+/// C-10: a browser that asks first is told what a page of a registered origin may send, to the API alone, and never with cookies.
+#[tokio::test]
+async fn only_registered_origins_pass_a_preflight() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let ask = |path: &str, origin: &str| {
+        let request = world.client.request(Method::OPTIONS, world.url(path)).header("origin", origin);
+        let request = request.header("access-control-request-method", "POST");
+        request.header("access-control-request-headers", "authorization, content-type").send()
+    };
+    let told = |answer: &reqwest::Response| {
+        let names = ["allow-origin", "allow-methods", "allow-headers", "max-age", "allow-credentials"];
+        names.map(|name| {
+            let value = answer.headers().get(format!("access-control-{name}"));
+            value.map(|value| value.to_str().expect("text").to_owned())
+        })
+    };
+    for path in ["/v1/challenges", "/v1/users/ann/factors", "/v1/nothing"] {
+        let known = ask(path, bank.origin()).await.expect("an answer");
+        assert_eq!(known.status(), 204, "{path}");
+        let expected = [
+            Some("https://bank.example"),
+            Some("GET, POST, PATCH, DELETE"),
+            Some("authorization, content-type, idempotency-key, request-id"),
+            Some("600"),
+            None,
+        ];
+        assert_eq!(told(&known), expected.map(|value| value.map(str::to_owned)), "{path}");
+        assert_eq!(known.headers()["vary"], "origin", "{path}");
+    }
+    for origin in ["https://evil.example", "null", "https://bank.example.evil.example", "http://bank.example"] {
+        let unknown = ask("/v1/challenges", origin).await.expect("an answer");
+        assert_eq!(unknown.status(), 405, "{origin}");
+        assert!(told(&unknown).iter().all(Option::is_none), "{origin}");
+        assert_eq!(unknown.headers()["vary"], "origin", "{origin}");
+    }
+    for path in ["/", "/challenge/none", "/livez"] {
+        let page = ask(path, bank.origin()).await.expect("an answer");
+        assert_eq!(page.status(), 405, "{path}");
+        assert!(told(&page).iter().all(Option::is_none), "{path}");
+    }
+}
+
+/// C-07: whatever is answered, where browsers reach the engine by https; where they do not, nothing.
+#[tokio::test]
+async fn where_the_public_address_is_https_every_answer_says_to_stay_with_it() {
+    for (public, expected) in
+        [(None, None), (Some("https://mfa.bank.example"), Some("max-age=31536000; includeSubDomains"))]
+    {
+        let world = World::start_with(|c| {
+            if let Some(public) = public {
+                c.public_url = public.parse().expect("an address");
+            }
+        })
+        .await;
+        let bank = world.bank().await;
+        for (path, status) in [
+            ("/", 200),
+            ("/challenge/none", 404),
+            ("/docs", 200),
+            ("/openapi.json", 200),
+            ("/.well-known/jwks.json", 200),
+            ("/livez", 200),
+            ("/v1/users/ann", 200),
+            ("/v1/users/ann/factors?limit=0", 422),
+            ("/v1/nothing", 404),
+            ("/nothing", 404),
+        ] {
+            let answer = world.client.get(world.url(path)).bearer_auth(&bank.key).send().await.expect("an answer");
+            assert_eq!(answer.status().as_u16(), status, "{path}");
+            let hsts = answer.headers().get("strict-transport-security").map(|value| value.to_str().expect("text"));
+            assert_eq!(hsts, expected, "{path}");
+        }
+        let stranger = world.client.get(world.url("/v1/users/ann")).send().await.expect("an answer");
+        assert_eq!(stranger.status(), 401);
+        assert_eq!(stranger.headers().contains_key("strict-transport-security"), expected.is_some());
     }
 }
 

@@ -190,6 +190,7 @@ async fn connections_that_the_server_kills_are_a_short_trouble() {
     load.end().await;
 }
 
+///
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_may_not_be_written_accepts_nothing() {
     let Some(scratch) = Scratch::postgres().await else { return };

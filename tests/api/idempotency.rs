@@ -352,7 +352,7 @@ async fn copies_at_two_nodes_have_one_effect() {
     }
 }
 
-/// I-03: after ten minutes exactly the secrets are gone, after a day the answer is.
+/// I-03, T-13: after ten minutes exactly the secrets are gone, after a day the answer is.
 #[tokio::test]
 async fn secrets_are_kept_ten_minutes_and_answers_a_day() {
     let world = World::start().await;

@@ -16,6 +16,7 @@ async fn two() -> Option<(Bank, Bank, Arc<World>)> {
     Some((one, two, second))
 }
 
+/// J-02: under one set of keys.
 #[tokio::test]
 async fn any_node_finishes_what_another_began() {
     let Some((one, two, _second)) = two().await else { return };
@@ -36,7 +37,7 @@ async fn any_node_finishes_what_another_began() {
     let verify = challenge.path("/verify");
     let session =
         two.post(&verify, json!({"type": "webauthn", "credential": credential})).await.is(200)["session"].clone();
-    // J-02: one set of keys.
+    // One set of keys.
     assert_eq!(one.get("/.well-known/jwks.json").await.is(200), two.get("/.well-known/jwks.json").await.is(200));
     assert!(one.is_active(&session["jwt"]).await && two.is_active(&session["token"]).await);
     one.delete(&format!("/v1/sessions/{}", text(&session["id"]))).await.is(204);

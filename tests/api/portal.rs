@@ -27,6 +27,7 @@ async fn recovered(user: &User, code: &str) -> Value {
     challenge.verify(json!({"type": "recovery_code", "code": code})).await.is(200)["session"].clone()
 }
 
+/// C-11: it leads back to registered addresses alone.
 #[tokio::test]
 async fn a_portal_session_gives_an_address_and_a_token() {
     let ann = ann().await;
@@ -50,7 +51,7 @@ async fn the_first_factor_needs_no_step_up() {
     assert_eq!(enrol_totp(&ann, &browser).await, 403, "the second does");
 }
 
-/// WR-20, A-01, 3.13, 3.14: nothing is changed on a mere visit.
+/// WR-20, A-01, A-02, P-09, 3.13, 3.14: nothing is changed on a mere visit, nor by the code of what is only begun.
 #[tokio::test]
 async fn changing_anything_needs_a_step_up() {
     let ann = ann().await;
@@ -79,6 +80,7 @@ async fn changing_anything_needs_a_step_up() {
     assert_eq!(ann.bank.world.gateway.asked(), 0);
 }
 
+/// WR-20: and a weaker one nothing.
 #[tokio::test]
 async fn a_step_up_as_strong_as_the_strongest_factor_may_change_everything() {
     let ann = ann().await;
@@ -125,7 +127,7 @@ async fn a_step_up_that_ended_counts_no_longer() {
     assert_eq!(enrol_totp(&ann, &browser).await, 403);
 }
 
-/// api.md, 4: 409 `last_factor` where policy demands one.
+/// A-07; api.md, 4: 409 `last_factor` where policy demands one.
 #[tokio::test]
 async fn a_person_cannot_remove_the_last_factor() {
     let ann = ann().await;

@@ -54,6 +54,7 @@ async fn sessions(user: &User) -> usize {
     list["data"].as_array().expect("a list").len()
 }
 
+/// T-08.
 #[tokio::test]
 async fn one_code_of_an_app_on_one_challenge() {
     in_rounds(|ann| async move {
@@ -70,6 +71,7 @@ async fn one_code_of_an_app_on_one_challenge() {
     .await;
 }
 
+/// T-08: whatever the challenge and the path.
 #[tokio::test]
 async fn one_code_of_an_app_over_ten_challenges_and_creations() {
     in_rounds(|ann| async move {
@@ -101,6 +103,7 @@ async fn one_code_of_an_app_over_ten_challenges_and_creations() {
     .await;
 }
 
+///
 #[tokio::test]
 async fn one_recovery_code_over_ten_challenges() {
     in_rounds(|ann| async move {
@@ -126,6 +129,7 @@ async fn one_recovery_code_over_ten_challenges() {
     .await;
 }
 
+/// P-03.
 #[tokio::test]
 async fn one_code_that_was_sent() {
     in_rounds(|ann| async move {
@@ -280,7 +284,7 @@ async fn an_end_and_an_inheritance_at_once() {
     .await;
 }
 
-/// Confirming says what is so from then on, and says it to all.
+/// one live set. Confirming says what is so from then on, and says it to all.
 #[tokio::test]
 async fn one_set_of_recovery_codes_survives() {
     in_rounds(|ann| async move {
@@ -296,7 +300,7 @@ async fn one_set_of_recovery_codes_survives() {
             let answer = json!({"type": "recovery_code", "code": set["codes"][0]});
             good += usize::from(ann.challenge(json!({})).await.verify(answer).await.is_success());
         }
-        assert_eq!(good, 1, "R-05: one live set");
+        assert_eq!(good, 1, "one live set");
         let waiting = ann.bank.post(&ann.path("/recovery-codes"), json!({"require_confirmation": true})).await.is(201);
         let confirmed = race(|_| {
             let ann = ann.clone();
@@ -435,7 +439,7 @@ async fn one_removal_and_one_factor_of_a_name() {
     .await;
 }
 
-/// A person with two factors cannot lose both at once.
+/// a person with two factors cannot lose both at once.
 #[tokio::test]
 async fn two_removals_at_once_leave_one_factor() {
     in_rounds(|ann| async move {

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use sha2::{Digest, Sha256};
 
@@ -19,6 +19,7 @@ fn inactive() -> Value {
     json!({"active": false, "satisfied": false})
 }
 
+/// S-07: what a session is worth is told, by its token and by its JWT.
 #[tokio::test]
 async fn introspection_tells_what_a_session_is() {
     let (ann, app) = ann_with_app().await;
@@ -33,7 +34,7 @@ async fn introspection_tells_what_a_session_is() {
     }
 }
 
-/// S-06, S-14: active, and of no use for what was asked.
+/// S-06, S-08, S-14: active, and of no use for what was asked.
 #[tokio::test]
 async fn introspection_names_what_is_missing() {
     let (ann, app) = ann_with_app().await;
@@ -67,6 +68,7 @@ async fn introspection_names_what_is_missing() {
     assert_eq!(ask(json!({"require": {"max_age": 60}})).await["missing"], json!(["max_age"]));
 }
 
+/// K-04: an API key is no session either.
 #[tokio::test]
 async fn what_is_no_session_is_inactive_and_no_more_is_said() {
     let (ann, app) = ann_with_app().await;
@@ -82,6 +84,7 @@ async fn what_is_no_session_is_inactive_and_no_more_is_said() {
     assert_eq!(ann.bank.get(&format!("/v1/sessions/{id}")).await.is(200)["active"], false);
 }
 
+/// S-04.
 #[tokio::test]
 async fn a_session_lasts_ten_minutes_and_does_not_slide() {
     let (ann, app) = ann_with_app().await;
@@ -118,6 +121,7 @@ async fn consuming_ends_a_session_that_satisfies_and_no_other() {
     }
 }
 
+/// S-16: it ends at once, by its token and by its JWT.
 #[tokio::test]
 async fn a_session_can_be_looked_up_and_revoked() {
     let (ann, app) = ann_with_app().await;
@@ -140,6 +144,7 @@ async fn a_session_can_be_looked_up_and_revoked() {
     ann.bank.delete("/v1/sessions/ses_00000000000070008000000000000000").await.refused(404, "not_found");
 }
 
+/// S-16: all of a user by one call, and nobody else's.
 #[tokio::test]
 async fn the_sessions_of_a_user_are_listed_by_pages_and_revoked_together() {
     let (ann, app) = ann_with_app().await;
@@ -169,7 +174,7 @@ async fn the_sessions_of_a_user_are_listed_by_pages_and_revoked_together() {
     assert!(ann.bank.is_active(&of_bob["token"]).await);
 }
 
-/// J-01 to J-06: what a service sees that asks nobody.
+/// J-01, J-05, J-06, J-09, S-07, S-12: what a service sees that asks nobody.
 #[tokio::test]
 async fn a_jwt_verifies_against_the_published_keys() {
     let (ann, app) = ann_with_app().await;
@@ -230,6 +235,14 @@ async fn a_forged_jwt_is_inactive() {
     (hs.typ, hs.kid) = (Some("step-up+jwt".to_owned()), Some(kid.clone()));
     let secret = EncodingKey::from_secret(jwks["keys"][0].to_string().as_bytes());
     let confused = jsonwebtoken::encode(&hs, &claims, &secret).expect("a token");
+    // By a key of the forger's own, under the name of ours; the second brings its key along and says where more are.
+    let own = EncodingKey::from_ec_der(&countersign::token::new_signing_key().private);
+    let mut es = Header::new(Algorithm::ES256);
+    (es.typ, es.kid) = (Some("step-up+jwt".to_owned()), Some(kid.clone()));
+    let foreign = jsonwebtoken::encode(&es, &claims, &own).expect("a token");
+    es.jwk = Some(Jwk::from_encoding_key(&own, Algorithm::ES256).expect("a key"));
+    es.jku = Some(ann.bank.world.url("/nowhere/jwks.json"));
+    let embedded = jsonwebtoken::encode(&es, &claims, &own).expect("a token");
     let zero = format!("{}.{}.{}", parts[0], parts[1], URL_SAFE_NO_PAD.encode([0; 64]));
     let mut longer = claims.clone();
     longer["exp"] = json!(claims["exp"].as_i64().expect("a time") + 3600);
@@ -240,6 +253,8 @@ async fn a_forged_jwt_is_inactive() {
         none("None"),
         none("nOnE"),
         confused,
+        foreign,
+        embedded,
         zero,
         altered,
         header(json!({"alg": "ES256", "typ": "JWT", "kid": kid})),

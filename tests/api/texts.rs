@@ -16,11 +16,15 @@ async fn ann() -> (User, Phone) {
     (ann, phone)
 }
 
-/// P-12, V-04: the code first, the origin-bound line last, and only the service is named.
+/// P-12, V-04: the code first, the origin-bound line last; between them the service, and the action in the application's words.
+/// Nothing of the person, of the number or of the details.
 #[tokio::test]
 async fn a_text_is_bound_to_the_site() {
     let (ann, phone) = ann().await;
-    let terms = json!({"action": "pay", "display": {"label": "Pay 250000 to Bob", "details": []}});
+    let person = json!({"display_name": "Jane Roe", "login_hint": "jane.roe"});
+    ann.bank.put(&ann.path(""), person).await.is(200);
+    let details = json!([{"label": "New IBAN", "value": "…CANARY"}]);
+    let terms = json!({"action": "payout.update", "display": {"label": "Pay 250000 to Bob", "details": details}});
     let challenge = ann.challenge(terms).await;
     let sent = challenge.text().await.is(200)["sms"].clone();
     assert!(text(&sent["phone_masked"]).ends_with("23"));
@@ -30,8 +34,12 @@ async fn a_text_is_bound_to_the_site() {
         let code = text.code();
         assert!(text.text.starts_with(&code), "{}", text.text);
         assert_eq!(text.text.lines().last(), Some(format!("@bank.example #{code}").as_str()));
-        assert!(text.text.contains("Bank") && !text.text.contains("ann"), "{}", text.text);
+        assert!(text.text.contains("Bank"), "{}", text.text);
+        for told in ["ann", "Jane", "Roe", "jane.roe", "New IBAN", "CANARY", "payout.update", "4155550", NUMBER] {
+            assert!(!text.text.contains(told), "{told}: {}", text.text);
+        }
     }
+    assert!(texts[1].text.contains("pay 250000 to Bob"), "{}", texts[1].text);
     challenge.verify(phone.answer()).await.is(200);
 }
 
@@ -204,7 +212,7 @@ async fn a_country_and_a_relying_party_have_caps_a_day() {
     bank.user("d").begin_phone("+14155550103").await;
 }
 
-/// P-05, P-06: a resend makes a new code, kills the old one, and resets nothing.
+/// P-05, P-06, X-07: a resend makes a new code, kills the old one, and resets nothing.
 #[tokio::test]
 async fn a_resend_resets_neither_attempts_nor_the_throttle() {
     let (ann, phone) = ann().await;

@@ -23,7 +23,7 @@ async fn paused(user: &User) -> Vec<Value> {
     user.shown().await["paused"].as_array().expect("a list").iter().map(|p| p["method"].clone()).collect()
 }
 
-/// 3.1: over all challenges together, ten and then one a pause, each twice as long, up to an hour.
+/// 3.1: over all challenges together, ten and then one a pause, each twice as long, up to an hour.
 #[tokio::test]
 async fn ten_wrong_codes_pause_a_method_and_each_further_one_doubles_the_pause() {
     let (ann, app) = ann().await;
@@ -104,7 +104,7 @@ async fn enrolments_and_challenges_add_up_to_one_pause() {
     assert_eq!(paused(&ann).await, ["totp"]);
 }
 
-/// Enrolling a second app never wipes out guesses against the first.
+/// enrolling a second app never wipes out guesses against the first.
 #[tokio::test]
 async fn a_new_enrolment_does_not_clear_guesses_against_the_old_factor() {
     let (ann, app) = ann().await;
@@ -137,6 +137,7 @@ async fn a_pause_concerns_its_method_alone() {
     ann.bank.user("bob").enrol_totp().await;
 }
 
+/// P-07, R-07, X-05: wrong codes of texts add up over challenges, and pause texts alone.
 #[tokio::test]
 async fn a_paused_text_code_leaves_apps_open() {
     let (ann, app) = ann().await;
@@ -153,7 +154,7 @@ async fn a_paused_text_code_leaves_apps_open() {
     ann.session(&app, json!({})).await;
 }
 
-/// A signature cannot be guessed: a passkey is never paused, however often it fails.
+/// a signature cannot be guessed, so a passkey is never paused, however often it fails.
 #[tokio::test]
 async fn a_passkey_is_never_paused() {
     let (ann, _) = ann().await;
@@ -174,7 +175,7 @@ async fn a_passkey_is_never_paused() {
     challenge.verify(answer).await.is(200);
 }
 
-/// Recovery codes are limited for CPU only.
+/// 80 bits are not guessed; recovery codes are limited for CPU only.
 #[tokio::test]
 async fn recovery_codes_are_never_paused() {
     let (ann, _) = ann().await;

@@ -112,7 +112,7 @@ async fn recovery_codes_need_another_active_factor() {
     assert!(matches!(problem.status, 404 | 409 | 422), "{}", problem.body);
 }
 
-/// 3.8: each once, and a used one is told from a wrong one by nobody.
+/// R-03, 3.8: each once, and a used one is told from a wrong one by nobody.
 #[tokio::test]
 async fn each_recovery_code_works_once() {
     let ann = ann().await;
@@ -223,7 +223,7 @@ async fn recovery_codes_die_with_the_last_factor() {
     ann.session(&app, json!({})).await;
 }
 
-/// V-05: nothing of the person is left, and the name is free for another.
+/// S-16, V-05: nothing of the person is left, and the name is free for another.
 #[tokio::test]
 async fn an_erased_user_is_unknown_again() {
     let ann = ann().await;

@@ -38,7 +38,8 @@ fn expected(name: &str) -> Option<&'static str> {
     }
 }
 
-/// WR-04 to WR-13, WR-19, 3.15 to 3.17: no lie is ever enrolled, and the truth is afterwards.
+/// No lie is ever enrolled, and the truth is afterwards: WR-04, WR-05, WR-06, WR-07, WR-08, WR-09, WR-10, WR-11, WR-12, WR-13,
+/// WR-19, 3.15 to 3.17.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_lie_of_a_registration_is_refused() {
     let bank = World::start().await.bank().await;
@@ -83,7 +84,8 @@ async fn every_lie_of_a_registration_is_refused() {
     assert!(tried.0 >= 500, "{tried:?}");
 }
 
-/// WA-01 to WA-10: no lie ever proves anything, and the truth does afterwards.
+/// No lie ever proves anything, and the truth does afterwards: WA-01, WA-02, WA-03, WA-04, WA-05, WA-06, WA-07, WA-08, WA-09,
+/// WA-10.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_lie_of_an_assertion_is_refused() {
     let bank = World::start().await.bank().await;

@@ -622,7 +622,7 @@ async fn an_endpoint_can_be_tried() {
     shop.admin.get(&format!("{hook}/deliveries?cursor=0")).await.invalid("cursor");
 }
 
-/// One that never answers keeps nobody else waiting.
+/// H-09: one that never answers is given up in time, and keeps nobody else waiting.
 #[tokio::test]
 async fn a_receiver_that_hangs_holds_no_other_back() {
     let (shop, hanging, receiver) = (Shop::open().await, Receiver::start().await, Receiver::start().await);

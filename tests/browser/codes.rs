@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::visitor::Visitor;
 use crate::world::World;
 
-/// Y-01, Y-02.
+/// P-13, Y-01, Y-02.
 #[tokio::test]
 async fn codes_are_taken_as_people_paste_them() {
     let world = World::start().await;
@@ -21,7 +21,8 @@ async fn codes_are_taken_as_people_paste_them() {
         let (id, url) = world.challenge("u", "payout").await;
         let visitor = Visitor::new(&world.base);
         let page = visitor.open(&url).await;
-        assert!(page.html.contains("autocomplete=\"one-time-code\"") && !page.html.contains("maxlength"));
+        assert!(page.html.contains("inputmode=\"numeric\" autocomplete=\"one-time-code\""), "{}", page.html);
+        assert!(!page.html.contains("maxlength"), "{}", page.html);
         let typed = form(&world.code(&secret));
         let done = visitor.send(&page, "Confirm", &[("code", &typed)]).await;
         done.says("Thanks, it's you").says("Taking you back to Harbour Bank");
@@ -32,6 +33,37 @@ async fn codes_are_taken_as_people_paste_them() {
         assert!(query.starts_with("from=pages&code="), "{query}");
         assert_eq!(world.exchange(&id, query).await["amr"], json!(["otp"]), "{typed}");
     }
+}
+
+/// S-04: what was proven is exchanged while the challenge runs, and not from then on, however often its page is looked at.
+#[tokio::test]
+async fn what_was_proven_long_ago_is_not_brought_back() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let (id, url) = world.challenge("u", "payout").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&url).await;
+    let done = visitor.send(&page, "Confirm", &[("code", &world.code(&secret))]).await;
+    done.says("Thanks, it's you");
+    world.clock.advance(599);
+    let again = visitor.go(&done.path).await;
+    let late = again.says("Thanks, it's you").link("Continue");
+    world.clock.advance(1);
+    let over = visitor.go(&done.path).await;
+    assert!(!over.html.contains("code="), "{}", over.html);
+    over.says("You've already confirmed");
+    let (_, query) = late.split_once('?').expect("a query");
+    assert_eq!(world.exchange(&id, query).await, json!(null), "a challenge that ran out");
+    // What was answered at the last moment has the life of its code.
+    world.clock.advance(30);
+    let (id, url) = world.challenge("u", "payout").await;
+    let page = visitor.open(&url).await;
+    world.clock.advance(590);
+    let done = visitor.send(&page, "Confirm", &[("code", &world.code(&secret))]).await;
+    let target = done.link("Continue");
+    world.clock.advance(59);
+    let (_, query) = target.split_once('?').expect("a query");
+    assert_eq!(world.exchange(&id, query).await["action"], "payout");
 }
 
 /// Y-04, Y-10.
@@ -115,7 +147,7 @@ async fn a_paused_method_says_when_it_may_be_used_again() {
     page.says("You can't use codes yet").says("(in 30 seconds)");
 }
 
-/// look-alikes, case and dashes do not matter.
+/// look-alikes, case and dashes do not matter; whoever used one learns how many are left.
 #[tokio::test]
 async fn a_recovery_code_is_redeemed_and_the_rest_counted() {
     let world = World::start().await;
@@ -164,6 +196,8 @@ async fn a_text_is_sent_on_request_only_and_its_code_passes() {
     page.says("We've sent a code to the number ending 23.").says("You can ask for up to 2 more.");
     let early = visitor.send(&page, "Send another code", &[]).await;
     assert_eq!(early.status, StatusCode::TOO_MANY_REQUESTS);
+    let wait: i64 = early.headers["retry-after"].to_str().expect("text").parse().expect("X-12: seconds");
+    assert!((1..=30).contains(&wait), "{wait}");
     early.says("You can ask again at");
     let old = world.texted();
     world.clock.advance(30);

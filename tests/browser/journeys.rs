@@ -129,6 +129,7 @@ async fn a_ceremony_that_was_stopped_costs_nothing_and_leaves_the_other_ways() {
     assert_eq!(world.exchange(&id, &query).await["amr"], json!(["otp"]));
 }
 
+/// WA-14.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_passkey_that_was_removed_meanwhile_is_told_and_forgotten_by_the_browser() {
     let Some(browser) = Browser::start().await else { return };

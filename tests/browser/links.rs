@@ -16,6 +16,7 @@ fn token(url: &str) -> String {
     url.split_once("token=").expect("a link token").1.to_owned()
 }
 
+/// C-06.
 #[tokio::test]
 async fn a_link_that_is_only_looked_at_burns_nothing() {
     let world = World::start().await;
@@ -135,7 +136,8 @@ async fn the_cookie_is_for_this_browser_and_this_host_alone() {
         let landing = Visitor::new(&world.base).client.get(address).send().await.expect("an answer");
         let probe = landing.headers()[SET_COOKIE].to_str().expect("text");
         assert!(probe.starts_with(if public.is_some() { "__Host-cs_probe=" } else { "cs_probe=" }), "{probe}");
-        assert_eq!(landing.headers().contains_key("strict-transport-security"), public.is_some());
+        let hsts = landing.headers().get("strict-transport-security").map(|value| value.to_str().expect("text"));
+        assert_eq!(hsts, public.map(|_| "max-age=31536000; includeSubDomains"));
         let call = Visitor::new(&world.base).client.post(format!("{}/challenge/{id}", world.base));
         let answer = call.form(&[("token", token(&url))]).send().await.expect("an answer");
         assert_eq!(answer.status(), StatusCode::SEE_OTHER);
@@ -154,7 +156,7 @@ async fn the_cookie_is_for_this_browser_and_this_host_alone() {
     }
 }
 
-/// C-03, C-06.
+/// C-03, C-06, S-18.
 #[tokio::test]
 async fn a_form_that_our_page_did_not_make_is_refused() {
     let world = World::start().await;

@@ -21,7 +21,7 @@ async fn confirm(world: &World, secret: &[u8], visitor: &Visitor, page: &Page) -
     visitor.go(&done.says("Thanks, it's you").link("Continue")).await
 }
 
-/// Y-07, Y-08.
+/// T-13, Y-07, Y-08: what is pending is shown again.
 #[tokio::test]
 async fn an_authenticator_app_is_set_up_and_a_reload_shows_the_same_key() {
     let world = World::start().await;
@@ -43,6 +43,29 @@ async fn an_authenticator_app_is_set_up_and_a_reload_shows_the_same_key() {
     assert_eq!((&factors["data"][0]["name"], &factors["data"][0]["status"]), (&json!("Work phone"), &json!("active")));
 }
 
+/// S-01: whoever holds the visit's client token may be somebody else than who proves themselves on its page.
+#[tokio::test]
+async fn a_step_up_on_the_page_lifts_no_client_token() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let made = world.says("POST", "/v1/portal-sessions", json!({"user_id": "u", "flow": "settings"})).await;
+    let token = made["client_token"].as_str().expect("a token").to_owned();
+    let visitor = Visitor::new(&world.base);
+    let begin = async || {
+        let call = visitor.client.post(format!("{}/v1/users/u/factors", world.base)).bearer_auth(&token);
+        let answer = call.header("origin", &world.base).json(&json!({"type": "totp"})).send().await.expect("an answer");
+        answer.json::<serde_json::Value>().await.expect("JSON")["code"].clone()
+    };
+    assert_eq!(begin().await, "step_up_required");
+    let page = visitor.open(&format!("{}/{}", world.base, path(&made["url"]))).await;
+    confirm(&world, &secret, &visitor, &page).await.says("Your sign-in methods");
+    assert_eq!(begin().await, "client_token_invalid");
+}
+
+fn path(url: &serde_json::Value) -> &str {
+    url.as_str().and_then(|url| url.splitn(4, '/').nth(3)).expect("a path")
+}
+
 #[tokio::test]
 async fn a_set_up_that_ran_out_begins_anew_and_says_so() {
     let world = World::start().await;
@@ -55,7 +78,7 @@ async fn a_set_up_that_ran_out_begins_anew_and_says_so() {
     assert_ne!(key(&again), secret);
 }
 
-/// Y-02, Y-04.
+/// P-08, Y-02, Y-04.
 #[tokio::test]
 async fn a_phone_is_added_as_people_write_its_number() {
     let world = World::start().await;
@@ -117,7 +140,7 @@ async fn recovery_codes_count_only_when_the_person_says_they_are_saved() {
     assert_eq!(world.says("POST", "/v1/challenges", redeem(&old[1])).await["code"], "code_incorrect");
 }
 
-/// C-06.
+/// C-06.
 #[tokio::test]
 async fn a_method_is_removed_after_a_proof_and_a_question_and_never_the_last_one() {
     let world = World::start().await;

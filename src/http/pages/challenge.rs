@@ -147,6 +147,19 @@ async fn screen(
     chosen: &Chosen,
     refused: Option<(Refused, &str)>,
 ) -> Result<Response, Response> {
+    let told = refused.as_ref().map(|(refused, _)| refused.clone());
+    let page = drawn(visit, chosen, refused).await?;
+    Ok(match told {
+        Some(refused) => refused.tell_when(page),
+        None => page,
+    })
+}
+
+async fn drawn(
+    visit: &Visit<Challenge>,
+    chosen: &Chosen,
+    refused: Option<(Refused, &str)>,
+) -> Result<Response, Response> {
     let (engine, challenge) = (&visit.app.engine, &visit.subject);
     let status = refused.as_ref().map_or(StatusCode::OK, |(r, _)| r.code.status);
     if let Some((refused, _)) = &refused {

@@ -147,7 +147,7 @@ async fn app_page(visit: &AtPortal, refused: Option<(Refused, &str)>) -> Result<
     let Shown::Totp { secret, otpauth_uri, qr_svg } = started.shown else {
         return Err(visit.fault(problem::METHOD_NOT_ALLOWED));
     };
-    let status = refused.as_ref().map_or(StatusCode::OK, |(r, _)| r.code.status);
+    let told = refused.as_ref().map(|(refused, _)| refused.clone());
     let words = refused.map(|(refused, typed)| {
         let (mut notice, keep) = words::refused_code(MethodKind::Totp, &refused, typed, visit.party(), visit.now);
         if refused.is(problem::CODE_INCORRECT) {
@@ -169,7 +169,15 @@ async fn app_page(visit: &AtPortal, refused: Option<(Refused, &str)>) -> Result<
         notice,
         typed,
     };
-    Ok(render(status, &page))
+    Ok(refusing(told.as_ref(), &page))
+}
+
+/// A page that tells of what was refused, if anything was: its status, and when to try again.
+fn refusing(refused: Option<&Refused>, page: &impl askama::Template) -> Response {
+    match refused {
+        Some(refused) => refused.tell_when(render(refused.code.status, page)),
+        None => render(StatusCode::OK, page),
+    }
 }
 
 /// In groups of four.
@@ -247,7 +255,7 @@ fn number_page(visit: &AtPortal, country: &str, typed: &str, refused: Option<Ref
         notice: refused.as_ref().map(|refused| words::refused_phone(refused, lacks_country, visit.now)),
         typed: typed.to_owned(),
     };
-    render(refused.map_or(StatusCode::OK, |r| r.code.status), &page)
+    refusing(refused.as_ref(), &page)
 }
 
 async fn send_again(visit: &AtPortal) -> Result<Response, Response> {
@@ -272,7 +280,7 @@ async fn code_page(visit: &AtPortal, refused: Option<(Refused, &str)>) -> Result
         Details::Totp | Details::Webauthn(_) => String::new(),
     };
     let sent = prompt.map_or(super::views::SentCode { resend: None, more: 0 }, |p| sent_code(&p, visit.now));
-    let status = refused.as_ref().map_or(StatusCode::OK, |(r, _)| r.code.status);
+    let told = refused.as_ref().map(|(refused, _)| refused.clone());
     let (notice, typed) = match refused {
         None => (None, String::new()),
         Some((refused, typed)) => {
@@ -284,7 +292,7 @@ async fn code_page(visit: &AtPortal, refused: Option<(Refused, &str)>) -> Result
     shell.is_error = notice.is_some();
     let (base, guard) = (visit.path(""), visit.guard.clone());
     let page = PhonePage { shell, base, guard, sent: Some((masked, sent)), countries: Vec::new(), notice, typed };
-    Ok(render(status, &page))
+    Ok(refusing(told.as_ref(), &page))
 }
 
 /// All countries, with the chosen one marked.

@@ -375,5 +375,5 @@ fn fault(party: &str, request_id: &str, refused: impl Into<Refused>) -> Response
     let heading = if ours { "Something went wrong on our side" } else { "That didn't work" };
     let line = if ours { "Nothing was changed. Try again in a minute." } else { refused.user_message() };
     let page = Message::new(party, heading).stopped().line(line.to_owned()).link("Try again", "");
-    page.reference(request_id).respond(refused.code.status)
+    refused.tell_when(page.reference(request_id).respond(refused.code.status))
 }

@@ -31,6 +31,7 @@ async fn a_password_alone_lets_in_who_has_no_second_step_and_says_so() {
     }
 }
 
+/// S-01.
 #[tokio::test]
 async fn the_cookie_is_for_the_server_alone_and_changes_at_every_step() {
     let bank = Bank::start().await;
