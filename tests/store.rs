@@ -1134,7 +1134,10 @@ async fn an_answer_is_kept_once_and_with_its_effect() {
         assert!(matches!(settle(&late).await, Err(Error::Kept)));
         let event = ann.event("x");
         assert!(matches!(
-            ann.store.keeping(late.clone()).create_recovery_set(&ann.rp, "ann", None, &ann.new_set(), true, &event).await,
+            ann.store
+                .keeping(late.clone())
+                .create_recovery_set(&ann.rp, "ann", None, &ann.new_set(), true, &event)
+                .await,
             Err(Error::Kept)
         ));
         assert!(!late.stands.load(Ordering::Acquire));
@@ -1784,7 +1787,10 @@ impl Fixture {
     async fn recovery(&self) -> RecoverySet {
         self.factor("What they stand for", None).await;
         let set = self.new_set();
-        self.store.create_recovery_set(&self.rp, &self.user_id, None, &set, true, &self.event("x")).await.expect("a set");
+        self.store
+            .create_recovery_set(&self.rp, &self.user_id, None, &set, true, &self.event("x"))
+            .await
+            .expect("a set");
         set
     }
 

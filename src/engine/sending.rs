@@ -162,8 +162,7 @@ impl Engine {
 }
 
 fn budgets(number_hash: &str, user_hash: String, country: Option<&str>) -> Vec<BudgetKey> {
-    let mut keys =
-        vec![BudgetKey::Number(number_hash.to_owned()), BudgetKey::User(user_hash), BudgetKey::RelyingParty];
+    let mut keys = vec![BudgetKey::Number(number_hash.to_owned()), BudgetKey::User(user_hash), BudgetKey::RelyingParty];
     keys.extend(country.map(|c| BudgetKey::Country(c.to_owned())));
     keys
 }

@@ -9,8 +9,8 @@ use sqlx::{ConnectOptions, Connection, Executor};
 
 use super::journal::{self, Note};
 use super::postgres;
-use super::sqlite::{is_busy, real};
 use super::sessions::until_none;
+use super::sqlite::{is_busy, real};
 use super::users::erase;
 use super::webhooks::remove_endpoint;
 use super::{Db, Error, Lock, Result, Store};

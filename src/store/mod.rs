@@ -309,9 +309,9 @@ impl Store {
 
 /// Whether a statement met no table of its name: nothing else says that there is no schema.
 fn is_without_table(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| {
-        error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
-    })
+    error
+        .as_database_error()
+        .is_some_and(|error| error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table"))
 }
 
 fn json<T: DeserializeOwned>(table: &'static str, text: &str) -> Result<T> {

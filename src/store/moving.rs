@@ -205,9 +205,7 @@ impl Side {
                 let options = options.busy_timeout(std::time::Duration::from_secs(10)).disable_statement_logging();
                 Ok(Side::Sqlite { conn: SqliteConnection::connect_with(&options).await?, _lock: lock })
             }
-            Place::Postgres(url) => {
-                Ok(Side::Postgres { conn: postgres::without_limits(url).await? })
-            }
+            Place::Postgres(url) => Ok(Side::Postgres { conn: postgres::without_limits(url).await? }),
         }
     }
 

@@ -143,13 +143,7 @@ impl Store {
     }
 
     /// Makes the unconfirmed set the active one, in whose place the old one dies; `Conflict(Row)` where there is none, the others as above.
-    pub async fn confirm_recovery_set(
-        &self,
-        rp: &Id,
-        user_id: &str,
-        visit: Option<&Id>,
-        event: &Event,
-    ) -> Result<()> {
+    pub async fn confirm_recovery_set(&self, rp: &Id, user_id: &str, visit: Option<&Id>, event: &Event) -> Result<()> {
         let visit = visit.cloned();
         write!(self, (rp, user_id, visit, event) conn => {
             still_standing!(conn, rp.as_str(), &user_id, &visit);

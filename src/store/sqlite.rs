@@ -186,7 +186,7 @@ pub(super) fn is_busy(error: &dyn DatabaseError) -> bool {
 
 /// Tells what became of a write once it is known what became of its commit; whoever no longer waits is not told.
 fn answer<T>(tell: oneshot::Sender<Result<T>>, outcome: Result<T>, commit: Result<()>) {
-    let _ = tell.send(commit.and_then(|()| outcome));
+    let _ = tell.send(commit.and(outcome));
 }
 
 /// A database that is not there yet is made readable by its owner alone; SQLite gives its side files the same mode.

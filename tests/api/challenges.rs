@@ -7,7 +7,7 @@ use countersign::model::Scope;
 use sha2::{Digest, Sha256};
 
 use crate::support::verbs::text;
-use crate::support::{App, User, World, json};
+use crate::support::{App, Bank, User, World, json};
 
 async fn ann() -> User {
     World::start().await.bank().await.user("ann")
@@ -659,6 +659,24 @@ async fn no_phone_is_missing_where_nothing_sends_texts() {
     let world = World::start_with(|c| c.sms.http_url = None).await;
     let ann = world.bank().await.user("ann");
     assert_eq!(ann.ask(json!({})).await.is(200)["missing"], json!(["webauthn", "totp"]));
+}
+
+/// P-08: nor led to one that was set up before.
+#[tokio::test]
+async fn no_phone_is_offered_where_nothing_sends_texts_any_more() {
+    let world = World::start().await;
+    let ann = world.bank().await.user("ann");
+    ann.enrol_phone("+14155550123").await;
+    assert_eq!(ann.challenge(json!({})).await.methods(), ["sms"]);
+    world.end().await;
+    let quiet = world.second_with(|c| c.sms.http_url = None).await;
+    let bank = Bank { server: ann.bank.server.at(&quiet), ..ann.bank.clone() };
+    let ann = bank.user("ann");
+    let missing = ann.ask(json!({})).await.is(200);
+    assert_eq!((&missing["status"], &missing["missing"]), (&json!("enrolment_required"), &json!(["webauthn", "totp"])));
+    let app = ann.enrol_totp().await;
+    assert_eq!(ann.challenge(json!({})).await.methods(), ["totp"]);
+    ann.session(&app, json!({})).await;
 }
 
 /// S-15: a server's own verification already gave the session.

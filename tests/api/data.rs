@@ -244,6 +244,60 @@ async fn nothing_that_was_used_comes_back_with_an_old_backup() {
     let dead = json!({"type": "recovery_code", "code": old_set[0]});
     bob.ask(json!({"answer": dead})).await.refused(422, "method_not_allowed");
     assert!(eve.factors().await.is_empty(), "V-05: who was erased stays erased");
+    // L-05: what the restoration did is no tampering.
+    let verified = world.command(&["audit", "verify"]);
+    assert_eq!(verified.status, Some(0), "{}{}", verified.stdout, verified.stderr);
+}
+
+/// The same on PostgreSQL, which other tools restore: nobody serves meanwhile, and all recovery codes are retired.
+#[tokio::test]
+async fn a_restored_postgresql_is_made_safe_while_nobody_serves() {
+    let Some(server) = Scratch::postgres().await else { return };
+    let world = World::process(server, &[]).await;
+    let ann = Ann::enrol(world.bank().await).await;
+    let session = ann.bank.user("ann").session(&ann.app, json!({})).await;
+    let served = world.command(&["restore"]);
+    assert!(served.status == Some(1) && served.stderr.contains("end every countersign"), "{}", served.stderr);
+    assert!(ann.bank.is_active(&session["token"]).await, "nothing was done");
+    world.take_process().terminate();
+    world.close_store().await;
+    let restored = world.command(&["restore"]);
+    assert_eq!(restored.status, Some(0), "{}", restored.stderr);
+    assert!(restored.stderr.contains("Retired sets of recovery codes: 1"), "{}", restored.stderr);
+    world.start_again().await;
+    assert!(!ann.bank.is_active(&session["token"]).await);
+    let user = ann.bank.user("ann");
+    assert_eq!(user.shown().await["recovery_codes"]["total"], 0);
+    user.challenge(json!({})).await.verify(ann.app.now()).await.refused(422, "code_reused");
+    user.session(&ann.app, json!({})).await;
+}
+
+/// Where the settings name a link to the file, what lies beside the file is found all the same.
+#[tokio::test]
+async fn a_file_behind_a_link_has_one_journal_and_one_lock() {
+    let world = World::process(Scratch::sqlite(), &[]).await;
+    let mut ann = Ann::enrol(world.bank().await).await;
+    world.take_process().terminate();
+    world.close_store().await;
+    let folder = world.scratch.folder();
+    let (link, backup) = (folder.join("link.db"), folder.join("backup.db").display().to_string());
+    std::os::unix::fs::symlink(folder.join("countersign.db"), &link).expect("a link");
+    let url = format!("sqlite:{}", link.display());
+    let by_link = |arguments: &[&str]| world.command_with(arguments, &[("COUNTERSIGN_DATABASE_URL", &url)]);
+    assert_eq!(by_link(&["backup", &backup]).status, Some(0));
+    world.start_again().await;
+    let served = by_link(&["restore", &backup]);
+    assert!(served.status == Some(1) && served.stderr.contains("another countersign serves"), "{}", served.stderr);
+    let used = ann.codes[0].clone();
+    ann.redeem(200).await;
+    world.take_process().terminate();
+    world.close_store().await;
+    let restored = by_link(&["restore", &backup]);
+    assert!(restored.stderr.contains("Carried over from the journal: 1 notes"), "{}", restored.stderr);
+    assert!(link.is_symlink(), "the file was replaced, not the link");
+    world.start_again().await;
+    ann.codes.insert(0, used);
+    ann.redeem(422).await;
 }
 
 /// Where the journal is lost too, nothing tells which recovery codes were used: all are retired, and the other factors stay.

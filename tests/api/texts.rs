@@ -105,6 +105,25 @@ async fn the_gaps_between_texts_of_one_challenge_grow() {
     assert_eq!(world.gateway.asked(), 4, "the enrolment's, and three");
 }
 
+/// P-14: whoever begins one enrolment after the other, each with another number, stops at fifty texts a day.
+#[tokio::test]
+async fn a_user_gets_fifty_texts_a_day_to_all_numbers_together() {
+    let ann = World::start().await.bank().await.user("ann");
+    let world = ann.bank.world.clone();
+    let wish = |n: usize| json!({"type": "sms", "phone": format!("+1415555{:04}", 100 + n)});
+    for n in 0..50 {
+        let begun = ann.begin(wish(n)).await.is(201);
+        ann.remove(&text(&begun["id"])).await.is(204);
+    }
+    let problem = ann.begin(wish(50)).await.refused(429, "send_limited");
+    let seconds = problem["retry_after"].as_i64().expect("a number");
+    assert!((1..=86_400).contains(&seconds), "{seconds}");
+    assert_eq!(world.gateway.asked(), 50, "the gateway is not asked");
+    ann.bank.user("bob").begin(wish(50)).await.is(201);
+    world.wait(seconds);
+    ann.begin(wish(51)).await.is(201);
+}
+
 #[tokio::test]
 async fn the_gaps_between_texts_of_one_enrolment_grow_too() {
     let ann = World::start().await.bank().await.user("ann");

@@ -48,7 +48,8 @@ async fn an_authenticator_app_is_set_up_and_a_reload_shows_the_same_key() {
 async fn a_step_up_on_the_page_lifts_no_client_token() {
     let world = World::start().await;
     let secret = world.person("u").await;
-    let made = world.says("POST", "/v1/portal-sessions", json!({"user_id": "u", "flow": "settings"})).await;
+    let wish = json!({"user_id": "u", "flow": "add_authenticator_app"});
+    let made = world.says("POST", "/v1/portal-sessions", wish).await;
     let token = made["client_token"].as_str().expect("a token").to_owned();
     let visitor = Visitor::new(&world.base);
     let begin = async || {
@@ -58,7 +59,7 @@ async fn a_step_up_on_the_page_lifts_no_client_token() {
     };
     assert_eq!(begin().await, "step_up_required");
     let page = visitor.open(&format!("{}/{}", world.base, path(&made["url"]))).await;
-    confirm(&world, &secret, &visitor, &page).await.says("Your sign-in methods");
+    confirm(&world, &secret, &visitor, &page).await.says("Scan this with your authenticator app");
     assert_eq!(begin().await, "client_token_invalid");
 }
 

@@ -110,9 +110,16 @@ impl World {
 
     /// Another node on the same database, under the same clock.
     pub async fn second(&self) -> Arc<World> {
+        self.second_with(|_| {}).await
+    }
+
+    /// The same, with other settings.
+    pub async fn second_with(&self, change: impl FnOnce(&mut Config)) -> Arc<World> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let (scratch, gateway, clock) = (Arc::clone(&self.scratch), self.gateway.clone(), Arc::clone(&self.clock));
-        World::put_together(self.config.clone(), scratch, gateway, clock, listener).await
+        let mut config = self.config.clone();
+        change(&mut config);
+        World::put_together(config, scratch, gateway, clock, listener).await
     }
 
     /// A `countersign serve` of its own on this database, with these settings more.
@@ -157,9 +164,15 @@ impl World {
 
     /// The settings of the process, as a command takes them.
     pub fn command(&self, arguments: &[&str]) -> super::child::Ended {
+        self.command_with(arguments, &[])
+    }
+
+    /// The same, with these settings instead.
+    pub fn command_with(&self, arguments: &[&str], settings: &[(&str, &str)]) -> super::child::Ended {
         let mut pairs: Vec<_> = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         // Any free port: the usual one may be taken on this machine.
         pairs.push(("COUNTERSIGN_LISTEN", "127.0.0.1:0"));
+        pairs.extend(settings);
         super::child::run(arguments, &pairs)
     }
 
