@@ -1,6 +1,6 @@
 //! The key ring: data keys, peppers and the hashing key, each wrapped by the master key and kept in the database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aws_lc_rs::aead::LessSafeKey;
@@ -62,6 +62,8 @@ pub(super) struct Ring {
 
 impl Ring {
     /// Adds the keys that are new to it. What it knows already is not unwrapped again: it may be wrapped by another master key by now.
+    /// A data key that was removed, and has a newer one in its place, is forgotten: by a clock that is behind it would still be the
+    /// current one, and what it sealed would open nowhere else.
     pub fn learn(&mut self, master: &MasterKey, wrapped: &[WrappedKey]) {
         self.closed.clear();
         for key in wrapped {
@@ -83,6 +85,9 @@ impl Ring {
                 Purpose::Hashing => self.hashing = Some(hmac::Key::new(hmac::HMAC_SHA256, plain.as_slice())),
             }
         }
+        let there: BTreeSet<i64> = wrapped.iter().filter(|k| k.purpose == Purpose::Data).map(|k| k.id).collect();
+        let newest = there.last().filter(|id| self.data.contains_key(id)).copied().unwrap_or_default();
+        self.data.retain(|id, _| *id >= newest || there.contains(id));
     }
 
     /// Whether each purpose has a key.
@@ -163,7 +168,7 @@ fn row(purpose: Purpose, name: &str) -> Row<'_> {
 mod tests {
     use super::*;
     use crate::clock::SystemRng;
-    use crate::vault::Vault;
+    use crate::vault::{Vault, seal_head};
 
     fn at() -> Moment<'static> {
         Moment::new(Timestamp(0), &SystemRng)
@@ -217,6 +222,31 @@ mod tests {
         let mut renumbered = ring;
         renumbered[0].id = 9;
         assert_eq!(Vault::new(&master, &renumbered).err(), Some(RingError::DoesNotOpen));
+    }
+
+    /// E-04: whatever the clock says, nothing more is sealed by a data key that was removed. A list that is older than what is known,
+    /// or whose newest key does not open, is no reason to forget.
+    #[test]
+    fn a_removed_data_key_is_forgotten() {
+        let master = MasterKey::generate(&at());
+        let mut old = master.new_ring(&at());
+        let vault = Vault::new(&master, &old).expect("it opens");
+        let place = Row { table: "t", rp: "r", user: "u", id: "1" };
+        let sealed_by = |vault: &Vault| vault.seal(&at(), place, b"x")[..9].to_vec();
+        let mut new = old.clone();
+        new.push(master.new_key(&at(), 9, Purpose::Data, Timestamp(1_000)));
+        vault.learn(&master, &new);
+        assert_eq!(sealed_by(&vault), seal_head(old[0].id), "its time has not come");
+        new.retain(|key| key.purpose != Purpose::Data || key.id == 9);
+        vault.learn(&master, &new);
+        assert_eq!(sealed_by(&vault), seal_head(9));
+        vault.learn(&master, &old);
+        assert_eq!(sealed_by(&vault), seal_head(old[0].id), "both are known, and the first is the current one");
+        assert!(vault.open(place, &vault.seal(&at(), place, b"x")).is_ok());
+        old.retain(|key| key.purpose != Purpose::Data);
+        old.push(MasterKey::generate(&at()).new_key(&at(), 12, Purpose::Data, Timestamp(0)));
+        vault.learn(&master, &old);
+        assert!(sealed_by(&vault) != seal_head(12), "what does not open takes nobody's place");
     }
 
     /// E-03: one damaged key closes what it sealed, and nothing else.
