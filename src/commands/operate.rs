@@ -47,6 +47,21 @@ pub enum Rp {
         #[arg(long)]
         json: bool,
     },
+    /// Give a relying party other addresses, on running engines at once
+    Update {
+        /// Its name or id
+        #[arg(long, value_name = "NAME")]
+        rp: String,
+        /// All origins of its pages from now on
+        #[arg(long, value_name = "URL", num_args = 1.., required_unless_present = "return_url")]
+        origin: Vec<String>,
+        /// All addresses to which hosted pages may return from now on
+        #[arg(long, value_name = "URL", num_args = 1..)]
+        return_url: Vec<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// List relying parties
     List {
         /// Print JSON
@@ -62,6 +77,10 @@ impl Rp {
             Rp::Create { name, rp_id, origin, return_url, test, json } => {
                 let new = NewParty { name, host: rp_id, origins: origin, return_urls: return_url, test };
                 let rp = operator.create_relying_party(new).await?;
+                answer(&if json { party(&rp).to_string() } else { rp.id.to_string() });
+            }
+            Rp::Update { rp, origin, return_url, json } => {
+                let rp = operator.readdress(operator.relying_party(&rp).await?, &origin, &return_url).await?;
                 answer(&if json { party(&rp).to_string() } else { rp.id.to_string() });
             }
             Rp::List { json } => {

@@ -129,6 +129,26 @@ impl Operator {
         Ok(rp)
     }
 
+    /// Replaces a relying party's origins and the addresses to which pages may return; an empty list leaves what there is.
+    pub async fn readdress(
+        &self,
+        rp: RelyingParty,
+        origins: &[String],
+        return_urls: &[String],
+    ) -> Result<RelyingParty, OperatorError> {
+        let at = self.moment();
+        let mut rp = rp;
+        if !origins.is_empty() {
+            rp.origins = origins.iter().map(|o| origin(o)).collect::<Result<_, _>>()?;
+        }
+        if !return_urls.is_empty() {
+            rp.return_urls = return_urls.iter().map(|u| return_url(u)).collect::<Result<_, _>>()?;
+        }
+        let event = self.event(&at, &rp.id, "relying_party.changed", None);
+        self.store.set_addresses(&rp.id, &rp.origins, &rp.return_urls, &event).await?;
+        Ok(rp)
+    }
+
     /// All relying parties, oldest first.
     pub async fn relying_parties(&self) -> Result<Vec<RelyingParty>, OperatorError> {
         Ok(self.store.relying_parties().await?)
@@ -192,13 +212,7 @@ impl Operator {
     pub async fn renew_demo(&self, new: NewParty) -> Result<NewKey, OperatorError> {
         let at = self.moment();
         let rp = match self.store.find_relying_party(&new.name).await? {
-            Some(rp) => {
-                let origins = new.origins.iter().map(|o| origin(o)).collect::<Result<Vec<_>, _>>()?;
-                let return_urls = new.return_urls.iter().map(|u| return_url(u)).collect::<Result<Vec<_>, _>>()?;
-                let event = self.event(&at, &rp.id, "relying_party.changed", None);
-                self.store.set_addresses(&rp.id, &origins, &return_urls, &event).await?;
-                rp
-            }
+            Some(rp) => self.readdress(rp, &new.origins, &new.return_urls).await?,
             None => self.create_relying_party(new).await?,
         };
         self.store.revoke_api_keys_of(&rp.id, &self.event(&at, &rp.id, "api_key.all_revoked", None)).await?;

@@ -125,6 +125,14 @@ async fn relying_parties_and_keys_are_made_and_listed() {
     let rp = place.answer(&make);
     assert!(text(&rp["id"]).starts_with("rp_"));
     assert_eq!(rp["origins"], json!(["https://bank.example", "https://www.bank.example"]));
+    let update = |name: &str, value: &str| place.answer(&["rp", "update", "--rp", "Bank", name, value, "--json"]);
+    let changed = update("--return-url", "https://bank.example/other");
+    assert_eq!((&changed["id"], &changed["origins"]), (&rp["id"], &rp["origins"]));
+    assert_eq!(changed["return_urls"], json!(["https://bank.example/other"]));
+    let changed = update("--origin", "https://new.bank.example");
+    assert_eq!(changed["origins"], json!(["https://new.bank.example"]));
+    assert_eq!(changed["return_urls"], json!(["https://bank.example/other"]));
+    assert_eq!(place.answer(&["rp", "list", "--json"])[0], changed);
     // Another one may share RP ID and origin.
     let trial = [
         "rp",
@@ -145,6 +153,9 @@ async fn relying_parties_and_keys_are_made_and_listed() {
         &["rp", "create", "--name", "X", "--rp-id", "a.example", "--origin", "http://a.example"],
         &["rp", "create", "--name", "X", "--rp-id", "a.example", "--origin", "https://a.example/path"],
         &["rp", "create", "--name", "X", "--rp-id", "a.example"],
+        &["rp", "update", "--rp", "Bank"],
+        &["rp", "update", "--rp", "Nobody", "--origin", "https://a.example"],
+        &["rp", "update", "--rp", "Bank", "--origin", "https://a.example/path"],
         &["key", "create", "--rp", "Nobody"],
         &["key", "create", "--rp", "Bank", "--scope", "everything"],
         &["key", "create", "--rp", "Bank", "--expires-in", "soon"],
