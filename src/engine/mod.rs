@@ -269,8 +269,7 @@ impl Engine {
 
     /// Whether any relying party registered this origin.
     pub async fn knows_origin(&self, origin: &str) -> Result<bool, Error> {
-        let all = self.store.relying_parties().await?;
-        Ok(all.iter().any(|rp| rp.origins.iter().any(|o| o == origin)))
+        Ok(self.store.has_origin(origin).await?)
     }
 
     /// A value that only this engine can derive from a browser's cookie: what its forms carry against forgery.

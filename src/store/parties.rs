@@ -105,6 +105,16 @@ impl Store {
         rows.into_iter().map(PartyRow::model).collect()
     }
 
+    /// Whether any relying party has this origin among its own: the list is JSON, in which each stands in quotation marks.
+    pub async fn has_origin(&self, origin: &str) -> Result<bool> {
+        let quoted = text(&origin);
+        let found: Option<i64> = read_scalar_if! { self,
+            "select cast(1 as bigint) from relying_parties where replace(origins, $1, '') <> origins limit 1",
+            quoted
+        };
+        Ok(found.is_some())
+    }
+
     /// A relying party by its name or its id.
     pub async fn find_relying_party(&self, name_or_id: &str) -> Result<Option<RelyingParty>> {
         let row: Option<PartyRow> = read_row! { self,

@@ -33,8 +33,15 @@ const SUSPECTS: usize = 1024;
 /// How many are still to be tried.
 static SUSPECT: AtomicUsize = AtomicUsize::new(0);
 
+/// How many uses are given a connection of now where theirs is older: one came upon a server that only reads (25006), as the former
+/// primary does after a change of roles that leaves connections as they are.
+static READS_ONLY: AtomicUsize = AtomicUsize::new(0);
+
 /// Where a connection broke, others that were open at the same time are tried before they are used.
 pub(super) fn suspect(error: &sqlx::Error) {
+    if error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("25006")) {
+        READS_ONLY.store(SUSPECTS, Ordering::Relaxed);
+    }
     let broke = match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
         sqlx::Error::Database(error) => hangs_up(&**error),
@@ -45,12 +52,11 @@ pub(super) fn suspect(error: &sqlx::Error) {
     }
 }
 
-/// Whether the connection is of no more use after this error: the server ends it, as class 57P and the severity say, or has become
-/// one that only reads (25006), as after a change of the primary.
+/// Whether the server ends the connection with this error: class 57P says that it ends itself, and so does its severity.
 fn hangs_up(error: &dyn DatabaseError) -> bool {
     let severity = error.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
     matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
-        || error.code().is_some_and(|code| code.starts_with("57P") || code == "25006")
+        || error.code().is_some_and(|code| code.starts_with("57P"))
 }
 
 /// Whether the database takes no connection for the moment: it starts or stops (57P03), or has no place left (53300).
@@ -102,6 +108,9 @@ impl<C: Connection> Manager for Maker<C> {
         }
         let take_one = |left: usize| left.checked_sub(1);
         let one_of = |some: &AtomicUsize| some.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one).is_ok();
+        if metrics.age() > STALE && one_of(&READS_ONLY) {
+            return Err(RecycleError::message("its server may have become one that only reads"));
+        }
         let idle = metrics.last_used() > STALE;
         if idle && one_of(&self.silent) {
             return Err(RecycleError::message("another of its time is silent"));

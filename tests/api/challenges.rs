@@ -503,6 +503,13 @@ async fn a_return_address_is_registered_and_guarded() {
     for bad in ["plain", &"a".repeat(42), &"a".repeat(44), &format!("{}+", "a".repeat(42))] {
         ann.ask(json!({"return_url": back, "state": "s", "code_challenge": bad})).await.invalid("code_challenge");
     }
+    // `rp update` holds at once.
+    let other = "https://bank.example/other";
+    let terms = |url: &str| json!({"return_url": url, "state": "s", "code_challenge": challenge});
+    let rp = ann.bank.rp.clone();
+    ann.bank.world.operator.readdress(rp, &[], &[other.to_owned()]).await.expect("it is changed");
+    ann.ask(terms(other)).await.is(201);
+    ann.ask(terms(back)).await.refused(403, "return_url_not_allowed");
 }
 
 /// Whoever opens a challenge is not always whoever answers it: the browser gets a code, never the session.
