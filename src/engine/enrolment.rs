@@ -102,7 +102,7 @@ impl Engine {
                 Ok((shown, prompt)) => Ok(Started { factor, shown, prompt: Some(prompt) }),
                 Err(error) => {
                     // Nothing was sent: nothing remains.
-                    self.drop_pending(&at, caller, &factor, &error).await?;
+                    self.not_sent(&at, caller, &factor, &error).await?;
                     Err(error)
                 }
             };

@@ -61,20 +61,41 @@ impl Engine {
     }
 
     /// Takes a pending factor back whose first text was not sent.
-    pub(super) async fn drop_pending(
+    pub(super) async fn not_sent(
         &self,
         at: &Moment<'_>,
         caller: &Caller,
         factor: &Factor,
         why: &Error,
     ) -> Result<(), Error> {
-        let mut event = self.factor_event(at, caller, "enrolment.failed", factor);
-        event.outcome = Outcome::Failure;
-        event.reason = Some(match why {
+        let reason = match why {
             Error::SendLimited(_) => "send_limited",
             Error::Undelivered => "delivery_unavailable",
             _ => "not_sent",
-        });
+        };
+        self.drop_pending(at, caller, factor, reason).await
+    }
+
+    /// Takes a passkey back that was begun and did not come about: another is begun in its place, under its name.
+    pub async fn begin_anew(&self, caller: &Caller, user_id: &str, id: &Id) -> Result<(), Error> {
+        let at = self.moment();
+        let before = self.store.factor(&caller.rp.id, user_id, id).await?;
+        match before.filter(|f| f.kind == MethodKind::Webauthn && f.is_pending(at.now)) {
+            Some(factor) => self.drop_pending(&at, caller, &factor, "begun_anew").await,
+            None => Ok(()),
+        }
+    }
+
+    async fn drop_pending(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        factor: &Factor,
+        reason: &'static str,
+    ) -> Result<(), Error> {
+        let mut event = self.factor_event(at, caller, "enrolment.failed", factor);
+        event.outcome = Outcome::Failure;
+        event.reason = Some(reason);
         match self.store.drop_pending_factor(&caller.rp.id, &factor.user_id, &factor.id, &event).await {
             Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
             Err(error) => Err(error.into()),

@@ -272,6 +272,23 @@ async fn a_passkey_that_is_cooling_off_is_not_offered_and_says_until_when() {
     assert_eq!(offered(&visitor, &page).await, 2);
 }
 
+/// A passkey that did not come about leaves its name to the one that is begun in its place.
+#[tokio::test]
+async fn a_passkey_that_is_begun_again_keeps_its_name() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("new", "add_passkey").await).await;
+    let guard = page.html.split("data-guard=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard").to_owned();
+    for _ in 0..3 {
+        let call = visitor.client.post(format!("{}{}/options", visitor.base, page.path)).header("form-guard", &guard);
+        let answer = call.json(&json!({"authenticator": "any"})).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK);
+        let factors = world.says("GET", "/v1/users/new/factors", json!(null)).await["data"].clone();
+        assert_eq!(factors.as_array().map(Vec::len), Some(1), "{factors}");
+        assert_eq!((&factors[0]["name"], &factors[0]["status"]), (&json!("Passkey"), &json!("pending")));
+    }
+}
+
 /// How many passkeys the browser is asked for on a challenge's page.
 async fn offered(visitor: &Visitor, page: &Page) -> usize {
     let guard = page.html.split("name=\"guard\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard");

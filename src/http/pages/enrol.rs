@@ -103,6 +103,9 @@ async fn options(Called(visit, wanted): Called<PortalSession, Wanted>) -> Result
         "security_key" => Attachment::SecurityKey,
         _ => Attachment::Any,
     };
+    if let Some(before) = &visit.subject.factor_id {
+        visit.app.engine.begin_anew(&visit.caller, &visit.subject.user_id, before).await?;
+    }
     let started = visit.begin(Wish::Webauthn(attachment)).await?;
     let Shown::Webauthn(options) = started.shown else { return Err(problem::METHOD_NOT_ALLOWED.into()) };
     Ok(Json(json!({ "options": options, "extra": { "factor": started.factor.id } })))
