@@ -135,6 +135,8 @@ pub struct Caller {
     pub request_id: String,
     /// The person's browser, as far as it is known.
     pub client: Option<Client>,
+    /// The API key by which a server calls.
+    pub key_id: Option<Id>,
     /// What was read together with the caller's key.
     pub known: Known,
     /// The answer is kept, for a request that may be repeated.
@@ -314,6 +316,7 @@ impl Engine {
         Event {
             user_id: user_id.map(str::to_owned),
             client: caller.client.clone(),
+            key_id: caller.key_id.clone(),
             request_id: Some(caller.request_id.clone()),
             ..Event::new(at, &caller.rp.id, kind, caller.actor)
         }

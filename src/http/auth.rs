@@ -183,8 +183,8 @@ async fn bearer(token: &str, parts: &Parts, app: &App, named: Named<'_>) -> Resu
     let found = app.engine.by_api_key(token, named).await?;
     let (key, rp, known) = found.ok_or_else(|| denied(parts, app))?;
     let once = once(parts);
-    let (rp, actor) = (Arc::new(rp), Actor::Server);
-    let caller = Caller { rp, actor, portal: None, enrols: None, request_id, client: None, known, once };
+    let (rp, actor, key_id) = (Arc::new(rp), Actor::Server, Some(key.id));
+    let caller = Caller { rp, actor, portal: None, enrols: None, request_id, client: None, key_id, known, once };
     Ok(Bearer::Server(Server { caller, scopes: key.scopes }))
 }
 
@@ -200,7 +200,7 @@ pub fn browser(rp: Arc<RelyingParty>, opened: &Opened, request_id: String, clien
         Opened::Challenge(..) => None,
     };
     let (client, known) = (Some(client), Known::Nothing);
-    Caller { rp, actor: Actor::User, portal, enrols: None, request_id, client, known, once: None }
+    Caller { rp, actor: Actor::User, portal, enrols: None, request_id, client, key_id: None, known, once: None }
 }
 
 /// What keeps the answer, where the request may be repeated.

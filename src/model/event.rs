@@ -1,5 +1,9 @@
 //! What is written down of everything that matters to security.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
 use super::{Client, Id, Kind, MethodKind, Moment, Timestamp};
 
 /// On whose word something was done.
@@ -114,8 +118,28 @@ pub struct Event {
     pub reason: Option<&'static str>,
     /// The person's browser.
     pub client: Option<Client>,
+    /// By which API key.
+    pub key_id: Option<Id>,
     /// Which request.
     pub request_id: Option<String>,
+}
+
+/// Where an event came from, as it is kept: what is known of the browser, and by which API key. One text, so that a release that
+/// knows nothing of keys chains and forgets it like any other.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Source<'a> {
+    /// The browser's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<Cow<'a, str>>,
+    /// Its `User-Agent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<Cow<'a, str>>,
+    /// An opaque name of the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<Cow<'a, str>>,
+    /// `key_…`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<Cow<'a, str>>,
 }
 
 impl Event {
@@ -135,8 +159,26 @@ impl Event {
             outcome: Outcome::Success,
             reason: None,
             client: None,
+            key_id: None,
             request_id: None,
         }
+    }
+
+    /// Where it came from, if that is known.
+    pub fn source(&self) -> Option<Source<'_>> {
+        if self.client.is_none() && self.key_id.is_none() {
+            return None;
+        }
+        let client = self.client.as_ref();
+        fn known(text: Option<&String>) -> Option<Cow<'_, str>> {
+            text.map(|text| Cow::Borrowed(text.as_str()))
+        }
+        Some(Source {
+            ip: known(client.and_then(|c| c.ip.as_ref())),
+            user_agent: known(client.and_then(|c| c.user_agent.as_ref())),
+            device: known(client.and_then(|c| c.device.as_ref())),
+            key_id: self.key_id.as_ref().map(|id| Cow::Borrowed(id.as_str())),
+        })
     }
 }
 

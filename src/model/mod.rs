@@ -15,7 +15,7 @@ mod user;
 mod webhook;
 
 pub use challenge::{Challenge, ChallengeStatus, Client, Detail, Display, Portal, Prompt, Proof, Requirement, Terms};
-pub use event::{Actor, ChainHead, EVENT_TYPES, Event, Link, Outcome, Recorded};
+pub use event::{Actor, ChainHead, EVENT_TYPES, Event, Link, Outcome, Recorded, Source};
 pub use evidence::{Acr, Channel, Evidence};
 pub use factor::{Details, Factor, MethodKind, SmsDetails, WebauthnDetails};
 pub use ids::{Id, Kind};

@@ -14,7 +14,7 @@ macro_rules! append {
             event.rp_id.as_str(), event.id.as_str(), event.at.0, event.kind, event.actor.as_str(),
             event.user_id.as_deref(), event.method.map(|m| m.as_str()), event.factor_id.as_ref().map(|i| i.as_str()),
             event.challenge_id.as_ref().map(|i| i.as_str()), event.session_id.as_ref().map(|i| i.as_str()),
-            event.outcome.as_str(), event.reason, event.client.as_ref().map(crate::store::text),
+            event.outcome.as_str(), event.reason, event.source().as_ref().map(crate::store::text),
             event.request_id.as_deref()
         };
     }};

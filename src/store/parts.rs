@@ -277,7 +277,7 @@ impl Settlement {
             id(event.session_id.as_ref()),
             Text(Some(event.outcome.as_str().to_owned())),
             Text(event.reason.map(str::to_owned)), // $40
-            Text(event.client.as_ref().map(text)),
+            Text(event.source().as_ref().map(text)),
             Text(event.request_id.clone()),
             Number(throttle.and_then(|t| t.paused_until).map(|t| t.0)), // $43
             Bytes(opened.and_then(|c| c.link_hash.clone())),

@@ -32,6 +32,7 @@ fn types(events: &[Value]) -> Vec<&str> {
 #[tokio::test]
 async fn a_whole_story_is_told_once_and_in_order() {
     let world = World::start().await;
+    let began = countersign::clock::Clock::now(&*world.clock);
     let bank = world.bank().await;
     let ann = bank.user("ann");
     let app = ann.begin_totp().await;
@@ -114,6 +115,17 @@ async fn a_whole_story_is_told_once_and_in_order() {
     assert_eq!((&right["outcome"], &right["reason"]), (&json!("success"), &Value::Null));
     assert_eq!((&right["factor_id"], &right["session_id"]), (&json!(app.id), &session["id"]));
     assert!(text(&right["challenge_id"]).starts_with("chl_") && text(&right["request_id"]).starts_with("req_"));
+    // When, and by which key; what a person does has the person's address.
+    let ids: Vec<_> = world.operator.keys().await.expect("keys").into_iter().map(|key| key.id.to_string()).collect();
+    let by_server: Vec<_> = told.iter().filter(|e| e["actor"] == "server").collect();
+    assert!(by_server.len() == told.len() - 2 && ids.len() == 1, "{}", by_server.len());
+    for event in by_server {
+        assert_eq!((&event["api_key_id"], &event["client"]), (&json!(ids[0]), &Value::Null), "{event}");
+    }
+    let at = text(&told[2]["at"]);
+    let (begin, end) = (began.rfc3339(), countersign::clock::Clock::now(&*world.clock).rfc3339());
+    assert_eq!(at, begin);
+    assert!(told.iter().all(|e| (&*begin..=&*end).contains(&e["at"].as_str().expect("a time"))), "{begin} {end}");
     let wrong = &told[12];
     assert_eq!((&wrong["outcome"], &wrong["reason"]), (&json!("failure"), &json!("code_incorrect")));
     assert_eq!(world.faults().await, []);

@@ -1,5 +1,7 @@
 //! `/v1/events`: what happened, in the order of the audit chain.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
@@ -12,7 +14,7 @@ use crate::http::App;
 use crate::http::auth::Server;
 use crate::http::body::{limit, query};
 use crate::http::problem::Refused;
-use crate::model::{Client, Recorded, Scope, Timestamp, User};
+use crate::model::{Recorded, Scope, Source, Timestamp, User};
 
 /// One security event. Holds no code, no secret and no number.
 #[derive(Serialize, ToSchema)]
@@ -50,6 +52,8 @@ pub struct EventView {
     reason: Option<String>,
     /// The person's browser, as far as it is known; gone once the user is erased.
     client: Option<EventClient>,
+    /// `key_…`, where a server called; gone once the user is erased.
+    api_key_id: Option<String>,
     /// `req_…`
     request_id: Option<String>,
 }
@@ -68,7 +72,10 @@ impl EventView {
     pub fn new(event: Recorded) -> (String, EventView) {
         let sequence = event.link.map_or(0, |link| link.sequence);
         // A device's name is its browser's own; it says nothing that a reader of the audit needs.
-        let client = event.client.and_then(|text| serde_json::from_str::<Client>(&text).ok());
+        let source = event.client.and_then(|text| serde_json::from_str::<Source<'static>>(&text).ok());
+        let Source { ip, user_agent, key_id, .. } = source.unwrap_or_default();
+        let is_known = ip.is_some() || user_agent.is_some();
+        let client = EventClient { ip: ip.map(Cow::into_owned), user_agent: user_agent.map(Cow::into_owned) };
         let view = EventView {
             id: event.id.to_string(),
             sequence,
@@ -82,7 +89,8 @@ impl EventView {
             session_id: event.session_id,
             outcome: event.outcome,
             reason: event.reason,
-            client: client.map(|c| EventClient { ip: c.ip, user_agent: c.user_agent }),
+            client: is_known.then_some(client),
+            api_key_id: key_id.map(Cow::into_owned),
             request_id: event.request_id,
         };
         (sequence.to_string(), view)
