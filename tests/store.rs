@@ -1658,6 +1658,7 @@ impl Fixture {
             outcome: Outcome::Success,
             reason: None,
             client: None,
+            key_id: None,
             request_id: None,
         }
     }
