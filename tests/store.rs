@@ -1221,6 +1221,21 @@ async fn what_ran_out_is_purged_and_nothing_else() {
     .await;
 }
 
+/// A table that cannot be cleaned keeps no other from it.
+#[tokio::test]
+async fn what_cannot_be_purged_holds_up_nothing_else() {
+    for scratch in Scratch::all().await {
+        let ann = Fixture::on(&scratch).await;
+        let (challenge, _) = (ann.challenge().await, ann.prompt().await);
+        scratch.execute("alter table prompts rename to elsewhere").await;
+        let (now, before) = (ann.now, ann.now.plus_seconds(86_400));
+        let purge = Purge { node: "one", now, lease: now.plus_seconds(300), before, secrets: before };
+        assert_eq!(ann.store.purge(purge).await.expect("it purges"), Some(1));
+        scratch.execute("alter table elsewhere rename to prompts").await;
+        assert!(ann.found(&challenge.id).await.is_none());
+    }
+}
+
 /// One node does it; another takes over once the first has not been heard of for as long as its lease.
 #[tokio::test]
 async fn one_node_at_a_time_purges() {
@@ -1545,15 +1560,7 @@ struct Fixture {
 /// Runs a test on a fresh database of each kind.
 async fn for_each<F: Future<Output = ()>>(test: impl Fn(Fixture) -> F) {
     for scratch in Scratch::all().await {
-        let now = SystemClock.now();
-        let ann = Fixture {
-            store: scratch.store().await,
-            rp: Id::new(Kind::RelyingParty, &Moment::new(now, &SystemRng)),
-            user_id: "ann".to_owned(),
-            now,
-        };
-        ann.settle_in("Bank").await;
-        test(ann).await;
+        test(Fixture::on(&scratch).await).await;
     }
 }
 
@@ -1583,6 +1590,18 @@ fn throttle(version: i64, wrong: i64) -> ThrottleLane {
 }
 
 impl Fixture {
+    async fn on(scratch: &Scratch) -> Fixture {
+        let now = SystemClock.now();
+        let ann = Fixture {
+            store: scratch.store().await,
+            rp: Id::new(Kind::RelyingParty, &Moment::new(now, &SystemRng)),
+            user_id: "ann".to_owned(),
+            now,
+        };
+        ann.settle_in("Bank").await;
+        ann
+    }
+
     async fn settle_in(&self, name: &str) {
         let rp = RelyingParty {
             id: self.rp.clone(),
