@@ -25,7 +25,7 @@ use countersign::policy::throttle::{Stop, Throttle};
 use countersign::store::{
     Activation, Attempted, BudgetChange, ChallengeChange, Contest, EndpointChange, Error, EventQuery, FactorChange,
     Keep, Limits, NewFactor, NewSession, PromptChange, Purge, Reservation, RingChange, RingKey, SEALED, SealedRow,
-    SessionChange, Settlement, Store, ThrottleLane,
+    SessionChange, Settlement, Standing, Store, ThrottleLane,
 };
 use countersign::vault::{MasterKey, Vault};
 use database::Scratch;
@@ -844,16 +844,18 @@ async fn there_is_one_active_set_of_recovery_codes_and_one_that_waits() {
         ann.factor("App", None).await;
         let create = |confirmed: bool| {
             let (store, rp, event, set) = (ann.store.clone(), ann.rp.clone(), ann.event("x"), ann.new_set());
-            async move { store.create_recovery_set(&rp, "ann", None, &set, confirmed, &event).await.map(|()| set) }
+            async move {
+                store.create_recovery_set(&rp, "ann", &Standing::default(), &set, confirmed, &event).await.map(|()| set)
+            }
         };
         let summary =
             || async { ann.store.recovery_summary(&ann.rp, "ann", RecoveryStatus::Active).await.expect("it answers") };
-        lost(ann.store.confirm_recovery_set(&ann.rp, "ann", None, &ann.event("x")).await, Contest::Row);
+        lost(ann.store.confirm_recovery_set(&ann.rp, "ann", &Standing::default(), &ann.event("x")).await, Contest::Row);
         let waiting = create(false).await.expect("a set");
         assert_eq!(summary().await.status, RecoveryStatus::Unconfirmed);
         assert!(ann.store.recovery_set(&ann.rp, "ann").await.expect("it answers").is_none(), "it redeems nothing");
         let replaced = create(false).await.expect("another");
-        ann.store.confirm_recovery_set(&ann.rp, "ann", None, &ann.event("x")).await.expect("confirmed");
+        ann.store.confirm_recovery_set(&ann.rp, "ann", &Standing::default(), &ann.event("x")).await.expect("confirmed");
         let active = ann.store.recovery_set(&ann.rp, "ann").await.expect("it answers").expect("a set");
         assert!(active.id == replaced.id && active.id != waiting.id);
         let next = create(false).await.expect("another that waits");
@@ -861,7 +863,7 @@ async fn there_is_one_active_set_of_recovery_codes_and_one_that_waits() {
         assert_eq!((still.id, summary().await.status), (replaced.id, RecoveryStatus::Active));
         let confirmations = at_once(10, |_| {
             let (store, rp, event) = (ann.store.clone(), ann.rp.clone(), ann.event("x"));
-            async move { store.confirm_recovery_set(&rp, "ann", None, &event).await }
+            async move { store.confirm_recovery_set(&rp, "ann", &Standing::default(), &event).await }
         })
         .await;
         assert_eq!(confirmations.iter().filter(|c| c.is_ok()).count(), 1, "{confirmations:?}");
@@ -882,8 +884,8 @@ async fn recovery_codes_do_not_outlive_what_they_stand_for() {
         let make = |ann: &Fixture, visit: Option<Id>, confirmed: bool| {
             let (ann, set, event) = (ann.clone(), ann.new_set(), ann.event("x"));
             async move {
-                let made = ann.store.create_recovery_set(&ann.rp, "ann", visit.as_ref(), &set, confirmed, &event);
-                made.await
+                let standing = Standing { visit, ..Standing::default() };
+                ann.store.create_recovery_set(&ann.rp, "ann", &standing, &set, confirmed, &event).await
             }
         };
         ann.factor("App", None).await;
@@ -903,7 +905,10 @@ async fn recovery_codes_do_not_outlive_what_they_stand_for() {
         let left = ann.store.recovery_summary(&ann.rp, "ann", RecoveryStatus::Active).await.expect("it answers");
         assert_eq!(left.status, RecoveryStatus::None, "{all:?}");
         lost(make(&ann, None, true).await, Contest::Factor);
-        lost(ann.store.confirm_recovery_set(&ann.rp, "ann", None, &ann.event("x")).await, Contest::Factor);
+        lost(
+            ann.store.confirm_recovery_set(&ann.rp, "ann", &Standing::default(), &ann.event("x")).await,
+            Contest::Factor,
+        );
         ann.store.erase_user(&ann.rp, "ann", "erased_1", &ann.event("user.erased")).await.expect("erased");
         lost(make(&ann, None, true).await, Contest::User);
     })
@@ -1136,7 +1141,7 @@ async fn an_answer_is_kept_once_and_with_its_effect() {
         assert!(matches!(
             ann.store
                 .keeping(late.clone())
-                .create_recovery_set(&ann.rp, "ann", None, &ann.new_set(), true, &event)
+                .create_recovery_set(&ann.rp, "ann", &Standing::default(), &ann.new_set(), true, &event)
                 .await,
             Err(Error::Kept)
         ));
@@ -1808,7 +1813,7 @@ impl Fixture {
         self.factor("What they stand for", None).await;
         let set = self.new_set();
         self.store
-            .create_recovery_set(&self.rp, &self.user_id, None, &set, true, &self.event("x"))
+            .create_recovery_set(&self.rp, &self.user_id, &Standing::default(), &set, true, &self.event("x"))
             .await
             .expect("a set");
         set

@@ -163,6 +163,8 @@ impl Engine {
         answer: &Answer,
     ) -> Result<Factor, Error> {
         let rp = &caller.rp.id;
+        // Before it is asked what the caller may do: whatever is added from now on moves the lane.
+        let dossier = self.store.dossier(rp, user_id, at.now).await?;
         let right_of = self.may_manage(at, caller, user_id, Manage::Add).await?;
         let mut factor = self.pending(at, caller, user_id, id).await?;
         let method = self.methods.of(factor.kind);
@@ -175,7 +177,6 @@ impl Engine {
             }
             _ => method.check_form(answer)?,
         }
-        let dossier = self.store.dossier(rp, user_id, at.now).await?;
         let lane = enrolment_lane(&dossier.throttles)?;
         lane.check(factor.kind, at.now)?;
         check_active(&dossier.factors, factor.kind)?;
@@ -207,7 +208,7 @@ impl Engine {
         match method.finish_enrolment(&exam) {
             Ok(enrolled) => {
                 let sealed = |secret: Zeroizing<Vec<u8>>| self.vault.seal(at, factor_row(rp, user_id, id), &secret);
-                settlement.throttle = lane.enrolled(factor.kind);
+                settlement.throttle = Some(lane.enrolled(factor.kind));
                 settlement.prompt = burnt;
                 settlement.earlier = right_of.map(SessionChange::Add);
                 settlement.factor = Some(FactorChange::Activate(Activation {
@@ -252,6 +253,7 @@ impl Engine {
         mut settlement: Settlement,
     ) -> Result<Error, Error> {
         settlement.factor = None;
+        settlement.throttle = None;
         settlement.earlier = None;
         settlement.event.kind = "enrolment.failed";
         settlement.event.outcome = Outcome::Failure;

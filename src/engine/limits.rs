@@ -200,9 +200,19 @@ impl Lane {
         writes.then(|| self.written(&self.state.after_right(kind, now), self.row.seen_at.map(|_| now)))
     }
 
-    /// What the first proof of a pending factor writes.
-    pub fn enrolled(&self, kind: MethodKind) -> Option<ThrottleLane> {
-        throttle::applies(kind).then(|| self.written(&self.state.after_enrolled(kind), None))
+    /// What the first proof of a pending factor writes: always something, so that of two that are judged at once by the same
+    /// factors one is judged anew, beside the other (`may_manage`).
+    pub fn enrolled(&self, kind: MethodKind) -> ThrottleLane {
+        match throttle::applies(kind) {
+            true => self.written(&self.state.after_enrolled(kind), None),
+            false if self.row.version == 0 => self.written(&Throttle::default(), None),
+            false => self.row.clone(),
+        }
+    }
+
+    /// Which state of its row was read; 0 where there is none.
+    pub fn version(&self) -> i64 {
+        self.row.version
     }
 
     /// The device that becomes known by a right proof.

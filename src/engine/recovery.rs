@@ -4,20 +4,16 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::limits::enrolment_lane;
 use super::portal::Manage;
 use super::{Caller, Ending, Engine, Error};
 use crate::methods::recovery_code;
-use crate::model::{Id, Keyed, Kind, RecoverySet, RecoveryStatus, RecoverySummary};
-use crate::store::{self, Contest};
+use crate::model::{Id, Keyed, Kind, Moment, RecoverySet, RecoveryStatus, RecoverySummary};
+use crate::store::{self, Contest, Standing};
 
 /// How often a set is written anew because a parallel maker was first.
 const ROUNDS: usize = 32;
 const NEEDS_FACTOR: Error = Error::Invalid { param: "user_id", why: "recovery codes need another active factor first" };
-
-/// The portal session in which the caller acts, if it does.
-fn visit(caller: &Caller) -> Option<&Id> {
-    caller.portal.as_ref().map(|portal| &portal.id)
-}
 
 impl Engine {
     /// Makes a new set, whose codes leave once. An old set dies when the new one is active.
@@ -28,7 +24,7 @@ impl Engine {
         require_confirmation: bool,
     ) -> Result<(Vec<Zeroizing<String>>, RecoveryStatus), Error> {
         let at = self.moment();
-        self.may_manage(&at, caller, user_id, Manage::RecoveryCodes).await?;
+        let mut standing = self.may_make_codes(&at, caller, user_id).await?;
         let factors = self.store.factors(&caller.rp.id, user_id, at.now).await?;
         if !factors.iter().any(|f| f.is_active()) {
             return Err(NEEDS_FACTOR);
@@ -49,9 +45,12 @@ impl Engine {
         let status = if confirmed { RecoveryStatus::Active } else { RecoveryStatus::Unconfirmed };
         let store = self.keeping(&at, caller, user_id, Ending::Codes(&codes, status));
         for _ in 0..ROUNDS {
-            match store.create_recovery_set(&caller.rp.id, user_id, visit(caller), &set, confirmed, &event).await {
+            match store.create_recovery_set(&caller.rp.id, user_id, &standing, &set, confirmed, &event).await {
                 Ok(()) => return Ok((codes, status)),
                 Err(store::Error::Conflict(Contest::Row)) => {}
+                Err(store::Error::Conflict(Contest::Throttle)) => {
+                    standing = self.may_make_codes(&at, caller, user_id).await?;
+                }
                 Err(store::Error::Conflict(Contest::User | Contest::Factor)) => return Err(NEEDS_FACTOR),
                 Err(store::Error::Conflict(Contest::Session)) => return Err(Error::NotFound),
                 Err(error) => return Err(error.into()),
@@ -63,19 +62,32 @@ impl Engine {
     /// The person has saved the codes: the new set redeems, the old one no longer.
     pub async fn confirm_recovery_codes(&self, caller: &Caller, user_id: &str) -> Result<RecoverySummary, Error> {
         let at = self.moment();
-        self.may_manage(&at, caller, user_id, Manage::RecoveryCodes).await?;
         let event = self.event(&at, caller, "recovery_codes.confirmed", Some(user_id));
-        let waiting = self.store.recovery_summary(&caller.rp.id, user_id, RecoveryStatus::Unconfirmed).await?;
-        let confirmed = RecoverySummary { status: RecoveryStatus::Active, ..waiting };
-        let store = self.keeping(&at, caller, user_id, Ending::Confirmed(&confirmed));
-        match store.confirm_recovery_set(&caller.rp.id, user_id, visit(caller), &event).await {
-            Ok(()) => return Ok(confirmed),
-            // Confirmed twice is confirmed.
-            Err(store::Error::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
+        let rp = &caller.rp.id;
+        for _ in 0..ROUNDS {
+            let standing = self.may_make_codes(&at, caller, user_id).await?;
+            let waiting = self.store.recovery_summary(rp, user_id, RecoveryStatus::Unconfirmed).await?;
+            let confirmed = RecoverySummary { status: RecoveryStatus::Active, ..waiting };
+            let store = self.keeping(&at, caller, user_id, Ending::Confirmed(&confirmed));
+            match store.confirm_recovery_set(rp, user_id, &standing, &event).await {
+                Ok(()) => return Ok(confirmed),
+                Err(store::Error::Conflict(Contest::Throttle)) => {}
+                // Confirmed twice is confirmed.
+                Err(store::Error::Conflict(_)) => break,
+                Err(error) => return Err(error.into()),
+            }
         }
         let summary = self.recovery_summary(caller, user_id).await?;
         if summary.status == RecoveryStatus::Active { Ok(summary) } else { Err(Error::NotFound) }
+    }
+
+    /// Whether the caller may, and what that rests on: read before it is asked, so that a factor that is added meanwhile is noticed.
+    async fn may_make_codes(&self, at: &Moment<'_>, caller: &Caller, user_id: &str) -> Result<Standing, Error> {
+        let lanes = self.store.throttles(&caller.rp.id, user_id).await?;
+        let version = enrolment_lane(&lanes)?.version();
+        self.may_manage(at, caller, user_id, Manage::RecoveryCodes).await?;
+        let visit = caller.portal.as_ref().map(|portal| portal.id.clone());
+        Ok(Standing { judged: visit.as_ref().map(|_| version), visit })
     }
 
     /// How many codes there are and are left.

@@ -51,6 +51,7 @@ pub use kept::{Keep, Kept};
 pub use keys::{RingChange, RingKey, SigningKey};
 pub use moving::{MoveError, Place};
 pub use parts::PARTS;
+pub use recovery::Standing;
 pub use sealed::{SEALED, SealedRow, SealedTable};
 pub use sending::{BudgetChange, PromptChange, Reservation};
 pub use sessions::NewSession;

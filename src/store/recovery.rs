@@ -29,22 +29,40 @@ macro_rules! dying_sets {
 }
 pub(super) use dying_sets;
 
-/// Takes the user's row and sees that there is a factor that recovery codes can stand for, and that the visit goes on in which
-/// they are made: what was allowed before a reset, an erasure or the removal of the last factor is not done after it.
+/// What the permission to make recovery codes rests on.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// The portal session in which they are asked for.
+    pub visit: Option<Id>,
+    /// The state of the enrolments' lane before it was asked by which factors the person proved themselves.
+    pub judged: Option<i64>,
+}
+
+/// Takes the user's row and sees that there is a factor that recovery codes can stand for, that the visit goes on in which they are
+/// made, and that no factor was added since it was judged: what was allowed before a reset, an erasure, the removal of the last
+/// factor or the first enrolment is not done after it.
 macro_rules! still_standing {
-    ($conn:expr, $rp:expr, $user:expr, $visit:expr) => {{
+    ($conn:expr, $rp:expr, $user:expr, $standing:expr) => {{
         won(take_user!($conn, $rp, $user), Contest::User)?;
         let active: i64 = scalar! { $conn,
             "select count(*) from factors where rp_id = $1 and user_id = $2 and activated_at is not null",
             $rp, $user
         };
         won(active.min(1) as u64, Contest::Factor)?;
-        if let Some(visit) = $visit {
+        if let Some(visit) = &$standing.visit {
             let open: i64 = scalar! { $conn,
                 "select count(*) from portal_sessions where rp_id = $1 and user_id = $2 and id = $3",
                 $rp, $user, visit.as_str()
             };
             won(open as u64, Contest::Session)?;
+        }
+        // After the factors were counted: whatever made one of them active has moved the lane before.
+        if let Some(judged) = $standing.judged {
+            let version: i64 = scalar! { $conn,
+                "select coalesce(max(version), 0) from throttle_lanes where rp_id = $1 and user_id = $2 and lane = 'enrolment'",
+                $rp, $user
+            };
+            won(u64::from(version == judged), Contest::Throttle)?;
         }
     }};
 }
@@ -94,19 +112,19 @@ impl Store {
 
     /// Makes a set. A confirmed one replaces every other at once, an unconfirmed one only another unconfirmed one;
     /// `Conflict(Row)` where a parallel maker was first, `Conflict(User)` or `Conflict(Factor)` where the user has no active factor
-    /// (any more), `Conflict(Session)` where the portal session is gone in which they were asked for.
+    /// (any more), `Conflict(Session)` where the portal session is gone in which they were asked for, `Conflict(Throttle)` where a factor was
+    /// added meanwhile.
     pub async fn create_recovery_set(
         &self,
         rp: &Id,
         user_id: &str,
-        visit: Option<&Id>,
+        standing: &Standing,
         set: &RecoverySet,
         confirmed: bool,
         event: &Event,
     ) -> Result<()> {
-        let visit = visit.cloned();
-        write!(self, (rp, user_id, visit, set, event) conn => {
-            still_standing!(conn, rp.as_str(), &user_id, &visit);
+        write!(self, (rp, user_id, standing, set, event) conn => {
+            still_standing!(conn, rp.as_str(), &user_id, standing);
             let replaced: [&'static str; 2] = match confirmed {
                 true => [
                     "delete from recovery_codes where rp_id = $1 and user_id = $2",
@@ -143,10 +161,9 @@ impl Store {
     }
 
     /// Makes the unconfirmed set the active one, in whose place the old one dies; `Conflict(Row)` where there is none, the others as above.
-    pub async fn confirm_recovery_set(&self, rp: &Id, user_id: &str, visit: Option<&Id>, event: &Event) -> Result<()> {
-        let visit = visit.cloned();
-        write!(self, (rp, user_id, visit, event) conn => {
-            still_standing!(conn, rp.as_str(), &user_id, &visit);
+    pub async fn confirm_recovery_set(&self, rp: &Id, user_id: &str, standing: &Standing, event: &Event) -> Result<()> {
+        write!(self, (rp, user_id, standing, event) conn => {
+            still_standing!(conn, rp.as_str(), &user_id, standing);
             let waiting: Option<String> = scalar_if! { conn,
                 "select id from recovery_sets where rp_id = $1 and user_id = $2 and activated_at is null",
                 rp.as_str(), &user_id

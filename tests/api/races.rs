@@ -54,6 +54,72 @@ async fn sessions(user: &User) -> usize {
     list["data"].as_array().expect("a list").len()
 }
 
+/// WR-20: a person's first factor needs no proof, and of several that are activated at once one alone is the first.
+#[tokio::test]
+async fn of_first_factors_at_once_one_needs_no_proof() {
+    in_rounds(|ann| async move {
+        let apps = [ann.begin_totp().await, ann.begin_totp().await, ann.begin_totp().await, ann.begin_totp().await];
+        let browsers = [ann.browser(None).await, ann.browser(None).await];
+        let answers = race(|n| {
+            let (browser, app, ann) = (browsers[n % 2].clone(), apps[n % 4].clone(), ann.clone());
+            async move {
+                browser.post(&ann.path(&format!("/factors/{}/activate", app.id)), json!({"code": app.code()})).await
+            }
+        })
+        .await;
+        one_wins(&answers, &["step_up_required", "factor_not_pending"]);
+        assert_eq!(ann.factors().await.iter().filter(|f| f["status"] == "active").count(), 1);
+    })
+    .await;
+}
+
+/// WR-20: of stronger factors that are added at once by a weaker proof one is added.
+#[tokio::test]
+async fn of_stronger_factors_at_once_one_rests_on_the_weaker_proof() {
+    in_rounds(|ann| async move {
+        let app = ann.enrol_totp().await;
+        let session = ann.session(&app, json!({})).await;
+        let browser = ann.browser(Some(&session["token"])).await;
+        let mut made = Vec::new();
+        for _ in 0..4 {
+            let (id, options) = ann.begin_passkey().await;
+            made.push((id, ann.device().create(&options).expect("the browser has no objection")));
+        }
+        let answers = race(|n| {
+            let (browser, (id, credential), ann) = (browser.clone(), made[n % 4].clone(), ann.clone());
+            async move {
+                browser.post(&ann.path(&format!("/factors/{id}/activate")), json!({"credential": credential})).await
+            }
+        })
+        .await;
+        one_wins(&answers, &["step_up_required", "factor_not_pending"]);
+    })
+    .await;
+}
+
+/// WR-20: nor are recovery codes made by whoever proved nothing while the first factor becomes active.
+#[tokio::test]
+async fn no_recovery_codes_slip_in_beside_the_first_factor() {
+    in_rounds(|ann| async move {
+        for n in 0..6 {
+            let ann = ann.bank.user(&format!("{}-{n}", ann.id));
+            let (app, browser) = (ann.begin_totp().await, ann.browser(None).await);
+            let answers = at_once(12, |n| {
+                let (browser, app, ann) = (browser.clone(), app.clone(), ann.clone());
+                async move {
+                    match n {
+                        6 => ann.activate(&app.id, json!({"code": app.code()})).await,
+                        _ => browser.post(&ann.path("/recovery-codes"), json!({})).await,
+                    }
+                }
+            })
+            .await;
+            one_wins(&answers, &["step_up_required", "request_invalid"]);
+        }
+    })
+    .await;
+}
+
 /// T-08.
 #[tokio::test]
 async fn one_code_of_an_app_on_one_challenge() {
