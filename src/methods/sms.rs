@@ -1,8 +1,8 @@
 //! Codes sent as text messages. The weakest method: kept for those who have no other, never phishing-resistant.
 //! Decides what is texted and to which numbers; the sending itself is done elsewhere.
 
-use phonenumber::Type;
-use phonenumber::metadata::DATABASE;
+use phonenumber::metadata::{DATABASE, Metadata};
+use phonenumber::{PhoneNumber, Type};
 use zeroize::Zeroizing;
 
 use super::{
@@ -14,19 +14,21 @@ use crate::model::{Channel, Details, Evidence, Id, Keyed, MethodKind, Moment, Nu
 /// networks, which cost accordingly.
 const NO_COUNTRY: [&str; 9] = ["800", "808", "870", "878", "881", "882", "883", "888", "979"];
 
-/// The kinds of numbers whose lengths a country's plan tells.
+/// The kinds of numbers that a country's plan tells apart, in the order in which they are: the first that fits is a number's kind.
 const KINDS: [Type; 10] = [
-    Type::FixedLine,
-    Type::Mobile,
-    Type::TollFree,
     Type::PremiumRate,
+    Type::TollFree,
     Type::SharedCost,
-    Type::PersonalNumber,
     Type::Voip,
+    Type::PersonalNumber,
     Type::Pager,
     Type::Uan,
     Type::Voicemail,
+    Type::Mobile,
+    Type::FixedLine,
 ];
+/// Those that cost whoever texts or calls them.
+const COSTLY: [Type; 5] = [Type::PremiumRate, Type::SharedCost, Type::PersonalNumber, Type::Uan, Type::Pager];
 
 /// The method.
 pub struct Sms {
@@ -46,11 +48,19 @@ impl Sms {
             return Err(Refusal::PhoneNotAllowed);
         }
         let parsed = phonenumber::parse(None, number.as_str()).map_err(|_| Refusal::PhoneInvalid)?;
+        let (national, plans) = national(number, &parsed);
+        // The digits as they stand: the library loses zeros at their beginning when it looks for a kind or a country.
+        let fits = |plan: &Metadata, kind| plan.descriptors().get(kind).is_some_and(|some| some.is_match(national));
         let country = parsed.country().id().map(|id| id.as_ref().to_owned());
-        let costly = matches!(
-            parsed.number_type(&DATABASE),
-            Type::PremiumRate | Type::SharedCost | Type::PersonalNumber | Type::Uan | Type::Pager
-        );
+        let country = country.or_else(|| {
+            let own = plans.iter().find(|plan| plan.descriptors().general().is_match(national));
+            own.map(|plan| plan.id().to_owned())
+        });
+        let costly = plans
+            .iter()
+            .filter(|plan| country.as_deref().is_none_or(|country| plan.id() == country))
+            .filter_map(|plan| KINDS.into_iter().find(|kind| fits(plan, *kind)))
+            .any(|kind| COSTLY.contains(&kind));
         let listed = match (&self.countries, &country) {
             (None, _) => true,
             (Some(allowed), Some(country)) => allowed.iter().any(|a| a.eq_ignore_ascii_case(country)),
@@ -78,7 +88,7 @@ impl Method for Sms {
         _held: &[Held],
     ) -> Result<Begun, Refusal> {
         let Wish::Sms(number) = wish else { return Err(Refusal::NotAllowed) };
-        if !has_length(number) {
+        if !is_written_out(number) {
             return Err(Refusal::PhoneInvalid);
         }
         let details = SmsDetails { phone_masked: number.masked(), country: self.country(number)? };
@@ -135,15 +145,22 @@ impl Method for Sms {
     }
 }
 
-/// Whether numbers of its country code are so long. More is not asked, and nothing of a number that was proven: ranges are opened
-/// before a plan knows of them.
-fn has_length(number: &Number) -> bool {
+/// A number's digits behind its country code, and the plans of that code.
+fn national<'n>(number: &'n Number, parsed: &PhoneNumber) -> (&'n str, Vec<&'static Metadata>) {
+    let code = parsed.code().value();
+    (&number.as_str()[1 + code.to_string().len()..], DATABASE.by_code(&code).unwrap_or_default())
+}
+
+/// Whether a number has a length of its country code, and no digit that is dialled within the country alone: with it the same phone
+/// would have two spellings, each with budgets of its own (P-15). More is not asked, and nothing of a number that was proven:
+/// ranges are opened before a plan knows of them.
+fn is_written_out(number: &Number) -> bool {
     let Ok(parsed) = phonenumber::parse(None, number.as_str()) else { return false };
-    let national = number.as_str().len() - 1 - parsed.code().value().to_string().len();
-    let plans = DATABASE.by_code(&parsed.code().value()).unwrap_or_default();
+    let (national, plans) = national(number, &parsed);
     let kinds = plans.iter().flat_map(|plan| KINDS.into_iter().filter_map(|kind| plan.descriptors().get(kind)));
     let mut lengths = kinds.flat_map(|kind| kind.possible_length()).map(|length| usize::from(*length)).peekable();
-    lengths.peek().is_none() || lengths.any(|length| length == national)
+    let fits = lengths.peek().is_none() || lengths.any(|length| length == national.len());
+    fits && parsed.format().mode(phonenumber::Mode::E164).to_string() == number.as_str()
 }
 
 /// The number of a phone.
@@ -204,11 +221,30 @@ mod tests {
             "+979123456789",
             "+80812345678",
             "+491805123456",
+            // Zeros at their beginning belong to them.
+            "+22709764986",
+            "+39087817868",
         ] {
             assert_eq!(country(costly), Err(Refusal::PhoneNotAllowed), "{costly}");
         }
         assert_eq!(country("+14155550123"), Ok(Some("US".to_owned())));
+        assert_eq!(country("+390612345678"), Ok(Some("IT".to_owned())));
+        assert_eq!(country("+2250102030405"), Ok(Some("CI".to_owned())));
         assert_eq!(country("+4915112345678"), Ok(Some("DE".to_owned())));
+    }
+
+    /// P-15: one phone has one spelling, and costly numbers have no other.
+    #[test]
+    fn digits_that_are_dialled_within_a_country_alone_are_no_part_of_a_number() {
+        let is_taken = |number: &str| is_written_out(&Number::parse(number).expect("E.164"));
+        for good in
+            ["+4915112345678", "+2250102030405", "+24106031234", "+390612345678", "+393123456789", "+77011234567"]
+        {
+            assert!(is_taken(good), "{good}");
+        }
+        for bad in ["+49015112345678", "+78091234567", "+559009702575", "+37080812345"] {
+            assert!(!is_taken(bad), "{bad}");
+        }
     }
 
     #[test]
