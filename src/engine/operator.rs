@@ -9,7 +9,7 @@ use super::start::StartError;
 use crate::clock::Clock;
 use crate::model::{
     Actor, ApiKey, Event, Factor, Id, Kind, MethodKind, Mode, Moment, RecoveryStatus, RecoverySummary, RelyingParty,
-    Rng, Scope, Timestamp, User,
+    Rng, Scope, Timestamp, User, misleads,
 };
 use crate::policy::chain::ERASED;
 use crate::policy::throttle;
@@ -99,8 +99,7 @@ impl Operator {
     pub async fn create_relying_party(&self, new: NewParty) -> Result<RelyingParty, OperatorError> {
         let at = self.moment();
         let name = new.name.trim().to_owned();
-        if name.is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) || name.starts_with("rp_")
-        {
+        if name.is_empty() || name.chars().count() > 64 || name.chars().any(misleads) || name.starts_with("rp_") {
             return Err(OperatorError::Argument(
                 "--name",
                 "expected 1 to 64 characters that do not begin with rp_".to_owned(),

@@ -16,7 +16,7 @@ use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::problem::{self, Refused};
-use crate::model::{Id, Kind, User};
+use crate::model::{Id, Kind, User, misleads};
 
 /// The largest body, in bytes.
 const LARGEST: usize = 128 * 1024;
@@ -189,6 +189,27 @@ impl<'de, const MAX: usize> Deserialize<'de> for Text<MAX> {
         let text = String::deserialize(deserializer)?;
         let fits = !text.is_empty() && text.chars().count() <= MAX && !text.chars().any(char::is_control);
         if fits { Ok(Text(text)) } else { Err(D::Error::custom("text of another length or form")) }
+    }
+}
+
+/// The same of what people are shown: without what makes it read as another text.
+pub struct Legible<const MAX: usize>(Text<MAX>);
+
+impl<const MAX: usize> Legible<MAX> {
+    /// The text.
+    pub fn take(self) -> String {
+        self.0.take()
+    }
+}
+
+impl<'de, const MAX: usize> Deserialize<'de> for Legible<MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Legible<MAX>, D::Error> {
+        let text = Text::deserialize(deserializer)?;
+        if text.0.chars().any(misleads) {
+            Err(D::Error::custom("text that turns its direction"))
+        } else {
+            Ok(Legible(text))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::{
     Answer, Begun, Enrolled, Exam, Held, Method, Parties, Proven, Refusal, Shown, Spent, Wish, delivered, six_digits,
 };
-use crate::model::{Channel, Details, Evidence, Id, Keyed, MethodKind, Moment, Number, SmsDetails};
+use crate::model::{Channel, Details, Evidence, Id, Keyed, MethodKind, Moment, Number, SmsDetails, misleads};
 
 /// Country codes that belong to no country: freephone, which takes no texts, and shared-cost, satellite, personal and premium
 /// networks, which cost accordingly.
@@ -195,7 +195,7 @@ fn wording(code: &str, app: &str, purpose: &str, host: &str) -> String {
 }
 
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(60).collect::<String>().trim().to_owned()
+    text.chars().map(|c| if misleads(c) { ' ' } else { c }).take(60).collect::<String>().trim().to_owned()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{
     Answer, Begun, Enrolled, Exam, Fault, Held, Method, Parties, Proven, Refusal, Shown, Spent, Wish, six_digits,
 };
-use crate::model::{Channel, Details, Evidence, Id, Keyed, MethodKind, Moment, Timestamp};
+use crate::model::{Channel, Details, Evidence, Id, Keyed, MethodKind, Moment, Timestamp, misleads};
 
 /// Length of a secret in bytes (RFC 4226, 4, R6 recommends 160 bits).
 const SECRET: usize = 20;
@@ -120,12 +120,8 @@ fn builder(secret: &[u8]) -> Builder {
 
 /// A name fit for a label: without the colon that separates issuer and account, without control characters, not too long.
 fn named(text: &str) -> String {
-    let clean: String = text
-        .chars()
-        .map(|c| if c == ':' { ' ' } else { c })
-        .filter(|c| !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
-        .take(LONGEST_NAME)
-        .collect();
+    let clean: String =
+        text.chars().map(|c| if c == ':' { ' ' } else { c }).filter(|c| !misleads(*c)).take(LONGEST_NAME).collect();
     let clean = clean.trim();
     if clean.is_empty() { "-".to_owned() } else { clean.to_owned() }
 }

@@ -25,5 +25,5 @@ pub use portal::{Flow, PortalSession};
 pub use recovery::{RecoverySet, RecoveryStatus, RecoverySummary};
 pub use relying_party::{ApiKey, Mode, RelyingParty, Scope};
 pub use session::{Grant, Session};
-pub use user::{MAX_USER_ID, User};
+pub use user::{MAX_USER_ID, User, misleads};
 pub use webhook::{Delivery, Endpoint, Reply};

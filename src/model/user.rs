@@ -22,6 +22,12 @@ pub struct User {
     pub created_at: Timestamp,
 }
 
+/// Whether a character has no place in what people are shown: control characters, and those that turn the direction of what
+/// follows, by which a text reads as another (U+202A to U+202E, U+2066 to U+2069).
+pub fn misleads(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 impl User {
     /// Whether this text may name a user: 1 to 255 bytes of UTF-8 without control characters.
     pub fn is_valid_id(text: &str) -> bool {

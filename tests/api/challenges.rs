@@ -472,6 +472,24 @@ async fn removing_a_factor_ends_what_was_inherited_from_it() {
     assert!(!ann.bank.is_active(&heir["token"]).await);
 }
 
+/// What a person is asked to confirm, and what things are called, cannot be made to read as another text. The languages' own marks of
+/// direction are no part of that.
+#[tokio::test]
+async fn what_reads_as_another_text_is_not_shown() {
+    let (ann, app) = ann_with_app().await;
+    for turn in ['\u{202a}', '\u{202e}', '\u{2066}', '\u{2069}'] {
+        let bad = format!("{turn}gro.elpmaxe");
+        let detail = |label: &str, value: &str| json!({"display": {"details": [{"label": label, "value": value}]}});
+        ann.ask(detail("Payee", &bad)).await.refused(422, "request_invalid");
+        ann.ask(detail(&bad, "x")).await.refused(422, "request_invalid");
+        ann.ask(json!({"display": {"label": bad}})).await.refused(422, "request_invalid");
+        ann.begin(json!({"type": "totp", "name": bad})).await.invalid("name");
+        ann.bank.patch(&ann.path(&format!("/factors/{}", app.id)), json!({"name": bad})).await.invalid("name");
+    }
+    let marked = "\u{200f}שלום\u{200e} 1";
+    ann.challenge(json!({"display": {"details": [{"label": "Payee", "value": marked}]}})).await;
+}
+
 /// C-11, 3.26: registered, to the byte.
 #[tokio::test]
 async fn a_return_address_is_registered_and_guarded() {

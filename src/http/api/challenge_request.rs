@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use crate::engine::{Answer, DEFAULT_ACTION, Given, NewChallenge};
-use crate::http::body::{Object, Text, Told};
+use crate::http::body::{Legible, Object, Text, Told};
 use crate::http::problem::Refused;
 use crate::model::{Acr, Client, Detail, Display, Id, Kind, MethodKind, Requirement, Terms, User};
 
@@ -94,7 +94,7 @@ impl RequireRequest {
 struct DisplayRequest {
     /// The action in the person's words.
     #[schema(value_type = Option<String>, max_length = 100)]
-    label: Option<Text<100>>,
+    label: Option<Legible<100>>,
     /// What the person confirms.
     #[schema(value_type = Option<Vec<DetailRequest>>)]
     details: Option<Vec<Object<DetailRequest>>>,
@@ -106,10 +106,10 @@ struct DisplayRequest {
 struct DetailRequest {
     /// What the value is.
     #[schema(value_type = String, max_length = 100)]
-    label: Text<100>,
+    label: Legible<100>,
     /// The value.
     #[schema(value_type = String, max_length = 500)]
-    value: Text<500>,
+    value: Legible<500>,
 }
 
 /// The person's browser as the caller sees it.
@@ -200,7 +200,7 @@ impl CreateRequest {
                     return Err(Refused::invalid("display.details", "Expected at most 20 details."));
                 }
                 let detail = |Object(d): Object<DetailRequest>| Detail { label: d.label.take(), value: d.value.take() };
-                Display { label: display.label.map(Text::take), details: details.into_iter().map(detail).collect() }
+                Display { label: display.label.map(Legible::take), details: details.into_iter().map(detail).collect() }
             }
         };
         let client = self.client.map_or_else(Client::default, |Object(c)| Client {

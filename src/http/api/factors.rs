@@ -14,7 +14,7 @@ use super::shapes::{FactorView, List};
 use crate::engine::{Answer, Attachment, Begin, Ending, Error, LONGEST_FACTOR_NAME, Refusal, Started, Wish};
 use crate::http::App;
 use crate::http::auth::Bearer;
-use crate::http::body::{Body, MaybeBody, Nothing, OfFactor, OfUser, Page, Text};
+use crate::http::body::{Body, Legible, MaybeBody, Nothing, OfFactor, OfUser, Page};
 use crate::http::problem::{self, Refused};
 use crate::model::{Kind, Number, Scope};
 
@@ -28,7 +28,7 @@ pub struct CreateRequest {
     kind: Enrollable,
     /// The person's name for it; a free one is found where there is none.
     #[schema(value_type = Option<String>, max_length = 50)]
-    name: Option<Text<200>>,
+    name: Option<Legible<200>>,
     /// Of `webauthn`: what the browser should offer.
     authenticator: Option<Authenticator>,
     /// Of `sms`: E.164.
@@ -193,7 +193,7 @@ pub async fn show(
 pub struct RenameRequest {
     /// 1 to 50 characters.
     #[schema(value_type = String, max_length = 50)]
-    name: Text<200>,
+    name: Legible<200>,
 }
 
 /// Renames a factor.

@@ -3,7 +3,7 @@
 use super::views::Way;
 use super::visit::Fields;
 use crate::http::problem::{self, Code, Refused};
-use crate::model::{Details, Factor, MethodKind, Timestamp, User};
+use crate::model::{Details, Factor, MethodKind, Timestamp, User, misleads};
 
 /// A time as people read it: the clock, and how far away. A module turns the clock into the browser's own.
 #[derive(Clone, Debug)]
@@ -173,11 +173,11 @@ pub fn masked(user: &User) -> Option<String> {
     Some(format!("{first}•••{domain}"))
 }
 
-/// A name as a person gave it: trimmed, of bounded length, without control characters.
+/// A name as a person gave it: trimmed, of bounded length, without what misleads.
 pub fn name_of(fields: &Fields) -> Option<String> {
     let name = fields.text("name").trim();
     let fits = (1..=crate::engine::LONGEST_FACTOR_NAME).contains(&name.chars().count());
-    (fits && !name.chars().any(char::is_control)).then(|| name.to_owned())
+    (fits && !name.chars().any(misleads)).then(|| name.to_owned())
 }
 
 /// What to do where nothing is enrolled that would do, by what would, and what the person holds.
