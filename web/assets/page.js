@@ -49,9 +49,8 @@ function say(form, words) {
 // The end of the page's time is said at 5 minutes, 1 minute and 30 seconds, and never counted aloud.
 const ends = document.querySelector('[data-ends]');
 if (ends) {
-  const end = new Date(ends.dataset.ends).getTime();
   const at = (seconds, words) => {
-    const wait = end - Date.now() - seconds * 1000;
+    const wait = (ends.dataset.ends - seconds) * 1000;
     if (wait > 0 && wait < 2 ** 31) setTimeout(() => { ends.textContent = words; }, wait);
   };
   at(300, 'This page closes in 5 minutes.');

@@ -5,6 +5,8 @@ import { creation, json, request } from './webauthn.js';
 const root = document.querySelector('[data-ceremony]');
 const { ceremony: kind, base, guard, host } = root.dataset;
 const KEEP = 240_000;
+// The server has the credential already.
+const HELD = ['factor_duplicate', 'factor_not_pending'];
 let running = null;
 let cancelled = 0;
 let kept = null;
@@ -23,7 +25,7 @@ async function call(path, body) {
     body: JSON.stringify(body),
   });
   const content = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(content.code), { code: content.code ?? 'fault', answered: true });
+  if (!answer.ok) throw Object.assign(new Error(content.code), { code: content.code ?? 'fault', answered: true, refused: answer.status < 500 });
   return content;
 }
 
@@ -74,7 +76,14 @@ function failed(error) {
 
 // The server refused, or could not be reached.
 function ended(error, credential) {
-  if (credential && (kind === 'create' || error.code === 'credential_unknown')) forget(credential);
+  const made = kind === 'create' && credential;
+  // The answer was lost: the next page knows whether the passkey was saved.
+  if (made && !error.refused && navigator.onLine) {
+    location.assign(base.replace(/[^/]+$/, 'added'));
+    return 'saving';
+  }
+  const dropped = made && error.refused && !HELD.includes(error.code);
+  if (credential && (dropped || error.code === 'credential_unknown')) forget(credential);
   if (!error.answered) return navigator.onLine ? 'fault' : 'offline';
   switch (error.code) {
     case 'credential_unknown': return 'unknown';

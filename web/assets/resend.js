@@ -2,7 +2,8 @@
 
 const button = document.querySelector('[data-resend]');
 if (button) {
-  const at = new Date(button.dataset.resend).getTime();
+  // Counted from when the page was drawn: the device's clock may be wrong.
+  const at = performance.now() + button.dataset.resend * 1000;
   const words = button.textContent;
   const note = button.nextElementSibling;
   note.className = 'out-of-sight';
@@ -12,7 +13,7 @@ if (button) {
   button.setAttribute('aria-disabled', 'true');
   button.addEventListener('click', (event) => { if (button.ariaDisabled === 'true') event.preventDefault(); });
   const tick = () => {
-    const left = Math.ceil((at - Date.now()) / 1000);
+    const left = Math.ceil((at - performance.now()) / 1000);
     if (left > 0) {
       count.textContent = ` (in ${left} s)`;
       setTimeout(tick, 500);

@@ -66,7 +66,7 @@ pub fn by_recovery_code(party: &str, left: i64, target: Option<&str>) -> Message
     match target {
         // Back to the sign-in methods, where it was asked for.
         Some(target) if target.starts_with('/') => page.link("Continue", target),
-        Some(target) => page.link(&format!("Continue to {party}"), target),
+        Some(target) => page.link(&format!("Continue to {party}"), target).renewed(),
         None => page,
     }
 }

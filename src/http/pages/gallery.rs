@@ -112,7 +112,7 @@ fn links() -> Vec<Example> {
         example("link-landing", land.post("Continue", "", &[])),
         ("link-unknown".to_owned(), no_such_link("req_019f0000000000000000000000000000")),
         example("link-cookies-blocked", cookies_blocked()),
-        example("portal-timed-out", timed_out(BANK)),
+        example("portal-timed-out", timed_out(BANK, Some("/dev/gallery"))),
     ]
 }
 

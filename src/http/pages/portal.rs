@@ -62,7 +62,7 @@ impl AtPortal {
     pub fn in_time(&self) -> Result<(), Response> {
         match self.subject.is_over(self.now) {
             false => Ok(()),
-            true => Err(timed_out(self.party()).respond(StatusCode::GONE)),
+            true => Err(timed_out(self.party(), self.subject.return_url.as_deref()).respond(StatusCode::GONE)),
         }
     }
 
@@ -96,6 +96,10 @@ impl AtPortal {
             let page = Message::new(self.party(), "You have as many as there can be").stopped();
             let page = page.line("Remove one first.").link("Your sign-in methods", &self.path("settings"));
             return page.respond(refused.code.status);
+        }
+        if refused.is(problem::NOT_FOUND) {
+            let page = Message::new(self.party(), "This list changed in another window").stopped();
+            return page.link("Your sign-in methods", &self.path("settings")).respond(refused.code.status);
         }
         self.fault(refused)
     }

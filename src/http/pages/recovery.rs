@@ -120,7 +120,11 @@ fn carried(fields: &Fields) -> Option<Vec<String>> {
 async fn file(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Response> {
     visit.check(&fields)?;
     let Some(codes) = carried(&fields) else { return Ok(see(&visit.path(Flow::RecoveryCodes.page()))) };
-    let text = format!("{}\nEach works once.\n\n{}\n", caption(&visit).await?, codes.join("\n"));
+    let text = format!(
+        "{}\nEach works once, as soon as you have confirmed on the page that you saved them.\n\n{}\n",
+        caption(&visit).await?,
+        codes.join("\n")
+    );
     let plain: String = visit.party().chars().filter(char::is_ascii_alphanumeric).collect();
     let name = format!("attachment; filename=\"{}-recovery-codes.txt\"", plain.to_lowercase());
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()), (CONTENT_DISPOSITION, name)], text).into_response())

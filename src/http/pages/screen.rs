@@ -67,6 +67,8 @@ pub struct Message {
     pub actions: Vec<Action>,
     /// Goes on by itself.
     pub refresh: Option<String>,
+    /// Its first link is made anew where it was read for long.
+    pub renew: bool,
     /// For support.
     pub reference: Option<String>,
 }
@@ -75,7 +77,20 @@ impl Message {
     /// A page with a heading.
     pub fn new(app: &str, heading: &str) -> Message {
         let shell = Shell::new(app, heading);
-        Message { shell, mark: "", lines: Vec::new(), actions: Vec::new(), refresh: None, reference: None }
+        Message {
+            shell,
+            mark: "",
+            lines: Vec::new(),
+            actions: Vec::new(),
+            refresh: None,
+            renew: false,
+            reference: None,
+        }
+    }
+
+    /// The first link holds a code that lives a minute, and there is something to read.
+    pub fn renewed(self) -> Message {
+        Message { renew: true, ..self }
     }
 
     /// It went well.

@@ -102,6 +102,13 @@ pub struct ChallengePage {
     pub ends: When,
 }
 
+impl ChallengePage {
+    /// Whether there is no other way that can be used now.
+    fn none_works(&self) -> bool {
+        self.others.iter().all(|other| other.href.is_none())
+    }
+}
+
 /// A field for a code, with what was refused above it.
 #[derive(Clone, Template)]
 #[template(path = "code.html")]

@@ -264,7 +264,7 @@ pub async fn land<S: Subject>(app: &App, parts: &Parts, token: &str) -> Response
     }
     let party = &opened.rp().name;
     if S::KIND == Kind::Portal && app.engine.moment().now >= opened.expires_at() {
-        return timed_out(party).respond(StatusCode::GONE);
+        return timed_out(party, None).respond(StatusCode::GONE);
     }
     let (heading, line) = S::WORDS;
     let fields = [("token", token), ("probe", "1")];
@@ -359,9 +359,14 @@ pub fn cookies_blocked() -> Message {
 }
 
 /// The visit has run out.
-pub fn timed_out(party: &str) -> Message {
+pub fn timed_out(party: &str, back: Option<&str>) -> Message {
     let page = Message::new(party, "This page timed out").stopped();
-    page.line(format!("For your safety it was open for a limited time only. Go back to {party} and start again."))
+    let page =
+        page.line(format!("For your safety it was open for a limited time only. Go back to {party} and start again."));
+    match back {
+        Some(back) => page.link(&format!("Return to {party}"), back),
+        None => page,
+    }
 }
 
 fn foreign(party: &str) -> Response {

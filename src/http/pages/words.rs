@@ -14,6 +14,8 @@ pub struct When {
     pub clock: String,
     /// `in about 10 minutes`
     pub away: String,
+    /// Seconds from when the page was drawn: the browser's clock may be another.
+    pub left: i64,
 }
 
 impl When {
@@ -29,7 +31,7 @@ impl When {
         let plural = if count == 1 { "" } else { "s" };
         let iso = then.rfc3339();
         let clock = format!("{} UTC", iso.get(11..16).unwrap_or_default());
-        When { clock, iso, away: format!("in {about}{count} {unit}{plural}") }
+        When { clock, iso, away: format!("in {about}{count} {unit}{plural}"), left: seconds }
     }
 }
 
@@ -132,7 +134,8 @@ fn wrong(kind: MethodKind, left: Option<i64>, app: &str) -> Notice {
         ),
     };
     // A second wrong code of five: said always, whatever the code was, so that it tells a guesser nothing.
-    let again = left.is_some_and(|left| left <= 3);
+    // Where nothing is counted aloud, as when an app is set up, it is said at once: a wrong clock shows there first.
+    let again = left.is_none_or(|left| left <= 3);
     if again && kind == MethodKind::Totp {
         notice.text.push_str(" If it keeps failing, turn on automatic date and time on your phone.");
     }
@@ -198,7 +201,8 @@ pub fn set_up(missing: &[MethodKind], held: Option<&str>) -> Way {
 pub fn added(factor: &Factor) -> (&'static str, String) {
     match &factor.details {
         Details::Totp => {
-            ("Authenticator app added", "From now on it shows you a new code every 30 seconds.".to_owned())
+            let line = "From now on it shows you a new code every 30 seconds. The one you typed is used up: wait for the next.";
+            ("Authenticator app added", line.to_owned())
         }
         Details::Sms(_) => ("Phone added", "Texts can be intercepted. A passkey is safer.".to_owned()),
         Details::Webauthn(details) => {
