@@ -54,6 +54,43 @@ async fn a_passkey_is_created_and_passes_a_challenge_whose_code_is_exchanged() {
     assert_eq!((&session["acr"], &session["user_id"]), (&json!("phr"), &json!("u")));
 }
 
+/// What was saved stays, in the browser too, where only the answer was lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_whose_answer_was_lost_is_there() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let authenticator = browser.plug_in(json!({})).await;
+    browser.go(&world.portal("u", "add_passkey").await).await;
+    browser.press(OPEN).await;
+    browser.sees("Create a passkey").await;
+    let lost = "const real = window.fetch; window.fetch = async (path, body) => { const answer = await real(path, body);
+        if (String(path).endsWith('/credential')) throw new TypeError('lost'); return answer; }";
+    browser.run(lost).await;
+    browser.press("[data-start=any]:not([hidden])").await;
+    browser.sees("Passkey added").await;
+    assert_eq!(browser.held_by(&authenticator).await.len(), 1);
+}
+
+/// Who reads for longer than a code lives comes back with a new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_on_after_a_recovery_code_is_brought_back_all_the_same() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    world.person("u").await;
+    let codes = world.recovery_codes("u").await;
+    let id = open(&world, &browser, "u", "login").await;
+    let path = browser.url().await.path().to_owned();
+    browser.go(&format!("{}{path}?method=recovery_code", world.base)).await;
+    browser.write("#code", &codes[0]).await;
+    browser.press("[value=answer]").await;
+    browser.sees("9 recovery codes left").await;
+    world.clock.advance(120);
+    browser.run("performance.now = () => 1e9").await;
+    browser.press(".actions a.primary").await;
+    let query = brought_back(&world, &browser).await;
+    assert_eq!(world.exchange(&id, &query).await["amr"], json!(["recovery"]));
+}
+
 /// api.md, 5: inline enrolment.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_passkey_is_set_up_on_the_way_to_a_challenge_and_passes_it() {
