@@ -167,11 +167,11 @@ impl Engine {
                 }
             }
         }
-        if challenge.exchanged_at.is_some() {
-            return Err(Error::CodeReused);
-        }
-        if let Some(refusal) = refused_code(&challenge, code, at.now) {
-            return Err(refusal.into());
+        match refused_code(&challenge, code, at.now) {
+            Some(wrong @ Refusal::Wrong(_)) => return Err(wrong.into()),
+            _ if challenge.exchanged_at.is_some() => return Err(Error::CodeReused),
+            Some(refusal) => return Err(refusal.into()),
+            None => {}
         }
         let mut issued = self.new_session(&at, &challenge, proof);
         self.sign(&at, &mut issued)?;
@@ -191,6 +191,9 @@ impl Engine {
     /// Of a code that was good when it was read.
     async fn why_not_exchanged(&self, at: &Moment<'_>, caller: &Caller, id: &Id, code: &str) -> Result<Error, Error> {
         let (challenge, _) = self.case(at, caller, id, false).await?.ok_or(Error::NotFound)?;
+        if challenge.status != ChallengeStatus::Approved {
+            return Ok(Error::Clash(Clash::ChallengeNotPending));
+        }
         if challenge.exchanged_at.is_some() {
             return Ok(Error::CodeReused);
         }

@@ -176,6 +176,7 @@ async fn prepare(copy: &Path, journal: &Path, restoration: Restoration<'_>) -> R
 
 async fn connect(file: &Path) -> Result<SqliteConnection> {
     let options = SqliteConnectOptions::new().filename(file).create_if_missing(false).disable_statement_logging();
+    let options = options.pragma("secure_delete", "on");
     Ok(SqliteConnection::connect_with(&options).await?)
 }
 

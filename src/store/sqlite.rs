@@ -95,6 +95,8 @@ impl Sqlite {
             .foreign_keys(true)
             .busy_timeout(PATIENCE)
             .pragma("temp_store", "memory")
+            // What was deleted is overwritten: who was erased is in no free page (V-05).
+            .pragma("secure_delete", "on")
             .statement_cache_capacity(512)
             // A connection's thread need not stop in the middle until somebody has taken what it read.
             .row_buffer_size(1024)

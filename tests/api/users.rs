@@ -1,5 +1,6 @@
 //! Users and their recovery codes (api.md, 4).
 
+use crate::support::database::Scratch;
 use crate::support::verbs::text;
 use crate::support::{User, Value, World, json};
 
@@ -221,6 +222,37 @@ async fn recovery_codes_die_with_the_last_factor() {
     let void = json!({"type": "recovery_code", "code": codes[0]});
     challenge.verify(void).await.refused(422, "method_not_allowed");
     ann.session(&app, json!({})).await;
+}
+
+/// V-05: nor in a page of the file that is free now. Others come and go around, so that pages are split, joined and given back.
+#[tokio::test]
+async fn an_erased_user_is_not_in_the_file() {
+    let world = World::start_on(Scratch::sqlite(), |_| {}).await;
+    let bank = world.bank().await;
+    let live = async |user: &User| {
+        bank.put(&user.path(""), json!({"display_name": "Canary of a name", "login_hint": "canary@bank.example"}))
+            .await
+            .is(200);
+        let app = user.enrol_totp().await;
+        let client = json!({"ip": "198.51.100.77", "user_agent": "Canary of a browser"});
+        let asked = json!({"client": client, "binding": "canary-of-a-binding",
+            "display": {"details": [{"label": "Payee", "value": "Canary of a payee".repeat(20)}]}});
+        user.challenge(asked).await.verify(app.answer()).await.is(200);
+    };
+    let all: Vec<User> = (0..40).map(|n| bank.user(&format!("canary-of-a-user-{n}"))).collect();
+    for user in &all {
+        live(user).await;
+    }
+    world.seal().await;
+    for user in all.iter().rev() {
+        bank.delete(&user.path("")).await.is(204);
+    }
+    world.end().await;
+    let file = std::fs::read(world.scratch.folder().join("countersign.db")).expect("the file");
+    let file = String::from_utf8_lossy(&file).to_lowercase();
+    for canary in ["canary", "198.51.100.77"] {
+        assert!(!file.contains(canary), "{canary}: {}", file.matches(canary).count());
+    }
 }
 
 /// S-16, V-05: nothing of the person is left, and the name is free for another.

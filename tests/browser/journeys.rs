@@ -63,7 +63,8 @@ async fn a_passkey_whose_answer_was_lost_is_there() {
     browser.go(&world.portal("u", "add_passkey").await).await;
     browser.press(OPEN).await;
     browser.sees("Create a passkey").await;
-    let lost = "const real = window.fetch; window.fetch = async (path, body) => { const answer = await real(path, body);
+    let lost =
+        "const real = window.fetch; window.fetch = async (path, body) => { const answer = await real(path, body);
         if (String(path).endsWith('/credential')) throw new TypeError('lost'); return answer; }";
     browser.run(lost).await;
     browser.press("[data-start=any]:not([hidden])").await;
