@@ -73,21 +73,28 @@ impl Engine {
                 Ok(()) => return Ok(confirmed),
                 Err(store::Error::Conflict(Contest::Throttle)) => {}
                 // Confirmed twice is confirmed.
-                Err(store::Error::Conflict(_)) => break,
+                Err(store::Error::Conflict(Contest::Row)) => return self.confirmed_before(caller, user_id).await,
+                Err(store::Error::Conflict(_)) => return Err(Error::NotFound),
                 Err(error) => return Err(error.into()),
             }
         }
+        Err(Error::Busy(1))
+    }
+
+    async fn confirmed_before(&self, caller: &Caller, user_id: &str) -> Result<RecoverySummary, Error> {
         let summary = self.recovery_summary(caller, user_id).await?;
         if summary.status == RecoveryStatus::Active { Ok(summary) } else { Err(Error::NotFound) }
     }
 
     /// Whether the caller may, and what that rests on: read before it is asked, so that a factor that is added meanwhile is noticed.
     async fn may_make_codes(&self, at: &Moment<'_>, caller: &Caller, user_id: &str) -> Result<Standing, Error> {
-        let lanes = self.store.throttles(&caller.rp.id, user_id).await?;
-        let version = enrolment_lane(&lanes)?.version();
+        let mut standing = Standing::default();
+        if let Some(portal) = &caller.portal {
+            let lanes = self.store.throttles(&caller.rp.id, user_id).await?;
+            standing = Standing { visit: Some(portal.id.clone()), judged: Some(enrolment_lane(&lanes)?.version()) };
+        }
         self.may_manage(at, caller, user_id, Manage::RecoveryCodes).await?;
-        let visit = caller.portal.as_ref().map(|portal| portal.id.clone());
-        Ok(Standing { judged: visit.as_ref().map(|_| version), visit })
+        Ok(standing)
     }
 
     /// How many codes there are and are left.

@@ -2,7 +2,6 @@
 
 use zeroize::Zeroizing;
 
-use super::verification::EXCHANGE_LIFE;
 use super::{Caller, Clash, Ending, Engine, Error, Gone, Known};
 use crate::methods::{Fault, Refusal};
 use crate::model::{Challenge, ChallengeStatus, Grant, Id, Kind, Moment, Proof, Requirement, Session, Timestamp};
@@ -152,9 +151,6 @@ impl Engine {
             (ChallengeStatus::Pending, _) => return Err(Refusal::Wrong(Fault::Code).into()),
             _ => return Err(Error::Clash(Clash::ChallengeNotPending)),
         };
-        if !may_be_exchanged(&challenge, at.now) {
-            return Err(Error::Gone(Gone::Challenge));
-        }
         let unfit = |why| Error::Invalid { param: "code_verifier", why };
         match (&challenge.terms.code_challenge, verifier) {
             (None, None) => {}
@@ -170,6 +166,7 @@ impl Engine {
         match refused_code(&challenge, code, at.now) {
             Some(wrong @ Refusal::Wrong(_)) => return Err(wrong.into()),
             _ if challenge.exchanged_at.is_some() => return Err(Error::CodeReused),
+            _ if !may_be_exchanged(&challenge, at.now) => return Err(Error::Gone(Gone::Challenge)),
             Some(refusal) => return Err(refusal.into()),
             None => {}
         }
@@ -287,11 +284,10 @@ impl Engine {
     }
 }
 
-/// Whether a session may still come of an approved challenge: until the challenge runs out, and at least as long as a code lives
-/// after its proof. What was proven longer ago is proven anew.
+/// Whether a session may still come of an approved challenge: while one that began with its proof would last. What was proven longer
+/// ago is proven anew.
 pub(super) fn may_be_exchanged(challenge: &Challenge, now: Timestamp) -> bool {
-    let code_ends = challenge.proof.as_ref().map(|proof| proof.at.plus_seconds(EXCHANGE_LIFE));
-    now < challenge.expires_at || code_ends.is_some_and(|end| now < end)
+    challenge.proof.as_ref().is_some_and(|proof| now < proof.at.plus_seconds(LIFE))
 }
 
 /// Why a code is not the challenge's, or no longer.

@@ -23,9 +23,9 @@ pub struct User {
 }
 
 /// Whether a character has no place in what people are shown: control characters, and those that turn the direction of what
-/// follows, by which a text reads as another (U+202A to U+202E, U+2066 to U+2069).
+/// follows, by which a text reads as another (U+202A to U+202E, U+2067). The other isolates only keep a part by itself.
 pub fn misleads(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2067}')
 }
 
 impl User {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Executor};
@@ -37,6 +38,10 @@ pub struct Restored {
     /// Whom the backup still knew and the journal says were erased since: of which relying party, and the pseudonym.
     pub erased: Vec<(String, String)>,
 }
+
+/// A server lists a connection for a moment after it has ended: how often it is looked at again, and after what time.
+const LOOKS: u32 = 20;
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// What was open ends: what was proven with it is not known any more.
 const END: [&str; 5] = [
@@ -125,8 +130,13 @@ impl Store {
     /// Nothing tells which recovery codes were used since, so all are retired.
     pub async fn make_safe(url: &str, restoration: Restoration<'_>) -> Result<Restored> {
         let mut conn = postgres::without_limits(url).await?;
-        if postgres::is_served(&mut conn).await? {
-            return Err(Error::Served);
+        let mut looks = 0;
+        while postgres::is_served(&mut conn).await? {
+            looks += 1;
+            if looks == LOOKS {
+                return Err(Error::Served);
+            }
+            tokio::time::sleep(AGAIN).await;
         }
         let mut write = conn.begin().await?;
         let (retired, erased) = make_safe!(write, restoration, None);

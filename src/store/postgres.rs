@@ -65,7 +65,6 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// A connection, within this time.
     async fn connect(&self, patience: Duration) -> Result<PgConnection> {
         let silent = || Error::Unavailable(format!("no answer within {} s", patience.as_secs_f32()));
         Ok(tokio::time::timeout(patience, self.options.connect()).await.map_err(|_| silent())??)

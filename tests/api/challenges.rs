@@ -477,7 +477,7 @@ async fn removing_a_factor_ends_what_was_inherited_from_it() {
 #[tokio::test]
 async fn what_reads_as_another_text_is_not_shown() {
     let (ann, app) = ann_with_app().await;
-    for turn in ['\u{202a}', '\u{202e}', '\u{2066}', '\u{2069}'] {
+    for turn in ['\u{202a}', '\u{202e}', '\u{2067}'] {
         let bad = format!("{turn}gro.elpmaxe");
         let detail = |label: &str, value: &str| json!({"display": {"details": [{"label": label, "value": value}]}});
         ann.ask(detail("Payee", &bad)).await.refused(422, "request_invalid");
@@ -486,7 +486,7 @@ async fn what_reads_as_another_text_is_not_shown() {
         ann.begin(json!({"type": "totp", "name": bad})).await.invalid("name");
         ann.bank.patch(&ann.path(&format!("/factors/{}", app.id)), json!({"name": bad})).await.invalid("name");
     }
-    let marked = "\u{200f}שלום\u{200e} 1";
+    let marked = "\u{200f}שלום\u{200e} \u{2068}1\u{2069}";
     ann.challenge(json!({"display": {"details": [{"label": "Payee", "value": marked}]}})).await;
 }
 

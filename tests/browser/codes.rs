@@ -35,7 +35,7 @@ async fn codes_are_taken_as_people_paste_them() {
     }
 }
 
-/// S-04: what was proven is exchanged while the challenge runs, and not from then on, however often its page is looked at.
+/// S-04: what was proven is exchanged within ten minutes, and not from then on, however often its page is looked at.
 #[tokio::test]
 async fn what_was_proven_long_ago_is_not_brought_back() {
     let world = World::start().await;

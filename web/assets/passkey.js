@@ -77,9 +77,8 @@ function failed(error) {
 // The server refused, or could not be reached.
 function ended(error, credential) {
   const made = kind === 'create' && credential;
-  // The answer was lost: the next page knows whether the passkey was saved.
-  if (made && !error.refused && navigator.onLine) {
-    location.assign(base.replace(/[^/]+$/, 'added'));
+  if (made && !error.answered) {
+    whether(credential);
     return 'saving';
   }
   const dropped = made && error.refused && !HELD.includes(error.code);
@@ -95,6 +94,15 @@ function ended(error, credential) {
     case 'not_found': case 'client_token_invalid': location.reload(); return 'saving';
     default: return kind === 'create' && credential ? 'unsaved' : 'fault';
   }
+}
+
+// The answer was lost: the next page knows whether the passkey was saved.
+async function whether(credential) {
+  const added = base.replace(/[^/]+$/, 'added');
+  const page = await fetch(added).catch(() => null);
+  if (page?.ok && page.url.endsWith('/added')) return location.assign(added);
+  if (page?.ok) forget(credential);
+  return show(page ? 'unsaved' : navigator.onLine ? 'fault' : 'offline');
 }
 
 // No orphans: the password manager is asked to drop what we do not hold.

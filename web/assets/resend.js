@@ -3,7 +3,9 @@
 const button = document.querySelector('[data-resend]');
 if (button) {
   // Counted from when the page was drawn: the device's clock may be wrong.
-  const at = performance.now() + button.dataset.resend * 1000;
+  const [drawn, wall] = [performance.now(), Date.now()];
+  // One of the two stands still while a device sleeps, the other may be set.
+  const gone = () => Math.max(performance.now() - drawn, Date.now() - wall) / 1000;
   const words = button.textContent;
   const note = button.nextElementSibling;
   note.className = 'out-of-sight';
@@ -13,7 +15,7 @@ if (button) {
   button.setAttribute('aria-disabled', 'true');
   button.addEventListener('click', (event) => { if (button.ariaDisabled === 'true') event.preventDefault(); });
   const tick = () => {
-    const left = Math.ceil((at - performance.now()) / 1000);
+    const left = Math.ceil(button.dataset.resend - gone());
     if (left > 0) {
       count.textContent = ` (in ${left} s)`;
       setTimeout(tick, 500);
