@@ -118,10 +118,15 @@ fn builder(secret: &[u8]) -> Builder {
     Builder::new().with_secret(Secret::from(secret)).with_digits(DIGITS).with_step_duration(PERIOD as u64).with_skew(0)
 }
 
-/// A name fit for a label: without the colon that separates issuer and account, without control characters, not too long.
+/// A name fit for a label: without the colon that separates issuer and account, without what misleads or apps
+/// do not know, not too long.
 fn named(text: &str) -> String {
-    let clean: String =
-        text.chars().map(|c| if c == ':' { ' ' } else { c }).filter(|c| !misleads(*c)).take(LONGEST_NAME).collect();
+    let clean: String = text
+        .chars()
+        .map(|c| if c == ':' { ' ' } else { c })
+        .filter(|c| !misleads(*c) && !matches!(c, '\u{2066}'..='\u{2069}'))
+        .take(LONGEST_NAME)
+        .collect();
     let clean = clean.trim();
     if clean.is_empty() { "-".to_owned() } else { clean.to_owned() }
 }
