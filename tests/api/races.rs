@@ -67,7 +67,7 @@ async fn of_first_factors_at_once_one_needs_no_proof() {
             }
         })
         .await;
-        one_wins(&answers, &["step_up_required", "factor_not_pending"]);
+        one_wins(&answers, &["step_up_required", "factor_not_pending", "code_reused"]);
         assert_eq!(ann.factors().await.iter().filter(|f| f["status"] == "active").count(), 1);
     })
     .await;
@@ -115,7 +115,7 @@ async fn no_recovery_codes_slip_in_beside_the_first_factor() {
                 }
             })
             .await;
-            one_wins(&answers, &["step_up_required", "request_invalid"]);
+            one_wins(&answers, &["step_up_required", "request_invalid", "rate_limited"]);
         }
     })
     .await;
