@@ -7,8 +7,6 @@
 mod macros;
 #[macro_use]
 mod kept;
-#[macro_use]
-mod leases;
 
 mod asking;
 mod backup;
@@ -23,6 +21,7 @@ mod gathered;
 mod housekeeping;
 mod journal;
 mod keys;
+mod leases;
 mod moving;
 mod parties;
 mod parts;
