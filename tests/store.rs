@@ -424,7 +424,7 @@ async fn a_settlement_stands_as_a_whole_or_not_at_all() {
                 factor: fault.factor.or(step(6)),
                 earlier: fault.earlier,
                 session: Some(new.clone()),
-                event: ann.event("verification.succeeded"),
+                event: Some(ann.event("verification.succeeded")),
                 ..ann.nothing()
             };
             match ann.store.settle(settlement).await {
@@ -442,7 +442,7 @@ async fn a_settlement_stands_as_a_whole_or_not_at_all() {
             prompt: Some((prompt.owner_id.clone(), prompt.method, prompt.id.clone())),
             factor: step(6),
             session: Some(new.clone()),
-            event: ann.event("verification.succeeded"),
+            event: Some(ann.event("verification.succeeded")),
             ..ann.nothing()
         });
         left.await.expect("it settles");
@@ -569,7 +569,7 @@ async fn settlements_of_many_users_at_once_have_each_their_own_outcome() {
             async move {
                 let (user, _, settlement) = &sent[place];
                 let mut settlement = settlement.clone();
-                settlement.event.id = Id::new(Kind::Event, &user.at());
+                settlement.event.as_mut().expect("it tells of it").id = Id::new(Kind::Event, &user.at());
                 // Of every third user something else is written at that moment.
                 let beside = async {
                     if n % 3 == 0 {

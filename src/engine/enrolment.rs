@@ -10,7 +10,7 @@ use super::sending::Occasion;
 use super::{Answered, Caller, Clash, Ending, Engine, Error, factor_row, prompt_row, unnamed};
 use crate::methods::sms::number_of;
 use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
-use crate::model::{Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, User};
+use crate::model::{Event, Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, User};
 use crate::policy::requirement;
 use crate::store::{self, Activation, Contest, FactorChange, SessionChange, Settlement};
 
@@ -204,7 +204,7 @@ impl Engine {
         };
         let event = self.factor_event(at, caller, "factor.added", &factor);
         let burnt = prompt.as_ref().map(|p| (p.owner_id.clone(), p.method, p.id.clone()));
-        let mut settlement = Settlement::nothing(rp.clone(), user_id.to_owned(), at.now, event);
+        let mut settlement = Settlement::nothing(rp.clone(), user_id.to_owned(), at.now, event.clone());
         match method.finish_enrolment(&exam) {
             Ok(enrolled) => {
                 let sealed = |secret: Zeroizing<Vec<u8>>| self.vault.seal(at, factor_row(rp, user_id, id), &secret);
@@ -221,7 +221,7 @@ impl Engine {
                 if let Some(credential) = &enrolled.credential_id
                     && let Some(holder) = self.store.credential_holder(rp, credential).await?
                 {
-                    return Err(self.refuse_known_credential(at, caller, holder == user_id, settlement).await?);
+                    return Err(self.refuse_known_credential(at, caller, holder == user_id, settlement, event).await?);
                 }
                 factor.activated_at = Some(at.now);
                 factor.details = enrolled.details;
@@ -233,9 +233,7 @@ impl Engine {
                 }
             }
             Err(refusal @ Refusal::Wrong(_)) => {
-                settlement.event.kind = "enrolment.failed";
-                settlement.event.outcome = Outcome::Failure;
-                settlement.event.reason = Some(reason(refusal));
+                settlement.event = Some(failed(event, reason(refusal)));
                 settlement.throttle = lane.wrong(factor.kind, at.now);
                 settlement.prompt = burnt.filter(|_| factor.kind == MethodKind::Webauthn);
                 self.settle_with(at, caller, settlement, refusal.into()).await.and_then(Err)
@@ -251,13 +249,13 @@ impl Engine {
         caller: &Caller,
         own: bool,
         mut settlement: Settlement,
+        event: Event,
     ) -> Result<Error, Error> {
         settlement.factor = None;
         settlement.throttle = None;
         settlement.earlier = None;
-        settlement.event.kind = "enrolment.failed";
-        settlement.event.outcome = Outcome::Failure;
-        settlement.event.reason = Some(if own { "factor_duplicate" } else { "credential_of_another_user" });
+        let reason = if own { "factor_duplicate" } else { "credential_of_another_user" };
+        settlement.event = Some(failed(event, reason));
         let error = match own {
             true => Error::Clash(Clash::FactorDuplicate),
             false => Error::Refused(Refusal::Wrong(Fault::Credential("credential_of_another_user"))),
@@ -305,4 +303,9 @@ impl Engine {
 /// The action of challenges that guard factor management on our own pages.
 pub(super) fn manage_action() -> String {
     format!("{}manage", requirement::FACTOR_ACTIONS)
+}
+
+/// What would have told of a factor that was added tells of one that was not.
+fn failed(event: Event, reason: &'static str) -> Event {
+    Event { kind: "enrolment.failed", outcome: Outcome::Failure, reason: Some(reason), ..event }
 }

@@ -43,12 +43,14 @@ pub struct Pause {
 impl Engine {
     /// Settles a verdict, and counts what came of it: a pause that began, an enrolment that went right or wrong.
     pub(super) async fn settle(&self, store: &Store, settlement: Settlement) -> Result<(), store::Error> {
-        let failed = settlement.event.outcome == Outcome::Failure;
+        let event = settlement.event.as_ref();
+        let method = event.and_then(|event| event.method);
+        let failed = event.is_some_and(|event| event.outcome == Outcome::Failure);
         let stops = settlement.throttle.as_ref().is_some_and(|lane| lane.paused_until > Some(settlement.at));
-        let paused = settlement.event.method.filter(|_| failed && stops);
-        let enrolled = match settlement.event.kind {
-            "factor.added" => settlement.event.method.map(|method| (method, "right")),
-            "enrolment.failed" => settlement.event.method.map(|method| (method, "wrong")),
+        let paused = method.filter(|_| failed && stops);
+        let enrolled = match event.map(|event| event.kind) {
+            Some("factor.added") => method.map(|method| (method, "right")),
+            Some("enrolment.failed") => method.map(|method| (method, "wrong")),
             _ => None,
         };
         // On the heap: every caller would carry its size, and copy it on the way.

@@ -3,11 +3,13 @@
 
 use std::sync::LazyLock;
 
+use rusqlite::{Connection, ToSql};
 use sqlx::AssertSqlSafe;
 
 use super::dossier::PartRow;
 use super::gather::{Waiting, tell};
-use super::{Db, Error, Result};
+use super::postgres::Postgres;
+use super::{Error, Result};
 use crate::model::{Id, Timestamp};
 
 /// A question: in the name of a relying party or by an API key, of a user, of a challenge and its user, of a session, or of nothing
@@ -309,81 +311,106 @@ pub(super) fn statements() -> impl Iterator<Item = String> {
 }
 
 /// Asks all questions at once. A row that does not read closes the answer that it belongs to, and no other.
-pub(super) async fn answer(db: &Db, waiting: Vec<Waiting<Ask, Vec<PartRow>>>) {
+pub(super) async fn on_postgres(postgres: &Postgres, waiting: Vec<Waiting<Ask, Vec<PartRow>>>) {
     let (asks, waits): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
-    match ask(db, &asks).await {
+    match ask(postgres, &asks).await {
         Ok(answers) => waits.into_iter().zip(answers).for_each(|(waits, answer)| tell(waits, Ok(answer))),
         Err(Error::Corrupt(_)) if asks.len() > 1 => {
             for (one, waits) in asks.chunks(1).zip(waits) {
-                tell(waits, ask(db, one).await.map(|mut answers| answers.remove(0)));
+                tell(waits, ask(postgres, one).await.map(|mut answers| answers.remove(0)));
             }
         }
         Err(error) => waits.into_iter().for_each(|waits| tell(waits, Err(error.again()))),
     }
 }
 
-async fn ask(db: &Db, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
-    // A key and its relying party are asked for once, by the first of those who show it.
+async fn ask(postgres: &Postgres, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
+    let firsts = firsts(asks);
+    let mut conn = postgres.acquire().await?;
+    let query = sqlx::query_as(AssertSqlSafe(ON_POSTGRES[Names::of(asks).place()].as_str()))
+        .bind(fresh(&firsts).collect::<Vec<_>>())
+        .bind(asks.iter().map(|a| a.key_hash.as_deref()).collect::<Vec<_>>())
+        .bind(asks.iter().map(|a| a.rp_id.as_deref()).collect::<Vec<_>>())
+        .bind(asks.iter().map(|a| a.user_id.as_deref()).collect::<Vec<_>>())
+        .bind(asks.iter().map(|a| a.challenge_id.as_deref()).collect::<Vec<_>>())
+        .bind(asks.iter().map(|a| a.session_id.as_deref()).collect::<Vec<_>>())
+        .bind(asks.iter().map(|a| a.token_hash.as_deref()).collect::<Vec<_>>())
+        .bind(asks.iter().map(|a| a.now).collect::<Vec<_>>());
+    let rows = postgres.answer(query.fetch_all(&mut *conn)).await;
+    conn.ended(&rows);
+    deal(&firsts, rows.map_err(unread)?)
+}
+
+/// The same on SQLite, where it is called.
+pub(super) fn on_sqlite(conn: &Connection, waiting: Vec<Waiting<Ask, Vec<PartRow>>>) {
+    let (asks, waits): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+    match ask_here(conn, &asks) {
+        Ok(answers) => waits.into_iter().zip(answers).for_each(|(waits, answer)| tell(waits, Ok(answer))),
+        Err(Error::Corrupt(_)) if asks.len() > 1 => {
+            for (one, waits) in asks.chunks(1).zip(waits) {
+                tell(waits, ask_here(conn, one).map(|mut answers| answers.remove(0)));
+            }
+        }
+        Err(error) => waits.into_iter().for_each(|waits| tell(waits, Err(error.again()))),
+    }
+}
+
+fn ask_here(conn: &Connection, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
+    let firsts = firsts(asks);
+    let place = asks.len().next_power_of_two().trailing_zeros() as usize;
+    // The values of places that are left over are null.
+    let mut statement = conn.prepare_cached(&ON_SQLITE[Names::of(asks).place()][place])?;
+    let mut next = 1..;
+    let mut bind = |value: &dyn ToSql| statement.raw_bind_parameter(next.next().unwrap_or_default(), value);
+    for (ask, fresh) in asks.iter().zip(fresh(&firsts)) {
+        let values: [&dyn ToSql; 8] = [
+            &fresh,
+            &ask.key_hash,
+            &ask.rp_id,
+            &ask.user_id,
+            &ask.challenge_id,
+            &ask.session_id,
+            &ask.token_hash,
+            &ask.now,
+        ];
+        values.into_iter().try_for_each(&mut bind)?;
+    }
+    let rows = statement.raw_query().and_then(PartRow::read).collect::<rusqlite::Result<_>>();
+    deal(&firsts, rows.map_err(unread_here)?)
+}
+
+/// A key and its relying party are asked for once, by the first of those who show it: which that is, for each.
+fn firsts(asks: &[Ask]) -> Vec<usize> {
     let first = |ask: &Ask| asks.iter().position(|other| other.key_hash == ask.key_hash).unwrap_or_default();
-    let firsts: Vec<usize> = asks.iter().map(first).collect();
-    let fresh = firsts.iter().enumerate().map(|(n, first)| i64::from(n == *first));
-    let names = Names::of(asks).place();
-    let rows: Vec<PartRow> = match db {
-        Db::Sqlite(lite) => {
-            let place = asks.len().next_power_of_two().trailing_zeros() as usize;
-            let mut query = sqlx::query_as(AssertSqlSafe(ON_SQLITE[names][place].as_str()));
-            for (ask, fresh) in asks.iter().zip(fresh) {
-                query = query
-                    .bind(fresh)
-                    .bind(&ask.key_hash)
-                    .bind(&ask.rp_id)
-                    .bind(&ask.user_id)
-                    .bind(&ask.challenge_id)
-                    .bind(&ask.session_id)
-                    .bind(&ask.token_hash)
-                    .bind(ask.now);
-            }
-            for _ in asks.len()..1 << place {
-                query = query
-                    .bind(0)
-                    .bind(None::<Vec<u8>>)
-                    .bind(None::<&str>)
-                    .bind(None::<&str>)
-                    .bind(None::<&str>)
-                    .bind(None::<&str>)
-                    .bind(None::<Vec<u8>>)
-                    .bind(None::<i64>);
-            }
-            let mut conn = lite.answerers.acquire().await?;
-            let rows = query.fetch_all(&mut *conn).await;
-            conn.ended(&rows);
-            rows.map_err(unread)?
-        }
-        Db::Postgres(postgres) => {
-            let mut conn = postgres.acquire().await?;
-            let query = sqlx::query_as(AssertSqlSafe(ON_POSTGRES[names].as_str()))
-                .bind(fresh.collect::<Vec<_>>())
-                .bind(asks.iter().map(|a| a.key_hash.as_deref()).collect::<Vec<_>>())
-                .bind(asks.iter().map(|a| a.rp_id.as_deref()).collect::<Vec<_>>())
-                .bind(asks.iter().map(|a| a.user_id.as_deref()).collect::<Vec<_>>())
-                .bind(asks.iter().map(|a| a.challenge_id.as_deref()).collect::<Vec<_>>())
-                .bind(asks.iter().map(|a| a.session_id.as_deref()).collect::<Vec<_>>())
-                .bind(asks.iter().map(|a| a.token_hash.as_deref()).collect::<Vec<_>>())
-                .bind(asks.iter().map(|a| a.now).collect::<Vec<_>>());
-            let rows = postgres.answer(query.fetch_all(&mut *conn)).await;
-            conn.ended(&rows);
-            rows.map_err(unread)?
-        }
-    };
-    let mut answers: Vec<Vec<PartRow>> = asks.iter().map(|_| Vec::with_capacity(8)).collect();
+    asks.iter().map(first).collect()
+}
+
+/// Whether each is the first.
+fn fresh(firsts: &[usize]) -> impl Iterator<Item = i64> {
+    firsts.iter().enumerate().map(|(n, first)| i64::from(n == *first))
+}
+
+/// Gives each question its rows.
+fn deal(firsts: &[usize], rows: Vec<PartRow>) -> Result<Vec<Vec<PartRow>>> {
+    let mut answers: Vec<Vec<PartRow>> = firsts.iter().map(|_| Vec::with_capacity(8)).collect();
     for row in rows {
         answers.get_mut(row.ask as usize).ok_or(Error::Corrupt("dossier"))?.push(row);
     }
-    for (n, first) in firsts.into_iter().enumerate().filter(|(n, first)| n != first) {
-        let shared: Vec<_> = answers[first].iter().filter(|row| row.is_of_key()).cloned().collect();
+    for (n, first) in firsts.iter().enumerate().filter(|(n, first)| n != *first) {
+        let shared: Vec<_> = answers[*first].iter().filter(|row| row.is_of_key()).cloned().collect();
         answers[n].extend(shared);
     }
     Ok(answers)
+}
+
+fn unread_here(error: rusqlite::Error) -> Error {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    match error {
+        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..) => {
+            Error::Corrupt("dossier")
+        }
+        other => other.into(),
+    }
 }
 
 fn unread(error: sqlx::Error) -> Error {

@@ -158,7 +158,7 @@ impl Store {
     /// not what was read: then nothing stands, and all of it is read anew.
     pub async fn seal_events(&self, old: Option<&ChainHead>, new: &ChainHead, events: &[Recorded]) -> Result<()> {
         let old = old.map(|head| (head.sequence, head.hash.clone()));
-        let numbered = matches!(self.db, Db::Postgres(_));
+        let numbered = matches!(self.db, Db::Postgres(..));
         write!(self, (old, new, events) conn => {
             let done = match &old {
                 None => sql! { conn,

@@ -23,11 +23,7 @@ macro_rules! put_prompt {
     ($conn:expr, $rp:expr, $user:expr, $prompt:expr) => {{
         let prompt: &crate::model::Prompt = $prompt;
         sql! { $conn,
-            "insert into prompts (rp_id, user_id, owner_id, method, id, factor_id, sealed, sends, sent_at, expires_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-             on conflict (rp_id, user_id, owner_id, method) do update set
-             id = excluded.id, factor_id = excluded.factor_id, sealed = excluded.sealed, sends = excluded.sends,
-             sent_at = excluded.sent_at, expires_at = excluded.expires_at",
+            crate::store::parts::PUT_PROMPT,
             $rp.as_str(), $user, prompt.owner_id.as_str(), prompt.method.as_str(), prompt.id.as_str(),
             prompt.factor_id.as_ref().map(|f| f.as_str()), &prompt.sealed, prompt.sends, prompt.sent_at.0,
             prompt.expires_at.0
@@ -111,9 +107,7 @@ impl Store {
 
     /// Puts a ceremony in the place of any before it.
     pub async fn replace_prompt(&self, rp: &Id, user_id: &str, prompt: &Prompt) -> Result<()> {
-        write_one!(self, (rp, user_id, prompt) conn => {
-            put_prompt!(conn, rp, &user_id, &prompt);
-            Ok(())
-        })
+        let nothing = Settlement::silent(rp.clone(), user_id.to_owned(), prompt.sent_at);
+        self.settle(Settlement { awaited: Some(prompt.clone()), ..nothing }).await
     }
 }

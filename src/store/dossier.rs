@@ -1,9 +1,10 @@
 //! Everything that a verdict about a user depends on, in one round trip: the parts of a union, told apart by a column.
 
-use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row};
 
 use super::asking::{Ask, Tells, Which};
-use super::{Error, Result, Store, ThrottleLane, json};
+use super::{Db, Error, Result, Store, ThrottleLane, json};
 use crate::model::{
     ApiKey, Challenge, ChallengeStatus, Factor, Id, MethodKind, Mode, Prompt, RecoveryStatus, RecoverySummary,
     RelyingParty, Session, Timestamp, User,
@@ -48,14 +49,8 @@ pub(super) struct PartRow {
 }
 
 /// By place: a row is read some times a question, and a name would be looked up for each of its columns.
-impl<'r, R: Row> FromRow<'r, R> for PartRow
-where
-    usize: ColumnIndex<R>,
-    i64: Decode<'r, R::Database> + Type<R::Database>,
-    String: Decode<'r, R::Database> + Type<R::Database>,
-    Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
-{
-    fn from_row(row: &'r R) -> sqlx::Result<PartRow> {
+impl FromRow<'_, PgRow> for PartRow {
+    fn from_row(row: &PgRow) -> sqlx::Result<PartRow> {
         Ok(PartRow {
             ask: row.try_get(0)?,
             part: row.try_get(1)?,
@@ -78,6 +73,31 @@ where
     }
 }
 
+impl PartRow {
+    /// The same from a row of SQLite.
+    pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<PartRow> {
+        Ok(PartRow {
+            ask: row.get(0)?,
+            part: row.get(1)?,
+            a: row.get(2)?,
+            b: row.get(3)?,
+            c: row.get(4)?,
+            d: row.get(5)?,
+            e: row.get(6)?,
+            k: row.get(7)?,
+            l: row.get(8)?,
+            m: row.get(9)?,
+            n: row.get(10)?,
+            o: row.get(11)?,
+            p: row.get(12)?,
+            x: row.get(13)?,
+            y: row.get(14)?,
+            z: row.get(15)?,
+            last: row.get(16)?,
+        })
+    }
+}
+
 /// What one read found.
 #[derive(Default)]
 struct Found {
@@ -89,21 +109,29 @@ struct Found {
 }
 
 impl Store {
+    /// The rows that answer a question.
+    async fn ask(&self, ask: Ask) -> Result<Vec<PartRow>> {
+        match &self.db {
+            Db::Sqlite(lite) => lite.answerers.ask(ask).await,
+            Db::Postgres(_, gathers) => gathers.asks.ask(ask).await,
+        }
+    }
+
     /// What is known of a user.
     pub async fn dossier(&self, rp: &Id, user_id: &str, now: Timestamp) -> Result<Dossier> {
-        let rows = self.reads.ask(Ask::of_party(rp, now).user(user_id)).await?;
+        let rows = self.ask(Ask::of_party(rp, now).user(user_id)).await?;
         Ok(assemble(user_id, rows)?.dossier)
     }
 
     /// A challenge of this relying party, what is awaited for it, and what is known of its user.
     pub async fn case(&self, rp: &Id, challenge: &Id, now: Timestamp) -> Result<Option<(Challenge, Dossier)>> {
-        let rows = self.reads.ask(Ask::of_party(rp, now).challenge(challenge)).await?;
+        let rows = self.ask(Ask::of_party(rp, now).challenge(challenge)).await?;
         challenge_of(challenge, assemble(&user_of(&rows), rows)?)
     }
 
     /// A challenge by its id alone, its relying party, and what is known of its user; the caller compares a secret.
     pub async fn any_case(&self, challenge: &Id, now: Timestamp) -> Result<Option<(RelyingParty, Challenge, Dossier)>> {
-        let rows = self.reads.ask(Ask::of_any(now).challenge(challenge)).await?;
+        let rows = self.ask(Ask::of_any(now).challenge(challenge)).await?;
         let mut found = assemble(&user_of(&rows), rows)?;
         let Some(party) = found.party.take() else { return Ok(None) };
         let Some((challenge, dossier)) = challenge_of(challenge, found)? else { return Ok(None) };
@@ -117,7 +145,7 @@ impl Store {
         user_id: &str,
         now: Timestamp,
     ) -> Result<Option<(ApiKey, RelyingParty, Dossier)>> {
-        let rows = self.reads.ask(Ask::by_key(key_hash, now).user(user_id)).await?;
+        let rows = self.ask(Ask::by_key(key_hash, now).user(user_id)).await?;
         let mut found = assemble(user_id, rows)?;
         let Some((key, rp)) = found.key_and_party()? else { return Ok(None) };
         Ok(Some((key, rp, found.dossier)))
@@ -125,7 +153,7 @@ impl Store {
 
     /// The API key with this hash, its relying party, and a challenge of it with what is known of its user.
     pub async fn enter_case(&self, key_hash: &[u8], challenge: &Id, now: Timestamp) -> Result<Option<Entered>> {
-        let rows = self.reads.ask(Ask::by_key(key_hash, now).challenge(challenge)).await?;
+        let rows = self.ask(Ask::by_key(key_hash, now).challenge(challenge)).await?;
         let mut found = assemble(&user_of(&rows), rows)?;
         let Some((key, rp)) = found.key_and_party()? else { return Ok(None) };
         let case = challenge_of(challenge, found)?;
@@ -134,7 +162,7 @@ impl Store {
 
     /// The API key with this hash and its relying party.
     pub async fn api_key(&self, hash: &[u8], now: Timestamp) -> Result<Option<(ApiKey, RelyingParty)>> {
-        let rows = self.reads.ask(Ask::by_key(hash, now)).await?;
+        let rows = self.ask(Ask::by_key(hash, now)).await?;
         assemble("", rows)?.key_and_party()
     }
 
@@ -145,7 +173,7 @@ impl Store {
         which: Which<'_>,
         now: Timestamp,
     ) -> Result<Option<(ApiKey, RelyingParty, Option<Session>)>> {
-        let rows = self.reads.ask(Ask::by_key(key_hash, now).session(which)).await?;
+        let rows = self.ask(Ask::by_key(key_hash, now).session(which)).await?;
         let mut found = assemble("", rows)?;
         let Some((key, rp)) = found.key_and_party()? else { return Ok(None) };
         let session = found.session.map(|row| row.session(&rp.id)).transpose()?;

@@ -1,9 +1,8 @@
-//! Settlements of different users, settled as one: which may be, and the statements on PostgreSQL (those of SQLite are in
-//! `trigger`). There settlements that write the same parts share one statement, in which every part is one write over a table of
+//! Settlements of different users, settled as one on PostgreSQL (SQLite's writer is in `verdicts`). Settlements that write the same parts share one statement, in which every part is one write over a table of
 //! their values, and each must touch a row for each settlement. Where one of them lost a race, nothing of all stands, and each is
 //! settled by itself: who wins, and what is said of it, is decided there alone.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use sqlx::error::BoxDynError;
@@ -12,9 +11,9 @@ use sqlx::{Arguments, AssertSqlSafe};
 use tokio::task::JoinSet;
 
 use super::gather::{Waiting, tell};
-use super::parts::{PARTS, Part, VALUES, Value, bits, selecting};
+use super::parts::{PARTS, Part, VALUES, Value, bits, draws_on, selecting};
 use super::postgres::{Postgres, RETRIES};
-use super::settlement::{FactorChange, Settlement};
+use super::settlement::Settlement;
 use super::{Error, settlement};
 
 /// The most that are settled as one.
@@ -39,12 +38,8 @@ fn statement(bits: i64) -> Arc<Statement> {
 /// Settlements that would have to wait for another's rows are settled by themselves.
 fn put_together(bits: i64) -> Statement {
     let parts: Vec<(usize, &Part)> = PARTS.iter().enumerate().filter(|(n, _)| bits & 1 << n != 0).collect();
-    let draws_on = |n: usize| {
-        let name = format!("${n}");
-        let after = |text: &str| text.split(&name).skip(1).any(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()));
-        parts.iter().any(|(_, (_, sql))| after(sql))
-    };
-    let values: Vec<usize> = (1..=VALUES).filter(|n| draws_on(*n)).collect();
+    let values: BTreeSet<usize> = parts.iter().flat_map(|(_, part)| draws_on(part)).collect();
+    let values: Vec<usize> = values.into_iter().collect();
     let others = values.iter().enumerate().skip(1);
     let others: String =
         others.map(|(place, n)| format!(", (${}::{}[])[u.place] as v{n}", place + 1, TYPES[n - 1])).collect();
@@ -73,7 +68,7 @@ const TYPES: [&str; VALUES] = {
     const B: &str = "bytea";
     [
         T, T, N, T, N, T, N, T, T, N, T, B, N, N, T, N, T, T, T, T, N, N, B, T, T, T, T, B, T, T, N, T, T, T, T, T, T,
-        T, T, T, T, T, N, B, N, B, B,
+        T, T, T, T, T, N, B, N, B, B, T, B, N, N,
     ]
 };
 
@@ -87,31 +82,23 @@ fn together((_, sql): &Part) -> String {
     sql.replacen("where ", &format!("{table} gathered s where "), 1)
 }
 
-/// Whether a settlement can be settled with others: a recovery code is noted for restorations too.
-pub(super) fn may_join(settlement: &Settlement) -> bool {
-    !matches!(settlement.factor, Some(FactorChange::RecoveryCode(..)))
-}
-
-/// The first settlement of each user, and what has to wait for them.
-pub(super) fn one_of_each<T>(all: Vec<T>, of: impl Fn(&T) -> &Settlement) -> (Vec<T>, Vec<T>) {
+/// Which settlements are the first of their user: the others have to wait for them.
+pub(super) fn firsts<'s>(all: impl Iterator<Item = &'s Settlement>) -> Vec<bool> {
     let mut seen = HashSet::new();
-    all.into_iter().partition(|item| {
-        let settlement = of(item);
-        seen.insert((settlement.rp_id.clone(), settlement.user_id.clone()))
-    })
+    all.map(|settlement| seen.insert((settlement.rp_id.as_str(), settlement.user_id.as_str()))).collect()
 }
 
 /// Settles all that write the same as one. Who has to be settled by itself is, and nobody waits for that but its own caller.
 pub(super) async fn on_postgres(postgres: &Postgres, mut all: Vec<Waiting<Settlement, ()>>) {
     // In one order on every node, so that none waits for the other in a circle.
     all.sort_by(|(a, _), (b, _)| (&a.rp_id, &a.user_id).cmp(&(&b.rp_id, &b.user_id)));
-    let (together, again) = one_of_each(all, |(settlement, _)| settlement);
-    for one in again {
-        tokio::spawn(alone(postgres.clone(), one, RETRIES));
-    }
+    let firsts = firsts(all.iter().map(|(settlement, _)| settlement));
     let mut alike: BTreeMap<i64, Vec<_>> = BTreeMap::new();
-    for one in together {
-        alike.entry(bits(&one.0)).or_default().push(one);
+    for (one, first) in all.into_iter().zip(firsts) {
+        match first {
+            true => alike.entry(bits(&one.0)).or_default().push(one),
+            false => drop(tokio::spawn(alone(postgres.clone(), one, RETRIES))),
+        }
     }
     // Each kind on a connection of its own, since its commit is its own too.
     let kinds = alike.into_iter().map(|(bits, some)| as_one(postgres.clone(), bits, some));
@@ -153,7 +140,7 @@ async fn write(
     alike: &[Waiting<Settlement, ()>],
 ) -> std::result::Result<(), sqlx::Error> {
     let statement = statement(bits);
-    let mut columns: Vec<Vec<Value>> = statement.values.iter().map(|_| Vec::with_capacity(alike.len())).collect();
+    let mut columns: Vec<Vec<Value<'_>>> = statement.values.iter().map(|_| Vec::with_capacity(alike.len())).collect();
     for (settlement, _) in alike {
         let mut row = settlement.values();
         for (column, n) in columns.iter_mut().zip(&statement.values) {
@@ -170,7 +157,7 @@ async fn write(
 }
 
 /// Adds a column as an array; its values are all of one type.
-fn add(values: &mut PgArguments, column: Vec<Value>) -> std::result::Result<(), BoxDynError> {
+fn add(values: &mut PgArguments, column: Vec<Value<'_>>) -> std::result::Result<(), BoxDynError> {
     macro_rules! array {
         ($kind:path) => {
             values.add(column.into_iter().map(|v| if let $kind(v) = v { v } else { None }).collect::<Vec<_>>())

@@ -75,25 +75,28 @@ impl Noting for PgConnection {
 
 impl Noting for SqliteConnection {
     async fn note(&mut self, notes: Vec<Note>) -> Result<()> {
-        if notes.is_empty() {
-            return Ok(());
-        }
         let file: String = sqlx::query_scalar("select file from pragma_database_list where name = 'main'")
             .fetch_one(&mut *self)
             .await?;
-        // Each begins a line, so that one that broke off ends where the next begins.
-        let text: String = notes.iter().map(|note| format!("\n{}", note.line())).collect();
         let place = place(Path::new(&file));
-        let append = move || {
-            let mut journal = File::options().append(true).create(true).mode(0o600).open(&place)?;
-            journal.write_all(text.as_bytes())?;
-            journal.sync_data()
-        };
-        let written = tokio::task::spawn_blocking(append).await;
-        written
-            .map_err(|e| Error::Unavailable(e.to_string()))?
-            .map_err(|e| Error::Unavailable(format!("the journal: {e}")))
+        let written = tokio::task::spawn_blocking(move || append(&place, &notes)).await;
+        written.map_err(|e| Error::Unavailable(e.to_string()))?
     }
+}
+
+/// Notes in the journal at this place; on disk when it returns.
+pub(super) fn append(place: &Path, notes: &[Note]) -> Result<()> {
+    if notes.is_empty() {
+        return Ok(());
+    }
+    // Each begins a line, so that one that broke off ends where the next begins.
+    let text: String = notes.iter().map(|note| format!("\n{}", note.line())).collect();
+    let written = || {
+        let mut journal = File::options().append(true).create(true).mode(0o600).open(place)?;
+        journal.write_all(text.as_bytes())?;
+        journal.sync_data()
+    };
+    written().map_err(|e| Error::Unavailable(format!("the journal: {e}")))
 }
 
 /// Where the journal of a SQLite file is.

@@ -17,7 +17,7 @@ macro_rules! read {
                 };
                 Box::pin(asked).await
             }
-            crate::store::Db::Postgres(postgres) => {
+            crate::store::Db::Postgres(postgres, _) => {
                 let asked = async {
                     let mut conn = postgres.acquire().await?;
                     let $db = &mut *conn;
@@ -58,7 +58,7 @@ macro_rules! written {
                 $(let $argument = $argument.to_owned();)*
                 Box::pin(lite.write(move |$conn| Box::pin(async move { keep!($conn, keep); $body }))).await
             }
-            crate::store::Db::Postgres(postgres) => {
+            crate::store::Db::Postgres(postgres, _) => {
                 let kept = kept.clone();
                 let several = $several || kept.is_some();
                 let written = postgres.write(several, move |$conn| {

@@ -8,6 +8,7 @@ mod macros;
 #[macro_use]
 mod kept;
 
+mod answerers;
 mod asking;
 mod backup;
 mod chain;
@@ -35,8 +36,8 @@ mod sessions;
 mod settlement;
 mod sqlite;
 mod throttles;
-mod trigger;
 mod users;
+mod verdicts;
 mod webhooks;
 
 pub use asking::Which;
@@ -97,17 +98,38 @@ impl From<u32> for Limits {
 #[derive(Clone)]
 pub struct Store {
     db: Db,
-    reads: Gather<asking::Ask, Vec<dossier::PartRow>>,
-    /// On PostgreSQL; SQLite's writer gathers all that is written.
-    settles: Option<Gather<Settlement, ()>>,
     /// What the next write keeps beside its effect.
     keep: Option<Arc<Keep>>,
+}
+
+/// What hands on to PostgreSQL what comes while it is at work. On SQLite questions are answered where they are asked, and the writer
+/// gathers all that is written.
+#[derive(Clone)]
+struct Gathers {
+    asks: Gather<asking::Ask, Vec<dossier::PartRow>>,
+    settles: Gather<Settlement, ()>,
+}
+
+impl Gathers {
+    fn start(postgres: &postgres::Postgres) -> Gathers {
+        let (asked, settled) = (postgres.clone(), postgres.clone());
+        Gathers {
+            asks: Gather::start(asking::MOST, move |asks| {
+                let postgres = asked.clone();
+                async move { asking::on_postgres(&postgres, asks).await }
+            }),
+            settles: Gather::start(gathered::MOST, move |all| {
+                let postgres = settled.clone();
+                async move { gathered::on_postgres(&postgres, all).await }
+            }),
+        }
+    }
 }
 
 #[derive(Clone)]
 enum Db {
     Sqlite(sqlite::Sqlite),
-    Postgres(postgres::Postgres),
+    Postgres(postgres::Postgres, Gathers),
 }
 
 /// What a verb lost to somebody faster, or to time.
@@ -221,36 +243,23 @@ impl Store {
 
     /// Opens a PostgreSQL database; its schema stays as it is.
     pub async fn postgres(url: &str, limits: impl Into<Limits>) -> Result<Store> {
-        Ok(Store::on(Db::Postgres(postgres::Postgres::open(url, limits.into()).await?)))
+        let postgres = postgres::Postgres::open(url, limits.into()).await?;
+        let gathers = Gathers::start(&postgres);
+        Ok(Store::on(Db::Postgres(postgres, gathers)))
     }
 
     fn on(db: Db) -> Store {
-        let asked = db.clone();
-        let reads = Gather::start(asking::MOST, move |asks| {
-            let db = asked.clone();
-            async move { asking::answer(&db, asks).await }
-        });
-        let settles = match &db {
-            Db::Sqlite(_) => None,
-            Db::Postgres(postgres) => {
-                let postgres = postgres.clone();
-                Some(Gather::start(gathered::MOST, move |all| {
-                    let postgres = postgres.clone();
-                    async move { gathered::on_postgres(&postgres, all).await }
-                }))
-            }
-        };
-        Store { db, reads, settles, keep: None }
+        Store { db, keep: None }
     }
 
     /// Brings the schema up to date; waits for another node that does the same. Where there is nothing to do, no right to change
     /// the schema is needed.
     pub async fn migrate(&self) -> Result<()> {
         match &self.db {
-            Db::Postgres(_) if self.is_migrated().await? => Ok(()),
+            Db::Postgres(..) if self.is_migrated().await? => Ok(()),
             // Opening it did so.
             Db::Sqlite(_) => Ok(()),
-            Db::Postgres(postgres) => postgres.migrate().await,
+            Db::Postgres(postgres, _) => postgres.migrate().await,
         }
     }
 
@@ -279,11 +288,11 @@ impl Store {
 
     /// Answers if the database does, and those who hand work to it are there.
     pub async fn ping(&self) -> Result<()> {
-        let writes = match &self.db {
+        let there = match &self.db {
             Db::Sqlite(lite) => lite.takes_writes(),
-            Db::Postgres(_) => self.settles.as_ref().is_none_or(Gather::takes),
+            Db::Postgres(_, gathers) => gathers.asks.takes() && gathers.settles.takes(),
         };
-        if !writes || !self.reads.takes() {
+        if !there {
             return Err(Error::Unavailable("what hands work to the database has ended".to_owned()));
         }
         let one: Option<i64> = read_scalar_if! { self, "select count(*) from meta" };
@@ -294,7 +303,7 @@ impl Store {
     pub fn pool(&self) -> (usize, usize) {
         match &self.db {
             Db::Sqlite(lite) => lite.size(),
-            Db::Postgres(postgres) => postgres.pool.size(),
+            Db::Postgres(postgres, _) => postgres.pool.size(),
         }
     }
 
@@ -302,7 +311,7 @@ impl Store {
     pub async fn close(&self) {
         match &self.db {
             Db::Sqlite(lite) => lite.close().await,
-            Db::Postgres(postgres) => postgres.pool.close().await,
+            Db::Postgres(postgres, _) => postgres.pool.close().await,
         }
     }
 }

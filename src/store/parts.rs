@@ -1,6 +1,10 @@
 //! What a settlement is put together from: conditional writes of one row each, which draw on the same numbered values.
 
-use sqlx::{Arguments, Encode, Type};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use sqlx::Arguments;
+use sqlx::postgres::PgArguments;
 
 use super::settlement::{ChallengeChange, FactorChange, SessionChange, Settlement};
 use super::{Contest, DeviceChange, Error, Result, text};
@@ -62,6 +66,40 @@ const BURN: Part = (
     Contest::Prompt,
     "delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $17 and method = $18 and id = $19",
 );
+/// Puts a prompt in the place of any before it, its ten values numbered as they stand among others.
+macro_rules! put_prompt_text {
+    ($owner:literal $method:literal $id:literal $factor:literal $sealed:literal $sends:literal $sent_at:literal $end:literal) => {
+        concat!(
+            "insert",
+            " into prompts (rp_id, user_id, owner_id, method, id, factor_id, sealed, sends, sent_at, expires_at)
+             values ($1, $2, ",
+            $owner,
+            ", ",
+            $method,
+            ", ",
+            $id,
+            ", ",
+            $factor,
+            ", ",
+            $sealed,
+            ", ",
+            $sends,
+            ", ",
+            $sent_at,
+            ", ",
+            $end,
+            ")
+             on conflict (rp_id, user_id, owner_id, method) do update set
+             id = excluded.id, factor_id = excluded.factor_id, sealed = excluded.sealed, sends = excluded.sends,
+             sent_at = excluded.sent_at, expires_at = excluded.expires_at"
+        )
+    };
+}
+
+/// [`put_prompt_text`] on its own.
+pub(super) const PUT_PROMPT: &str = put_prompt_text!("$3" "$4" "$5" "$6" "$7" "$8" "$9" "$10");
+
+const AWAIT: Part = (Contest::Row, put_prompt_text!("$17" "$18" "$19" "$48" "$49" "$50" "$3" "$51"));
 const STEP: Part = (
     Contest::Factor,
     "update factors set last_step = $21, last_used_at = $3
@@ -120,7 +158,7 @@ const EVENT: Part = (
 );
 
 /// Every part, for the test that prepares every statement.
-pub const PARTS: [Part; 21] = [
+pub const PARTS: [Part; 22] = [
     THROTTLE_NEW,
     THROTTLE,
     DEVICE_NEW,
@@ -131,6 +169,7 @@ pub const PARTS: [Part; 21] = [
     OPEN,
     EXCHANGE,
     BURN,
+    AWAIT,
     STEP,
     CREDENTIAL,
     USED,
@@ -162,6 +201,7 @@ impl Settlement {
             ChallengeChange::Exchange(..) => Some(EXCHANGE),
         });
         parts.extend(self.prompt.as_ref().map(|_| BURN));
+        parts.extend(self.awaited.as_ref().map(|_| AWAIT));
         parts.extend(self.factor.as_ref().map(|change| match change {
             FactorChange::Step(..) => STEP,
             FactorChange::Credential { .. } => CREDENTIAL,
@@ -176,29 +216,23 @@ impl Settlement {
             SessionChange::End(_) => END,
         }));
         parts.extend(self.session.as_ref().map(|_| SESSION));
-        parts.push(EVENT);
+        parts.extend(self.event.as_ref().map(|_| EVENT));
         parts
     }
 }
 
-/// One of the numbered values.
-pub(super) enum Value {
-    Text(Option<String>),
+/// One of the numbered values, borrowed from the settlement where that holds it as it is written.
+pub(super) enum Value<'s> {
+    Text(Option<Cow<'s, str>>),
     Number(Option<i64>),
-    Bytes(Option<Vec<u8>>),
+    Bytes(Option<&'s [u8]>),
 }
 
-impl Value {
-    /// Adds it to what a statement draws on.
-    pub(super) fn add_to<A>(self, arguments: &mut A) -> Result<()>
-    where
-        A: Arguments,
-        Option<String>: for<'q> Encode<'q, A::Database> + Type<A::Database>,
-        Option<i64>: for<'q> Encode<'q, A::Database> + Type<A::Database>,
-        Option<Vec<u8>>: for<'q> Encode<'q, A::Database> + Type<A::Database>,
-    {
+impl Value<'_> {
+    /// Adds it to what a statement on PostgreSQL draws on.
+    pub(super) fn add_to(&self, arguments: &mut PgArguments) -> Result<()> {
         let added = match self {
-            Value::Text(text) => arguments.add(text),
+            Value::Text(text) => arguments.add(text.as_deref()),
             Value::Number(number) => arguments.add(number),
             Value::Bytes(bytes) => arguments.add(bytes),
         };
@@ -207,11 +241,11 @@ impl Value {
 }
 
 /// How many values a settlement has.
-pub(super) const VALUES: usize = 47;
+pub(super) const VALUES: usize = 51;
 
 impl Settlement {
     /// The values that its parts draw on, the first as `$1`. What no part of it uses is null.
-    pub(super) fn values(&self) -> [Value; VALUES] {
+    pub(super) fn values(&self) -> [Value<'_>; VALUES] {
         use Value::{Bytes, Number, Text};
         let throttle = self.throttle.as_ref();
         let challenge = OfChallenge::of(&self.challenge);
@@ -220,70 +254,82 @@ impl Settlement {
             None => (None, None, None, None, None, None),
             Some(FactorChange::Step(id, step)) => (Some(id), Some(*step), None, None, None, None),
             Some(FactorChange::Credential { id, version, sealed, details }) => {
-                (Some(id), None, Some(*version), Some(sealed.clone()), Some(text(details)), None)
+                (Some(id), None, Some(*version), Some(sealed.as_slice()), Some(text(details)), None)
             }
             Some(FactorChange::Used(id)) => (Some(id), None, None, None, None, None),
-            Some(FactorChange::RecoveryCode(set, hash)) => (Some(set), None, None, Some(hash.clone()), None, None),
+            Some(FactorChange::RecoveryCode(set, hash)) => (Some(set), None, None, Some(hash.as_slice()), None, None),
             Some(FactorChange::Activate(a)) => {
                 let details = Some(text(&a.details));
-                (Some(&a.id), Some(a.last_step), None, a.sealed.clone(), details, a.credential_id.clone())
+                (Some(&a.id), Some(a.last_step), None, a.sealed.as_deref(), details, a.credential_id.as_deref())
             }
             Some(FactorChange::Held(id)) => (Some(id), None, None, None, None, None),
         };
         let earlier = self.earlier.as_ref().map(|change| match change {
             SessionChange::Add(id) | SessionChange::Stand(id) | SessionChange::End(id) => id,
         });
-        let (prompt, session, event) = (self.prompt.as_ref(), self.session.as_ref(), &self.event);
+        let (session, event, awaited) = (self.session.as_ref(), self.event.as_ref(), self.awaited.as_ref());
+        let burnt = self.prompt.as_ref().map(|(owner, method, id)| (owner, *method, id));
+        let prompt = burnt.or(awaited.map(|p| (&p.owner_id, p.method, &p.id)));
         let opened = challenge.opened;
-        let id = |id: Option<&Id>| Text(id.map(|i| i.as_str().to_owned()));
+        fn held(text: Option<&str>) -> Value<'_> {
+            Text(text.map(Cow::Borrowed))
+        }
+        fn id(id: Option<&Id>) -> Value<'_> {
+            held(id.map(Id::as_str))
+        }
+        let made = |text: Option<String>| Text(text.map(Cow::Owned));
         [
             id(Some(&self.rp_id)), // $1
-            Text(Some(self.user_id.clone())),
+            held(Some(&self.user_id)),
             Number(Some(self.at.0)),
-            Text(throttle.map(|t| t.lane.clone())), // $4
+            held(throttle.map(|t| t.lane.as_str())), // $4
             Number(throttle.map(|t| t.version)),
-            Text(throttle.map(|t| t.state.clone())),
+            held(throttle.map(|t| t.state.as_str())),
             Number(throttle.and_then(|t| t.seen_at).map(|t| t.0)),
-            Text(self.device.as_ref().map(|(lane, _)| lane.clone())),
+            held(self.device.as_ref().map(|(lane, _)| lane.as_str())),
             id(challenge.id), // $9
             Number(challenge.attempts),
-            Text(challenge.proof),
-            Bytes(code.cloned()),
+            made(challenge.proof),
+            Bytes(code),
             Number(challenge.code_end),
             Number(session.map(|_| self.at.0)),
-            Text(challenge.terms), // $15
+            made(challenge.terms), // $15
             Number(challenge.end),
-            id(prompt.map(|(owner, _, _)| owner)), // $17
-            Text(prompt.map(|(_, method, _)| method.as_str().to_owned())),
-            id(prompt.map(|(_, _, id)| id)),
+            id(prompt.map(|(owner, ..)| owner)), // $17
+            held(prompt.map(|(_, method, _)| method.as_str())),
+            id(prompt.map(|(.., id)| id)),
             id(factor), // $20
             Number(step),
             Number(version),
             Bytes(bytes),
-            Text(details),
-            Text(credential), // $25
+            made(details),
+            held(credential), // $25
             id(earlier),
             id(session.map(|n| &n.session.id)), // $27
-            Bytes(session.map(|n| n.token_hash.clone())),
-            Text(session.map(|n| text(&n.session.grant))),
+            Bytes(session.map(|n| n.token_hash.as_slice())),
+            made(session.map(|n| text(&n.session.grant))),
             id(session.and_then(|n| n.session.factor_id.as_ref())),
             Number(session.map(|n| n.session.expires_at.0)), // $31
-            id(Some(&event.id)),
-            Text(Some(event.kind.to_owned())),
-            Text(Some(event.actor.as_str().to_owned())),
-            Text(event.method.map(|m| m.as_str().to_owned())), // $35
-            id(event.factor_id.as_ref()),
-            id(event.challenge_id.as_ref()),
-            id(event.session_id.as_ref()),
-            Text(Some(event.outcome.as_str().to_owned())),
-            Text(event.reason.map(str::to_owned)), // $40
-            Text(event.source().as_ref().map(text)),
-            Text(event.request_id.clone()),
+            id(event.map(|e| &e.id)),
+            held(event.map(|e| e.kind)),
+            held(event.map(|e| e.actor.as_str())),
+            held(event.and_then(|e| e.method).map(|m| m.as_str())), // $35
+            id(event.and_then(|e| e.factor_id.as_ref())),
+            id(event.and_then(|e| e.challenge_id.as_ref())),
+            id(event.and_then(|e| e.session_id.as_ref())),
+            held(event.map(|e| e.outcome.as_str())),
+            held(event.and_then(|e| e.reason)), // $40
+            made(event.and_then(|e| e.source()).as_ref().map(text)),
+            held(event.and_then(|e| e.request_id.as_deref())),
             Number(throttle.and_then(|t| t.paused_until).map(|t| t.0)), // $43
-            Bytes(opened.and_then(|c| c.link_hash.clone())),
+            Bytes(opened.and_then(|c| c.link_hash.as_deref())),
             Number(opened.and_then(|c| c.link_opened_at).map(|t| t.0)), // $45
-            Bytes(opened.and_then(|c| c.browser_hash.clone())),
-            Bytes(opened.and_then(|c| c.client_token_hash.clone())),
+            Bytes(opened.and_then(|c| c.browser_hash.as_deref())),
+            Bytes(opened.and_then(|c| c.client_token_hash.as_deref())),
+            id(awaited.and_then(|p| p.factor_id.as_ref())),
+            Bytes(awaited.map(|p| p.sealed.as_slice())),
+            Number(awaited.map(|p| p.sends)), // $50
+            Number(awaited.map(|p| p.expires_at.0)),
         ]
     }
 }
@@ -294,7 +340,7 @@ struct OfChallenge<'s> {
     id: Option<&'s Id>,
     attempts: Option<i64>,
     proof: Option<String>,
-    code: Option<&'s Vec<u8>>,
+    code: Option<&'s [u8]>,
     code_end: Option<i64>,
     terms: Option<String>,
     end: Option<i64>,
@@ -311,7 +357,7 @@ impl OfChallenge<'_> {
             ChallengeChange::Approve(id, proof, code) => OfChallenge {
                 id: Some(id),
                 proof: Some(text(proof)),
-                code: code.as_ref().map(|(hash, _)| hash),
+                code: code.as_ref().map(|(hash, _)| hash.as_slice()),
                 code_end: code.as_ref().map(|(_, end)| end.0),
                 ..nothing
             },
@@ -332,10 +378,24 @@ pub(super) fn unencodable(error: sqlx::error::BoxDynError) -> Error {
     Error::Unavailable(error.to_string())
 }
 
-/// Which parts a settlement has, as bits.
+/// Which parts a settlement has: their places among [`PARTS`], in order.
+pub(super) fn places(settlement: &Settlement) -> impl Iterator<Item = usize> {
+    let place = |part: Part| PARTS.iter().position(|known| known.1 == part.1).expect("every part is known");
+    settlement.parts().into_iter().map(place)
+}
+
+/// The same as bits.
 pub(super) fn bits(settlement: &Settlement) -> i64 {
-    let place = |part: &Part| PARTS.iter().position(|known| known.1 == part.1).expect("every part is known");
-    settlement.parts().iter().map(|part| 1 << place(part)).sum()
+    places(settlement).map(|place| 1 << place).sum()
+}
+
+/// Which of the numbered values a part draws on.
+pub(super) fn draws_on((_, sql): &Part) -> BTreeSet<usize> {
+    let number = |rest: &str| {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse().expect("every value is numbered")
+    };
+    sql.split('$').skip(1).map(number).collect()
 }
 
 /// A part that inserts values, as one that inserts what is selected, where `rest` says from what; `None` for any other part.

@@ -2,8 +2,8 @@
 //! makes or ends a session.
 //!
 //! It is put together from parts in one order (throttle, device, challenge, prompt, factor, sessions): each part is one conditional
-//! write of one row, and all draw on the same numbered values. On SQLite a trigger writes them, on PostgreSQL
-//! they are one statement: one round trip and one commit. A part that touches no row was lost to somebody faster, and then
+//! write of one row, and all draw on the same numbered values. On SQLite the writer's thread takes one after the other, on
+//! PostgreSQL they are one statement: one round trip and one commit. A part that touches no row was lost to somebody faster, and then
 //! nothing of the whole stands.
 
 use sqlx::AssertSqlSafe;
@@ -11,11 +11,8 @@ use sqlx::postgres::PgArguments;
 
 use super::parts::{Part, unencodable};
 use super::postgres::{Postgres, RETRIES};
-use super::{
-    Activation, Contest, Db, DeviceChange, Error, Keep, NewSession, Result, Store, ThrottleLane, gathered, kept,
-    trigger,
-};
-use crate::model::{Challenge, Details, Event, Id, MethodKind, Proof, Timestamp};
+use super::{Activation, Contest, Db, DeviceChange, Error, Keep, NewSession, Result, Store, ThrottleLane, kept};
+use crate::model::{Challenge, Details, Event, Id, MethodKind, Prompt, Proof, Timestamp};
 
 /// What happens to the challenge.
 #[derive(Clone)]
@@ -88,6 +85,8 @@ pub struct Settlement {
     pub challenge: ChallengeChange,
     /// The prompt that was answered: `Some((owner, method, id))` must still be there, and is burnt.
     pub prompt: Option<(Id, MethodKind, Id)>,
+    /// What is awaited from now on, in the place of any before it.
+    pub awaited: Option<Prompt>,
     /// The factor.
     pub factor: Option<FactorChange>,
     /// The session that was there before.
@@ -95,12 +94,17 @@ pub struct Settlement {
     /// The session that it earns at once.
     pub session: Option<NewSession>,
     /// What is written down.
-    pub event: Event,
+    pub event: Option<Event>,
 }
 
 impl Settlement {
     /// What writes an event and nothing else.
     pub fn nothing(rp_id: Id, user_id: String, at: Timestamp, event: Event) -> Settlement {
+        Settlement { event: Some(event), ..Settlement::silent(rp_id, user_id, at) }
+    }
+
+    /// What writes nothing, yet.
+    pub(super) fn silent(rp_id: Id, user_id: String, at: Timestamp) -> Settlement {
         Settlement {
             rp_id,
             user_id,
@@ -109,10 +113,11 @@ impl Settlement {
             device: None,
             challenge: ChallengeChange::None,
             prompt: None,
+            awaited: None,
             factor: None,
             earlier: None,
             session: None,
-            event,
+            event: None,
         }
     }
 
@@ -126,21 +131,11 @@ impl Store {
     /// Writes all of it or nothing. `Conflict` names the first row that was lost; nothing stands then, and the caller decides
     /// what the answer was worth.
     pub async fn settle(&self, settlement: Settlement) -> Result<()> {
-        let settled = match (&self.db, self.keep.clone()) {
-            (Db::Sqlite(lite), None) => lite.settle(settlement).await,
-            (Db::Sqlite(lite), keep) => {
-                let written = lite.write(move |conn| {
-                    Box::pin(async move {
-                        keep!(conn, keep);
-                        trigger::settle_one(conn, &settlement).await
-                    })
-                });
-                Box::pin(written).await
-            }
-            (Db::Postgres(postgres), keep) => match (&self.settles, keep) {
-                (Some(settles), None) if gathered::may_join(&settlement) => settles.ask(settlement).await,
-                (_, keep) => Box::pin(on_postgres(postgres, &settlement, keep.as_deref(), RETRIES)).await,
-            },
+        let keep = self.keep.clone();
+        let settled = match &self.db {
+            Db::Sqlite(lite) => lite.settle(settlement, keep).await,
+            Db::Postgres(_, gathers) if keep.is_none() => gathers.settles.ask(settlement).await,
+            Db::Postgres(postgres, _) => Box::pin(on_postgres(postgres, &settlement, keep.as_deref(), RETRIES)).await,
         };
         kept::mark(self.keep.as_deref(), settled)
     }
@@ -164,7 +159,7 @@ pub(super) async fn on_postgres(
     for _ in 0..=retries {
         let mut conn = postgres.acquire().await?;
         let mut values = PgArguments::default();
-        settlement.values().into_iter().try_for_each(|value| value.add_to(&mut values))?;
+        settlement.values().iter().try_for_each(|value| value.add_to(&mut values))?;
         if let Some(keep) = keep {
             keep.append_to(&mut values).map_err(unencodable)?;
         }

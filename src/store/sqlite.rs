@@ -4,17 +4,21 @@ use std::future::Future;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::{Connection, OpenFlags};
 use sqlx::error::DatabaseError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection as _};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::answerers::Answerers;
 use super::pool::Pool;
 use super::settlement::Settlement;
-use super::trigger::{self, Lost};
-use super::{Error, Limits, Result, gather, gathered};
+use super::verdicts::{Settler, Settling};
+use super::{Error, Keep, Limits, Result, gathered};
 
 /// A future that may borrow the connection.
 pub type Borrowing<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
@@ -36,8 +40,6 @@ enum Job {
     Settle(Settling),
 }
 
-type Settling = (Box<Settlement>, oneshot::Sender<Result<()>>);
-
 type Run = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Borrowing<'c, Done> + Send>;
 
 /// A write that has run but is not committed.
@@ -51,8 +53,8 @@ struct Done {
 #[derive(Clone)]
 pub struct Sqlite {
     pub(super) readers: Pool<SqliteConnection>,
-    /// Those that answer gathered questions, whose statements are large: each connection keeps its own.
-    pub(super) answerers: Pool<SqliteConnection>,
+    /// What the verify path asks.
+    pub(super) answerers: Answerers,
     jobs: mpsc::Sender<Job>,
     end: watch::Sender<bool>,
 }
@@ -103,13 +105,17 @@ impl Sqlite {
             .disable_statement_logging();
         let mut writer = connect(&options, path).await?;
         migrate(&mut writer, path).await?;
-        sqlx::query(AssertSqlSafe(trigger::VIEW.as_str())).execute(&mut writer).await?;
-        let few = Limits { pool: limits.pool.min(gather::TURNS as u32), ..limits };
-        let (readers, answerers) = (Pool::new(options.clone(), limits), Pool::new(options, few));
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let (end, ended) = watch::channel(false);
-        tokio::spawn(write_all(writer, waiting, ended));
-        Ok(Sqlite { readers, answerers, jobs, end })
+        let settling = here(path, PATIENCE)?;
+        let (place, runtime) = (path.clone(), Handle::current());
+        let write = move || match Settler::new(&settling, &place) {
+            Ok(settler) => runtime.block_on(write_all(settler, writer, waiting, ended)),
+            Err(error) => tracing::error!(%error, "the writer did not begin"),
+        };
+        let started = std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(write);
+        started.map_err(|error| Error::Unavailable(format!("the writer's thread: {error}")))?;
+        Ok(Sqlite { readers: Pool::new(options, limits), answerers: Answerers::new(path), jobs, end })
     }
 
     /// How many readers are in use, and how many idle.
@@ -149,9 +155,9 @@ impl Sqlite {
     }
 
     /// Settles in a transaction, gathered with others; answers once the commit stands.
-    pub(super) async fn settle(&self, settlement: Settlement) -> Result<()> {
+    pub(super) async fn settle(&self, settlement: Settlement, keep: Option<Arc<Keep>>) -> Result<()> {
         let (tell, told) = oneshot::channel();
-        self.queue(Job::Settle((Box::new(settlement), tell)), told).await
+        self.queue(Job::Settle(Settling { settlement: Box::new(settlement), keep, tell }), told).await
     }
 
     async fn queue<T>(&self, job: Job, told: oneshot::Receiver<Result<T>>) -> Result<T> {
@@ -164,6 +170,16 @@ impl Sqlite {
 /// The file itself where the path is a link to it: whatever lies beside it is looked for there, as SQLite does.
 pub(super) fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// A connection that runs where it is called, set like sqlx's.
+pub(super) fn here(path: &Path, patience: Duration) -> Result<Connection> {
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    conn.busy_timeout(patience)?;
+    conn.execute_batch(
+        "pragma synchronous = full; pragma foreign_keys = on; pragma temp_store = memory; pragma secure_delete = on",
+    )?;
+    Ok(conn)
 }
 
 /// Of several who open a new file at once, SQLite lets none wait that would wait for each other: those ask again. All waiting
@@ -208,7 +224,14 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<()> {
     Ok(write.commit().await?)
 }
 
-async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>, mut end: watch::Receiver<bool>) {
+/// Takes what waits until it is told to end: settlements by the connection that runs on this thread, then whatever else is written
+/// by sqlx's. Only one of the two writes at a time.
+async fn write_all(
+    mut settler: Settler<'_>,
+    mut conn: SqliteConnection,
+    mut waiting: mpsc::Receiver<Job>,
+    mut end: watch::Receiver<bool>,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let found = tokio::select! {
@@ -223,7 +246,19 @@ async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>,
             break;
         }
         crate::measure::batch(batch.len());
-        commit(&mut conn, std::mem::take(&mut batch)).await;
+        let (mut settles, mut writes) = (Vec::with_capacity(found), Vec::new());
+        for job in batch.drain(..) {
+            match job {
+                Job::Settle(settling) => settles.push(settling),
+                Job::Write(run) => writes.push(run),
+            }
+        }
+        if !settles.is_empty() {
+            settler.settle_all(settles);
+        }
+        if !writes.is_empty() {
+            commit(&mut conn, writes).await;
+        }
     }
     if let Err(error) = conn.close().await {
         tracing::warn!(%error, "the database did not close in good order");
@@ -231,55 +266,14 @@ async fn write_all(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Job>,
 }
 
 /// One transaction for these writes. A write that fails takes back its own statements only.
-async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
-    let (mut writes, mut settles) = (Vec::new(), Vec::new());
-    for job in batch {
-        match job {
-            Job::Write(run) => writes.push(run),
-            Job::Settle(settling) => settles.push(settling),
-        }
+async fn commit(conn: &mut SqliteConnection, writes: Vec<Run>) {
+    // Where it does not begin, dropping the writes drops their answers, which callers read as unavailable: nothing of them ever
+    // runs outside a transaction.
+    if let Err(error) = run(conn, "begin immediate").await {
+        return tracing::error!(%error, "cannot begin a write");
     }
-    let joined = settles.extract_if(.., |(settlement, _)| gathered::may_join(settlement)).collect();
-    let (mut together, others) = gathered::one_of_each(joined, |(settlement, _)| settlement);
-    settles.extend(others);
-    if writes.is_empty() && settles.is_empty() {
-        settles = commit_together(conn, std::mem::take(&mut together)).await;
-        if settles.is_empty() {
-            return;
-        }
-    }
-    if !begin(conn).await {
-        return;
-    }
-    let mut done: Vec<Done> = Vec::with_capacity(together.len() + settles.len() + writes.len());
-    if together.len() < 2 {
-        settles.append(&mut together);
-    } else {
-        match settle_together(conn, &together, false).await {
-            Ok(()) => done.extend(together.into_iter().map(|(_, tell)| settled(tell, Ok(())))),
-            Err(lost) => {
-                settles.append(&mut together);
-                // What broke off may have ended the transaction, too.
-                if let Lost::Broken(_) = lost {
-                    let _ = run(conn, "rollback").await;
-                    if !begin(conn).await {
-                        return;
-                    }
-                }
-            }
-        }
-    }
+    let mut done: Vec<Done> = Vec::with_capacity(writes.len());
     let mut broken = Ok(());
-    for (settlement, tell) in settles {
-        if broken.is_err() {
-            break;
-        }
-        let outcome = trigger::settle_one(conn, &settlement).await;
-        if matches!(&outcome, Err(error) if !matches!(error, Error::Conflict(_))) {
-            broken = Err(sqlx::Error::Protocol("a write of the same commit broke off".to_owned()));
-        }
-        done.push(settled(tell, outcome));
-    }
     for job in writes {
         if broken.is_err() {
             break;
@@ -300,46 +294,6 @@ async fn commit(conn: &mut SqliteConnection, batch: Vec<Job>) {
     for d in done {
         (d.tell)(failure.clone().map_or(Ok(()), |reason| Err(Error::Unavailable(reason))));
     }
-}
-
-/// Settles and commits all by one statement; gives back those that have to be settled by themselves.
-async fn commit_together(conn: &mut SqliteConnection, all: Vec<Settling>) -> Vec<Settling> {
-    let Err(lost) = settle_together(conn, &all, true).await else {
-        all.into_iter().for_each(|(_, tell)| answer(tell, Ok(()), Ok(())));
-        return Vec::new();
-    };
-    // Where there is no transaction, it did not begin or the database ended it: to try again would only wait again.
-    let was_open = run(conn, "rollback").await.is_ok();
-    if was_open && all.len() > 1 {
-        return all;
-    }
-    let error = Error::from(lost);
-    all.into_iter().for_each(|(_, tell)| answer(tell, Err(error.again()), Ok(())));
-    Vec::new()
-}
-
-/// A settlement whose outcome awaits the commit.
-fn settled(tell: oneshot::Sender<Result<()>>, outcome: Result<()>) -> Done {
-    Done { keep: outcome.is_ok(), tell: Box::new(move |commit| answer(tell, outcome, commit)) }
-}
-
-/// Settles all by one statement, `whole` with begin and commit; that some cannot be settled so is nothing to tell of.
-async fn settle_together(conn: &mut SqliteConnection, all: &[Settling], whole: bool) -> std::result::Result<(), Lost> {
-    let settled = trigger::settle(conn, all.iter().map(|(settlement, _)| &**settlement), whole).await;
-    if let Err(Lost::Broken(error)) = &settled {
-        tracing::error!(%error, settlements = all.len(), "settlements did not commit");
-    }
-    settled
-}
-
-/// Where it does not begin, dropping the writes drops their answers, which callers read as unavailable: nothing of them ever runs
-/// outside a transaction.
-async fn begin(conn: &mut SqliteConnection) -> bool {
-    let begun = run(conn, "begin immediate").await;
-    if let Err(error) = &begun {
-        tracing::error!(%error, "cannot begin a write");
-    }
-    begun.is_ok()
 }
 
 /// Takes back what a write did that failed.
