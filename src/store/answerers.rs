@@ -139,7 +139,8 @@ impl Reader {
         match conn {
             Ok(conn) => {
                 asking::on_sqlite(&conn, waiting);
-                self.conn = Some(conn);
+                // One that still saw what was would see it for ever.
+                self.conn = Some(conn).filter(Connection::is_autocommit);
             }
             Err(error) => waiting.into_iter().for_each(|(_, waits)| tell(waits, Err(error.again()))),
         }

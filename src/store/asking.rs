@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use rusqlite::{Connection, ToSql};
+use rusqlite::{Connection, OptionalExtension, ToSql};
 use sqlx::AssertSqlSafe;
 
 use super::dossier::PartRow;
@@ -101,7 +101,7 @@ impl Tells {
 type Rows = (&'static str, &'static str);
 
 /// Which questions a part answers.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
     /// All, as `w`.
     All,
@@ -223,8 +223,8 @@ impl Names {
 pub(super) const MOST: usize = 32;
 
 /// What answers all questions of a table `asked` at once; its first column says which.
-fn answers(names: Names, postgres: bool) -> String {
-    let key = reached(Join::Left, &("api_keys k", "k.hash = q.key_hash"), postgres);
+fn answers(names: Names) -> String {
+    let key = reached(Join::Left, &("api_keys k", "k.hash = q.key_hash"));
     let named = (
         "challenges c",
         "c.id = q.challenge_id and (c.rp_id = coalesce(q.rp_id, k.rp_id) or q.rp_id is null and q.key_hash is null)",
@@ -233,7 +233,7 @@ fn answers(names: Names, postgres: bool) -> String {
         true => {
             let alone = "case when q.rp_id is null and q.key_hash is null then c.rp_id end";
             let whose = format!("coalesce(q.rp_id, k.rp_id, {alone}), {alone}, coalesce(q.user_id, c.user_id), c.id");
-            (whose, reached(Join::Left, &named, postgres))
+            (whose, reached(Join::Left, &named))
         }
         false => ("coalesce(q.rp_id, k.rp_id), null, q.user_id, null".to_owned(), String::new()),
     };
@@ -245,7 +245,7 @@ fn answers(names: Names, postgres: bool) -> String {
             Of::Key => ("q", "asked q", " where q.fresh = 1"),
             Of::All | Of::Challenge | Of::Session => ("w", "who w", ""),
         };
-        let tables: String = tables.iter().map(|rows| reached(Join::Inner, rows, postgres)).collect();
+        let tables: String = tables.iter().map(|rows| reached(Join::Inner, rows)).collect();
         format!("select {asks}.ask, cast({} as bigint), {columns} from {from}{tables}{only}", n + 1)
     };
     let parts = PARTS.iter().enumerate().filter(|(_, part)| names.want(&part.1));
@@ -264,38 +264,41 @@ enum Join {
     Inner,
 }
 
-/// A join with rows that are reached by key from what stands before, as a planner that thinks the table empty would not do it.
-/// SQLite's takes joins that are no plain ones in their order; PostgreSQL's cannot take a subquery with an offset apart.
-fn reached(join: Join, (table, rows): &Rows, postgres: bool) -> String {
+/// A join with rows that are reached by key from what stands before, as a planner that thinks the table empty would not do it:
+/// PostgreSQL's cannot take a subquery with an offset apart.
+fn reached(join: Join, (table, rows): &Rows) -> String {
     let name = &table[table.len() - 1..];
-    let join = match (join, postgres) {
-        (Join::Left, _) => "left join",
-        (Join::Inner, true) => "join",
-        (Join::Inner, false) => "cross join",
+    let join = match join {
+        Join::Left => "left join",
+        Join::Inner => "join",
     };
-    match postgres {
-        true => format!(" {join} lateral (select * from {table} where {rows} offset 0) {name} on true"),
-        false => format!(" {join} {table} on {rows}"),
-    }
+    format!(" {join} lateral (select * from {table} where {rows} offset 0) {name} on true")
 }
 
 /// The columns of a question.
 const ASKED: &str = "asked (ask, fresh, key_hash, rp_id, user_id, challenge_id, session_id, token_hash, now)";
 
-/// The statements on SQLite for 1, 2, 4 … questions, by what these name: places that are left over ask nothing.
-static ON_SQLITE: LazyLock<[Vec<String>; 4]> = LazyLock::new(|| {
-    let text = |size: usize, names| {
-        let places: Vec<String> = (0..size).map(|n| format!("({n}, ?, ?, ?, ?, ?, ?, ?, ?)")).collect();
-        format!("with {ASKED} as (values {}), {}", places.join(", "), answers(names, false))
-    };
-    let sizes = std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size <= MOST);
-    Names::ALL.map(|names| sizes.clone().map(|size| text(size, names)).collect())
-});
+/// The statements on SQLite, one a part: what a question names has a number each, as [`Asked::values`] has its place.
+static ON_SQLITE: LazyLock<Vec<String>> = LazyLock::new(|| PARTS.iter().map(by_itself).collect());
+
+/// Whose a challenge is that is asked for by its id.
+const WHOSE: &str = "select c.rp_id, c.user_id from challenges c where c.id = ?1";
+
+fn by_itself(Part(_, _, columns, tables): &Part) -> String {
+    let (table, rows) = tables[0];
+    // SQLite takes joins that are no plain ones in their order.
+    let others: String = tables[1..].iter().map(|(table, rows)| format!(" cross join {table} on {rows}")).collect();
+    let text = format!("select {columns} from {table}{others} where {rows}");
+    let nothing = ["TEXT", "NUMBER", "BYTES"].iter().fold(text, |text, word| text.replace(word, "null"));
+    let names =
+        ["w.now", "q.key_hash", "w.rp_id", "w.user_id", "w.challenge_id", "w.party", "w.session_id", "w.token_hash"];
+    names.iter().zip(1..).fold(nothing, |text, (name, n)| text.replace(name, &format!("?{n}")))
+}
 
 /// The statements on PostgreSQL for any number of questions, by what these name.
 static ON_POSTGRES: LazyLock<[String; 4]> = LazyLock::new(|| {
     Names::ALL.map(|names| {
-        let answers = answers(names, true);
+        let answers = answers(names);
         format!(
             "with {ASKED} as (
                select u.place - 1, u.fresh, ($2::bytea[])[u.place], ($3::text[])[u.place], ($4::text[])[u.place],
@@ -307,7 +310,7 @@ static ON_POSTGRES: LazyLock<[String; 4]> = LazyLock::new(|| {
 
 /// Every statement that is put together here.
 pub(super) fn statements() -> impl Iterator<Item = String> {
-    ON_SQLITE.iter().flatten().chain(ON_POSTGRES.iter()).cloned()
+    ON_SQLITE.iter().chain(ON_POSTGRES.iter()).cloned().chain([WHOSE.to_owned()])
 }
 
 /// Asks all questions at once. A row that does not read closes the answer that it belongs to, and no other.
@@ -325,10 +328,13 @@ pub(super) async fn on_postgres(postgres: &Postgres, waiting: Vec<Waiting<Ask, V
 }
 
 async fn ask(postgres: &Postgres, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
-    let firsts = firsts(asks);
+    // A key and its relying party are asked for once, by the first of those who show it.
+    let first = |ask: &Ask| asks.iter().position(|other| other.key_hash == ask.key_hash).unwrap_or_default();
+    let firsts: Vec<usize> = asks.iter().map(first).collect();
+    let fresh = firsts.iter().enumerate().map(|(n, first)| i64::from(n == *first));
     let mut conn = postgres.acquire().await?;
     let query = sqlx::query_as(AssertSqlSafe(ON_POSTGRES[Names::of(asks).place()].as_str()))
-        .bind(fresh(&firsts).collect::<Vec<_>>())
+        .bind(fresh.collect::<Vec<_>>())
         .bind(asks.iter().map(|a| a.key_hash.as_deref()).collect::<Vec<_>>())
         .bind(asks.iter().map(|a| a.rp_id.as_deref()).collect::<Vec<_>>())
         .bind(asks.iter().map(|a| a.user_id.as_deref()).collect::<Vec<_>>())
@@ -338,69 +344,118 @@ async fn ask(postgres: &Postgres, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
         .bind(asks.iter().map(|a| a.now).collect::<Vec<_>>());
     let rows = postgres.answer(query.fetch_all(&mut *conn)).await;
     conn.ended(&rows);
-    deal(&firsts, rows.map_err(unread)?)
-}
-
-/// The same on SQLite, where it is called.
-pub(super) fn on_sqlite(conn: &Connection, waiting: Vec<Waiting<Ask, Vec<PartRow>>>) {
-    let (asks, waits): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
-    match ask_here(conn, &asks) {
-        Ok(answers) => waits.into_iter().zip(answers).for_each(|(waits, answer)| tell(waits, Ok(answer))),
-        Err(Error::Corrupt(_)) if asks.len() > 1 => {
-            for (one, waits) in asks.chunks(1).zip(waits) {
-                tell(waits, ask_here(conn, one).map(|mut answers| answers.remove(0)));
-            }
-        }
-        Err(error) => waits.into_iter().for_each(|waits| tell(waits, Err(error.again()))),
-    }
-}
-
-fn ask_here(conn: &Connection, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
-    let firsts = firsts(asks);
-    let place = asks.len().next_power_of_two().trailing_zeros() as usize;
-    // The values of places that are left over are null.
-    let mut statement = conn.prepare_cached(&ON_SQLITE[Names::of(asks).place()][place])?;
-    let mut next = 1..;
-    let mut bind = |value: &dyn ToSql| statement.raw_bind_parameter(next.next().unwrap_or_default(), value);
-    for (ask, fresh) in asks.iter().zip(fresh(&firsts)) {
-        let values: [&dyn ToSql; 8] = [
-            &fresh,
-            &ask.key_hash,
-            &ask.rp_id,
-            &ask.user_id,
-            &ask.challenge_id,
-            &ask.session_id,
-            &ask.token_hash,
-            &ask.now,
-        ];
-        values.into_iter().try_for_each(&mut bind)?;
-    }
-    let rows = statement.raw_query().and_then(PartRow::read).collect::<rusqlite::Result<_>>();
-    deal(&firsts, rows.map_err(unread_here)?)
-}
-
-/// A key and its relying party are asked for once, by the first of those who show it: which that is, for each.
-fn firsts(asks: &[Ask]) -> Vec<usize> {
-    let first = |ask: &Ask| asks.iter().position(|other| other.key_hash == ask.key_hash).unwrap_or_default();
-    asks.iter().map(first).collect()
-}
-
-/// Whether each is the first.
-fn fresh(firsts: &[usize]) -> impl Iterator<Item = i64> {
-    firsts.iter().enumerate().map(|(n, first)| i64::from(n == *first))
-}
-
-/// Gives each question its rows.
-fn deal(firsts: &[usize], rows: Vec<PartRow>) -> Result<Vec<Vec<PartRow>>> {
+    let rows: Vec<PartRow> = rows.map_err(unread)?;
     let mut answers: Vec<Vec<PartRow>> = firsts.iter().map(|_| Vec::with_capacity(8)).collect();
     for row in rows {
         answers.get_mut(row.ask as usize).ok_or(Error::Corrupt("dossier"))?.push(row);
     }
-    for (n, first) in firsts.iter().enumerate().filter(|(n, first)| n != *first) {
-        let shared: Vec<_> = answers[*first].iter().filter(|row| row.is_of_key()).cloned().collect();
+    for (n, first) in firsts.into_iter().enumerate().filter(|(n, first)| n != first) {
+        let shared: Vec<_> = answers[first].iter().filter(|row| row.is_of_key()).cloned().collect();
         answers[n].extend(shared);
     }
     Ok(answers)
+}
+
+/// The same on SQLite, where it is called.
+pub(super) fn on_sqlite(conn: &Connection, waiting: Vec<Waiting<Ask, Vec<PartRow>>>) {
+    // Where it does not begin, each question says why.
+    let begun = conn.prepare_cached("begin").and_then(|mut begin| begin.execute([]));
+    let mut keys: Vec<(Vec<u8>, Vec<PartRow>)> = Vec::new();
+    for (ask, waits) in waiting {
+        tell(waits, ask_here(conn, &ask, &mut keys));
+    }
+    if begun.is_ok() {
+        let ended = conn.prepare_cached("commit").and_then(|mut commit| commit.execute([]));
+        ended.inspect_err(|error| tracing::warn!(%error, "a reading transaction did not end")).unwrap_or_default();
+    }
+}
+
+/// A question as its parts draw on it.
+struct Asked<'a> {
+    ask: &'a Ask,
+    rp_id: Option<&'a str>,
+    user_id: Option<&'a str>,
+    /// If it is there.
+    challenge_id: Option<&'a str>,
+    /// Of a challenge that was asked for by its id alone.
+    party: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    fn values(&self) -> [&dyn ToSql; 8] {
+        let Ask { key_hash, session_id, token_hash, now, .. } = self.ask;
+        [now, key_hash, &self.rp_id, &self.user_id, &self.challenge_id, &self.party, session_id, token_hash]
+    }
+
+    /// Whether a part would find nothing, as it goes by what the question does not name.
+    fn leaves_out(&self, part: &Part) -> bool {
+        match (part.1, part.0) {
+            (Of::Key, _) => true,
+            (Of::All, _) => self.user_id.is_none(),
+            (Of::Challenge, Tells::Party) => self.party.is_none(),
+            (Of::Challenge, _) => self.challenge_id.is_none(),
+            (Of::Session, _) => self.ask.session_id.is_none() && self.ask.token_hash.is_none(),
+        }
+    }
+
+    /// The rows of the part with this number.
+    fn read(&self, conn: &Connection, n: usize, rows: &mut Vec<PartRow>) -> rusqlite::Result<()> {
+        let mut statement = conn.prepare_cached(&ON_SQLITE[n])?;
+        for (place, value) in (1..=statement.parameter_count()).zip(self.values()) {
+            statement.raw_bind_parameter(place, value)?;
+        }
+        let mut found = statement.raw_query();
+        while let Some(row) = found.next()? {
+            rows.push(PartRow::read(n as i64 + 1, row)?);
+        }
+        Ok(())
+    }
+}
+
+/// What answers one question. Keys and their relying parties that were read for one before it are not read again.
+fn ask_here(conn: &Connection, ask: &Ask, keys: &mut Vec<(Vec<u8>, Vec<PartRow>)>) -> Result<Vec<PartRow>> {
+    let mut rows = Vec::with_capacity(8);
+    let nobody = Asked { ask, rp_id: ask.rp_id.as_deref(), user_id: None, challenge_id: None, party: None };
+    if let Some(hash) = &ask.key_hash {
+        match keys.iter().find(|(known, _)| known == hash) {
+            Some((_, known)) => rows.extend_from_slice(known),
+            None => {
+                let of_key = PARTS.iter().enumerate().filter(|(_, part)| part.1 == Of::Key);
+                of_key
+                    .map(|(n, _)| nobody.read(conn, n, &mut rows))
+                    .collect::<rusqlite::Result<()>>()
+                    .map_err(unread_here)?;
+                keys.push((hash.clone(), rows.clone()));
+            }
+        }
+    }
+    let of_key = rows.iter().find_map(PartRow::party_of_key).map(str::to_owned);
+    let rp_id = nobody.rp_id.or(of_key.as_deref());
+    let whose = match &ask.challenge_id {
+        Some(id) => whose(conn, id).map_err(unread_here)?,
+        None => None,
+    };
+    let alone = ask.rp_id.is_none() && ask.key_hash.is_none();
+    let whose = whose.filter(|(rp, _)| alone || Some(rp.as_str()) == rp_id);
+    let found = whose.as_ref().map(|(rp, user)| (rp.as_str(), user.as_str()));
+    let asked = Asked {
+        ask,
+        rp_id: rp_id.or(found.map(|(rp, _)| rp)),
+        user_id: ask.user_id.as_deref().or(found.map(|(_, user)| user)),
+        challenge_id: ask.challenge_id.as_deref().filter(|_| found.is_some()),
+        party: found.map(|(rp, _)| rp).filter(|_| alone),
+    };
+    for (n, part) in PARTS.iter().enumerate() {
+        if !asked.leaves_out(part) {
+            asked.read(conn, n, &mut rows).map_err(unread_here)?;
+        }
+    }
+    Ok(rows)
+}
+
+fn whose(conn: &Connection, challenge: &str) -> rusqlite::Result<Option<(String, String)>> {
+    let mut statement = conn.prepare_cached(WHOSE)?;
+    statement.query_row([challenge], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
 fn unread_here(error: rusqlite::Error) -> Error {
@@ -431,7 +486,7 @@ mod tests {
     async fn every_part_finds_its_rows_by_key_on_sqlite() {
         let mut conn = sqlx::SqliteConnection::connect("sqlite::memory:").await.expect("it opens");
         crate::store::MIGRATIONS.run(&mut conn).await.expect("the schema");
-        for statement in ON_SQLITE.iter().flatten() {
+        for statement in ON_SQLITE.iter().map(String::as_str).chain([WHOSE]) {
             let plan = format!("explain query plan {statement}");
             let steps: Vec<(i64, i64, i64, String)> =
                 sqlx::query_as(AssertSqlSafe(plan)).fetch_all(&mut conn).await.expect("a plan");

@@ -74,26 +74,26 @@ impl FromRow<'_, PgRow> for PartRow {
 }
 
 impl PartRow {
-    /// The same from a row of SQLite.
-    pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<PartRow> {
+    /// The same from a row of SQLite that answers one question by the part of this number.
+    pub(super) fn read(part: i64, row: &rusqlite::Row<'_>) -> rusqlite::Result<PartRow> {
         Ok(PartRow {
-            ask: row.get(0)?,
-            part: row.get(1)?,
-            a: row.get(2)?,
-            b: row.get(3)?,
-            c: row.get(4)?,
-            d: row.get(5)?,
-            e: row.get(6)?,
-            k: row.get(7)?,
-            l: row.get(8)?,
-            m: row.get(9)?,
-            n: row.get(10)?,
-            o: row.get(11)?,
-            p: row.get(12)?,
-            x: row.get(13)?,
-            y: row.get(14)?,
-            z: row.get(15)?,
-            last: row.get(16)?,
+            ask: 0,
+            part,
+            a: row.get(0)?,
+            b: row.get(1)?,
+            c: row.get(2)?,
+            d: row.get(3)?,
+            e: row.get(4)?,
+            k: row.get(5)?,
+            l: row.get(6)?,
+            m: row.get(7)?,
+            n: row.get(8)?,
+            o: row.get(9)?,
+            p: row.get(10)?,
+            x: row.get(11)?,
+            y: row.get(12)?,
+            z: row.get(13)?,
+            last: row.get(14)?,
         })
     }
 }
@@ -248,6 +248,11 @@ impl PartRow {
     /// Whether it tells of the key that was shown, not of who was asked for.
     pub(super) fn is_of_key(&self) -> bool {
         matches!(self.tells(), Some(Tells::Key | Tells::KeyParty))
+    }
+
+    /// The relying party of the key that was shown, if this tells of the key.
+    pub(super) fn party_of_key(&self) -> Option<&str> {
+        self.d.as_deref().filter(|_| self.tells() == Some(Tells::Key))
     }
 
     fn tells(&self) -> Option<Tells> {
