@@ -1,9 +1,13 @@
-//! The audit chain: sealed in the background by one engine at a time, read by relying parties, examined by operators.
+//! The audit chain: sealed by SQLite's writer as it commits, else in the background by one engine at a time, read by relying parties, examined by operators.
+
+use std::sync::Arc;
 
 use super::{Caller, Custodian, Engine, Error, OperatorError};
-use crate::model::{Id, Recorded, Timestamp};
+use crate::clock::Clock;
+use crate::model::{ChainHead, Id, Moment, Recorded, Rng, Timestamp};
 use crate::policy::chain::{self, ERASED, Examiner, Finding};
 use crate::store::{self, EventQuery};
+use crate::vault::Vault;
 
 /// How old an event must be to be numbered, in seconds: what is committed late by a moment still gets its place in the order of times.
 const LAG: i64 = 1;
@@ -45,8 +49,24 @@ pub struct ChainReport {
     pub findings: Vec<Finding>,
 }
 
+/// What SQLite's writer needs to chain events as it commits them.
+pub(super) struct Chainer {
+    pub(super) vault: Arc<Vault>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) rng: Arc<dyn Rng>,
+}
+
+impl store::Chain for Chainer {
+    fn extend(&self, head: Option<&ChainHead>, rp: &Id, events: &mut [Recorded]) -> Option<ChainHead> {
+        // A forged end is told of by who seals in the background.
+        let is_own = head.is_none_or(|head| chain::is_own(&*self.vault, head));
+        let at = Moment::new(self.clock.now(), &*self.rng);
+        is_own.then(|| chain::extend(&at, &*self.vault, head, rp, events))
+    }
+}
+
 impl Engine {
-    /// Numbers and chains what has been committed; tells how many events. Nothing is done while another engine does it.
+    /// Numbers and chains what has been committed and was not chained then; tells how many events. Nothing is done while another engine does it.
     pub async fn seal_events(&self) -> Result<usize, store::Error> {
         let before = self.clock.now().plus_seconds(-LAG);
         let mut sealed = 0;

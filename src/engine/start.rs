@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 use super::Engine;
+use super::audit::Chainer;
 use super::courier::Couriers;
 use super::keys::{kept, read_signing_keys, signing_row, wrapped};
 use super::leases::Lease;
@@ -86,6 +87,11 @@ impl Engine {
     ) -> Result<Engine, StartError> {
         let at = Moment::new(clock.now(), &*rng);
         let vault = Arc::new(open_vault(&store, &master, &at).await?);
+        store.chain_by(Arc::new(Chainer {
+            vault: Arc::clone(&vault),
+            clock: Arc::clone(&clock),
+            rng: Arc::clone(&rng),
+        }));
         let signer = open_signer(&store, &vault, &config.issuer(), &at).await?;
         let inbox = Arc::new(Inbox::default());
         let caps = Caps::default();

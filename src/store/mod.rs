@@ -67,6 +67,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use sqlx::migrate::Migrator;
 
+use crate::model::{ChainHead, Id, Recorded};
 use gather::Gather;
 
 /// A schema may be newer than this binary: releases run side by side while they are rolled out.
@@ -100,6 +101,13 @@ pub struct Store {
     db: Db,
     /// What the next write keeps beside its effect.
     keep: Option<Arc<Keep>>,
+}
+
+/// How events are chained, for a writer that does it as it commits them.
+pub trait Chain: Send + Sync {
+    /// Gives each event its link behind this end of its relying party's chain, and tells the new end; `None`, and no links, where
+    /// nothing may be added to it.
+    fn extend(&self, head: Option<&ChainHead>, rp: &Id, events: &mut [Recorded]) -> Option<ChainHead>;
 }
 
 /// What hands on to PostgreSQL what comes while it is at work. On SQLite questions are answered where they are asked, and the writer
@@ -250,6 +258,15 @@ impl Store {
 
     fn on(db: Db) -> Store {
         Store { db, keep: None }
+    }
+
+    /// From now on SQLite's writer chains the events of settlements as it commits them. PostgreSQL has many writers: there all is
+    /// chained afterwards.
+    pub fn chain_by(&self, chain: Arc<dyn Chain>) {
+        if let Db::Sqlite(lite) = &self.db {
+            // The first engine on a store stays its only one.
+            let _ = lite.chain.set(chain);
+        }
     }
 
     /// Brings the schema up to date; waits for another node that does the same. Where there is nothing to do, no right to change

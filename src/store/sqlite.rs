@@ -4,7 +4,7 @@ use std::future::Future;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
@@ -18,7 +18,7 @@ use super::answerers::Answerers;
 use super::pool::Pool;
 use super::settlement::Settlement;
 use super::verdicts::{Settler, Settling};
-use super::{Error, Keep, Limits, Result, gathered};
+use super::{Chain, Error, Keep, Limits, Result, gathered};
 
 /// A future that may borrow the connection.
 pub type Borrowing<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
@@ -57,6 +57,8 @@ pub struct Sqlite {
     pub(super) answerers: Answerers,
     jobs: mpsc::Sender<Job>,
     end: watch::Sender<bool>,
+    /// How events are chained, once that is known.
+    pub(super) chain: Arc<OnceLock<Arc<dyn Chain>>>,
 }
 
 /// Holds a SQLite file against a second `serve`; ends with the process, however that ends.
@@ -108,14 +110,15 @@ impl Sqlite {
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let (end, ended) = watch::channel(false);
         let settling = here(path, PATIENCE)?;
-        let (place, runtime) = (path.clone(), Handle::current());
-        let write = move || match Settler::new(&settling, &place) {
+        let chain = Arc::default();
+        let (place, runtime, known) = (path.clone(), Handle::current(), Arc::clone(&chain));
+        let write = move || match Settler::new(&settling, &place, known) {
             Ok(settler) => runtime.block_on(write_all(settler, writer, waiting, ended)),
             Err(error) => tracing::error!(%error, "the writer did not begin"),
         };
         let started = std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(write);
         started.map_err(|error| Error::Unavailable(format!("the writer's thread: {error}")))?;
-        Ok(Sqlite { readers: Pool::new(options, limits), answerers: Answerers::new(path), jobs, end })
+        Ok(Sqlite { readers: Pool::new(options, limits), answerers: Answerers::new(path), jobs, end, chain })
     }
 
     /// How many readers are in use, and how many idle.

@@ -1,12 +1,13 @@
 //! Settlements on SQLite, on the writer's own thread: the parts one by one, each a statement that is prepared once, many users'
-//! in one transaction. Who lost a race is settled by itself, in a savepoint of its own, and nobody else pays for it.
+//! in one transaction. Who lost a race is settled by itself, in a savepoint of its own, and nobody else pays for it. What they tell
+//! is numbered and chained in the same commit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, Statement, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement, params};
 use tokio::sync::oneshot;
 
 use super::gathered::firsts;
@@ -14,7 +15,8 @@ use super::journal::{self, Note};
 use super::kept::KEEP;
 use super::parts::{PARTS, Value, draws_on, places};
 use super::settlement::{FactorChange, Settlement};
-use super::{Contest, Error, Keep, Result, won};
+use super::{Chain, Contest, Error, Keep, Result, text, won};
+use crate::model::{ChainHead, Event, Id, Link, Recorded, Timestamp};
 
 /// A settlement, the answer that is kept with it, and who waits for the commit.
 pub(super) struct Settling {
@@ -53,26 +55,59 @@ fn is_unique_violation(error: &rusqlite::Error) -> bool {
     matches!(code, Some(SQLITE_CONSTRAINT_PRIMARYKEY | SQLITE_CONSTRAINT_UNIQUE))
 }
 
+/// The part that tells of the others is written behind them all, since only then is it known what stands.
+const TELLING: usize = PARTS.len() - 1;
+
+/// Events of a relying party that have no number yet: what other connections wrote.
+const YOUNG: &str =
+    "select rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client,
+     request_id from events where sequence is null and rp_id = $1 order by at, id limit 64";
+const NUMBER: &str = "update events set sequence = $3, salt = $4, person = $5, hash = $6 where rp_id = $1 and id = $2";
+const TELL: &str = "insert into events (rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason,
+     client, request_id, sequence, salt, person, hash)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+const HEAD: &str = "select sequence, hash, sealed_at, mac from chain_heads where rp_id = $1";
+const NEW_HEAD: &str = "insert into chain_heads (rp_id, sequence, hash, sealed_at, mac) values ($1, $2, $3, $4, $5)
+     on conflict (rp_id) do update set sequence = excluded.sequence, hash = excluded.hash, sealed_at = excluded.sealed_at,
+     mac = excluded.mac";
+
 /// Writes settlements. Its statements live as long as the connection.
 pub(super) struct Settler<'c> {
     conn: &'c Connection,
     journal: PathBuf,
+    chain: Arc<OnceLock<Arc<dyn Chain>>>,
     writes: Vec<Statement<'c>>,
     keep: Statement<'c>,
     begin: Statement<'c>,
     commit: Statement<'c>,
+    young: Statement<'c>,
+    number: Statement<'c>,
+    tell: Statement<'c>,
+    head: Statement<'c>,
+    new_head: Statement<'c>,
 }
 
 impl<'c> Settler<'c> {
-    /// Of the database at this place.
-    pub(super) fn new(conn: &'c Connection, database: &Path) -> Result<Settler<'c>> {
+    /// Of the database at this place. What it writes is chained from when it is known how.
+    pub(super) fn new(
+        conn: &'c Connection,
+        database: &Path,
+        chain: Arc<OnceLock<Arc<dyn Chain>>>,
+    ) -> Result<Settler<'c>> {
+        let prepared = |sql: &str| conn.prepare(&sql.replace('$', "?"));
         Ok(Settler {
             conn,
             journal: journal::place(database),
+            chain,
             writes: WRITES.iter().map(|(sql, _)| conn.prepare(sql)).collect::<rusqlite::Result<_>>()?,
-            keep: conn.prepare(&KEEP.replace('$', "?"))?,
-            begin: conn.prepare("begin immediate")?,
-            commit: conn.prepare("commit")?,
+            keep: prepared(KEEP)?,
+            begin: prepared("begin immediate")?,
+            commit: prepared("commit")?,
+            young: prepared(YOUNG)?,
+            number: prepared(NUMBER)?,
+            tell: prepared(TELL)?,
+            head: prepared(HEAD)?,
+            new_head: prepared(NEW_HEAD)?,
         })
     }
 
@@ -94,6 +129,7 @@ impl<'c> Settler<'c> {
         self.begin.execute([]).inspect_err(|error| tracing::error!(%error, "cannot begin a write"))?;
         let outcomes = self.write_all(all).and_then(|outcomes| {
             let stands = || all.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+            self.tell_all(stands().filter_map(|(settling, _)| settling.settlement.event.as_ref()))?;
             let notes: Vec<Note> = stands().filter_map(|(settling, _)| note(&settling.settlement)).collect();
             journal::append(&self.journal, &notes)?;
             if stands().next().is_some() {
@@ -159,7 +195,7 @@ impl<'c> Settler<'c> {
             won(done as u64, Contest::Kept)?;
         }
         let values = settling.settlement.values();
-        for n in places(&settling.settlement) {
+        for n in places(&settling.settlement).filter(|n| *n != TELLING) {
             let write = &mut self.writes[n];
             for value in &WRITES[n].1 {
                 write.raw_bind_parameter(*value, &values[value - 1])?;
@@ -168,6 +204,115 @@ impl<'c> Settler<'c> {
         }
         Ok(())
     }
+}
+
+impl Settler<'_> {
+    /// Writes events, each with its place in its relying party's chain.
+    fn tell_all<'e>(&mut self, events: impl Iterator<Item = &'e Event>) -> Result<()> {
+        let mut of_parties: BTreeMap<&Id, Vec<Recorded>> = BTreeMap::new();
+        for event in events {
+            of_parties.entry(&event.rp_id).or_default().push(recorded(event));
+        }
+        for (rp, new) in of_parties {
+            let Some(chain) = self.chain.get().cloned() else {
+                new.iter().try_for_each(|event| self.tell(event))?;
+                continue;
+            };
+            // What was committed before comes before.
+            let found = self.young.query_map([rp.as_str()], young)?;
+            let mut events = found.collect::<rusqlite::Result<Vec<_>>>()?;
+            let waited = events.len();
+            events.extend(new);
+            let head = self.head.query_row([rp.as_str()], |row| head(rp, row)).optional()?;
+            let end = chain.extend(head.as_ref(), rp, &mut events);
+            for event in events.iter().take(waited) {
+                let Some(Link { sequence, salt, person, hash }) = &event.link else { continue };
+                self.number.execute(params![rp.as_str(), event.id.as_str(), sequence, salt, person, hash])?;
+            }
+            events.iter().skip(waited).try_for_each(|event| self.tell(event))?;
+            if let Some(end) = end {
+                self.new_head.execute(params![rp.as_str(), end.sequence, end.hash, end.sealed_at.0, end.mac])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, event: &Recorded) -> Result<()> {
+        let link = event.link.as_ref();
+        self.tell.execute(params![
+            event.rp_id.as_str(),
+            event.id.as_str(),
+            event.at.0,
+            event.kind,
+            event.actor,
+            event.user_id,
+            event.method,
+            event.factor_id,
+            event.challenge_id,
+            event.session_id,
+            event.outcome,
+            event.reason,
+            event.client,
+            event.request_id,
+            link.map(|l| l.sequence),
+            link.map(|l| &l.salt),
+            link.map(|l| &l.person),
+            link.map(|l| &l.hash),
+        ])?;
+        Ok(())
+    }
+}
+
+/// An event as it will be read.
+fn recorded(event: &Event) -> Recorded {
+    let id = |id: &Option<Id>| id.as_ref().map(Id::to_string);
+    Recorded {
+        rp_id: event.rp_id.clone(),
+        id: event.id.clone(),
+        at: event.at,
+        kind: event.kind.to_owned(),
+        actor: event.actor.as_str().to_owned(),
+        user_id: event.user_id.clone(),
+        method: event.method.map(|method| method.as_str().to_owned()),
+        factor_id: id(&event.factor_id),
+        challenge_id: id(&event.challenge_id),
+        session_id: id(&event.session_id),
+        outcome: event.outcome.as_str().to_owned(),
+        reason: event.reason.map(str::to_owned),
+        client: event.source().as_ref().map(text),
+        request_id: event.request_id.clone(),
+        link: None,
+    }
+}
+
+fn young(row: &Row<'_>) -> rusqlite::Result<Recorded> {
+    Ok(Recorded {
+        rp_id: Id::stored(row.get(0)?),
+        id: Id::stored(row.get(1)?),
+        at: Timestamp(row.get(2)?),
+        kind: row.get(3)?,
+        actor: row.get(4)?,
+        user_id: row.get(5)?,
+        method: row.get(6)?,
+        factor_id: row.get(7)?,
+        challenge_id: row.get(8)?,
+        session_id: row.get(9)?,
+        outcome: row.get(10)?,
+        reason: row.get(11)?,
+        client: row.get(12)?,
+        request_id: row.get(13)?,
+        link: None,
+    })
+}
+
+fn head(rp: &Id, row: &Row<'_>) -> rusqlite::Result<ChainHead> {
+    Ok(ChainHead {
+        rp_id: rp.clone(),
+        sequence: row.get(0)?,
+        hash: row.get(1)?,
+        sealed_at: Timestamp(row.get(2)?),
+        mac: row.get(3)?,
+    })
 }
 
 /// What is noted for restorations.
@@ -208,7 +353,7 @@ mod tests {
     #[test]
     fn each_settlement_stands_or_falls_by_itself() {
         let conn = database();
-        let mut settler = Settler::new(&conn, Path::new("/nowhere")).expect("statements");
+        let mut settler = Settler::new(&conn, Path::new("/nowhere"), Arc::default()).expect("statements");
         let at = Moment::new(Timestamp(1), &crate::clock::SystemRng);
         let rp = Id::new(Kind::RelyingParty, &at);
         let settling = |user: &str, challenge| {
