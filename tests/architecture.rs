@@ -41,7 +41,7 @@ const FOR_TESTS: &[&str] = &["clock", "vault"];
 const HOMES: &[(&[&str], &[&str])] = &[
     (&["axum", "hyper", "hyper_util"], &["http", "demo", "lib"]),
     (&["axum_extra", "tower", "utoipa_axum", "askama", "governor"], &["http", "demo"]),
-    (&["sqlx"], &["store"]),
+    (&["sqlx", "rusqlite"], &["store"]),
     (&["webauthn_rs", "webauthn_rs_core", "webauthn_rs_proto", "serde_cbor_2"], &["methods/webauthn*"]),
     (&["totp_rs", "qrcode"], &["methods/totp*"]),
     (&["phonenumber"], &["methods/sms*"]),

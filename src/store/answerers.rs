@@ -8,10 +8,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::asking::{self, Ask, MOST};
+use super::asking::{Ask, MOST};
 use super::dossier::PartRow;
 use super::gather::{Waiting, tell};
-use super::{Error, Result, sqlite};
+use super::{Error, Result, piecewise, sqlite};
 
 /// How many read at once. The more that gather for one, the less each costs.
 const READERS: usize = 4;
@@ -138,7 +138,7 @@ impl Reader {
         };
         match conn {
             Ok(conn) => {
-                asking::on_sqlite(&conn, waiting);
+                piecewise::on_sqlite(&conn, waiting);
                 // One that still saw what was would see it for ever.
                 self.conn = Some(conn).filter(Connection::is_autocommit);
             }

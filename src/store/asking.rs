@@ -3,7 +3,6 @@
 
 use std::sync::LazyLock;
 
-use rusqlite::{Connection, OptionalExtension, ToSql};
 use sqlx::AssertSqlSafe;
 
 use super::dossier::PartRow;
@@ -16,13 +15,13 @@ use crate::model::{Id, Timestamp};
 /// more; or of a challenge, its user and its relying party by the challenge's id alone.
 #[derive(Default)]
 pub(super) struct Ask {
-    key_hash: Option<Vec<u8>>,
-    rp_id: Option<String>,
-    user_id: Option<String>,
-    challenge_id: Option<String>,
-    session_id: Option<String>,
-    token_hash: Option<Vec<u8>>,
-    now: i64,
+    pub(super) key_hash: Option<Vec<u8>>,
+    pub(super) rp_id: Option<String>,
+    pub(super) user_id: Option<String>,
+    pub(super) challenge_id: Option<String>,
+    pub(super) session_id: Option<String>,
+    pub(super) token_hash: Option<Vec<u8>>,
+    pub(super) now: i64,
 }
 
 impl Ask {
@@ -70,7 +69,7 @@ pub enum Which<'a> {
 }
 
 /// A part of what answers a question: of what it tells, what is selected, and from which tables which rows, by key.
-struct Part(Tells, Of, &'static str, &'static [Rows]);
+pub(super) struct Part(pub(super) Tells, pub(super) Of, pub(super) &'static str, pub(super) &'static [Rows]);
 
 /// Of what a part tells.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,11 +97,11 @@ impl Tells {
 }
 
 /// A table, and which of its rows, by key.
-type Rows = (&'static str, &'static str);
+pub(super) type Rows = (&'static str, &'static str);
 
 /// Which questions a part answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Of {
+pub(super) enum Of {
     /// All, as `w`.
     All,
     /// Those that name a challenge, as `w`.
@@ -123,7 +122,7 @@ const SESSION: &str = "s.id, s.user_id, s.granted, s.factor_id, TEXT,
 
 /// The parts in the order of their numbers. All have columns of the same types; where one has nothing to say, it says of which
 /// type.
-const PARTS: [Part; 11] = [
+pub(super) const PARTS: [Part; 11] = [
     Part(
         Tells::Factor,
         Of::All,
@@ -278,23 +277,6 @@ fn reached(join: Join, (table, rows): &Rows) -> String {
 /// The columns of a question.
 const ASKED: &str = "asked (ask, fresh, key_hash, rp_id, user_id, challenge_id, session_id, token_hash, now)";
 
-/// The statements on SQLite, one a part: what a question names has a number each, as [`Asked::values`] has its place.
-static ON_SQLITE: LazyLock<Vec<String>> = LazyLock::new(|| PARTS.iter().map(by_itself).collect());
-
-/// Whose a challenge is that is asked for by its id.
-const WHOSE: &str = "select c.rp_id, c.user_id from challenges c where c.id = ?1";
-
-fn by_itself(Part(_, _, columns, tables): &Part) -> String {
-    let (table, rows) = tables[0];
-    // SQLite takes joins that are no plain ones in their order.
-    let others: String = tables[1..].iter().map(|(table, rows)| format!(" cross join {table} on {rows}")).collect();
-    let text = format!("select {columns} from {table}{others} where {rows}");
-    let nothing = ["TEXT", "NUMBER", "BYTES"].iter().fold(text, |text, word| text.replace(word, "null"));
-    let names =
-        ["w.now", "q.key_hash", "w.rp_id", "w.user_id", "w.challenge_id", "w.party", "w.session_id", "w.token_hash"];
-    names.iter().zip(1..).fold(nothing, |text, (name, n)| text.replace(name, &format!("?{n}")))
-}
-
 /// The statements on PostgreSQL for any number of questions, by what these name.
 static ON_POSTGRES: LazyLock<[String; 4]> = LazyLock::new(|| {
     Names::ALL.map(|names| {
@@ -310,7 +292,7 @@ static ON_POSTGRES: LazyLock<[String; 4]> = LazyLock::new(|| {
 
 /// Every statement that is put together here.
 pub(super) fn statements() -> impl Iterator<Item = String> {
-    ON_SQLITE.iter().chain(ON_POSTGRES.iter()).cloned().chain([WHOSE.to_owned()])
+    ON_POSTGRES.iter().cloned()
 }
 
 /// Asks all questions at once. A row that does not read closes the answer that it belongs to, and no other.
@@ -356,144 +338,9 @@ async fn ask(postgres: &Postgres, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
     Ok(answers)
 }
 
-/// The same on SQLite, where it is called.
-pub(super) fn on_sqlite(conn: &Connection, waiting: Vec<Waiting<Ask, Vec<PartRow>>>) {
-    // Where it does not begin, each question says why.
-    let begun = conn.prepare_cached("begin").and_then(|mut begin| begin.execute([]));
-    let mut keys: Vec<(Vec<u8>, Vec<PartRow>)> = Vec::new();
-    for (ask, waits) in waiting {
-        tell(waits, ask_here(conn, &ask, &mut keys));
-    }
-    if begun.is_ok() {
-        let ended = conn.prepare_cached("commit").and_then(|mut commit| commit.execute([]));
-        ended.inspect_err(|error| tracing::warn!(%error, "a reading transaction did not end")).unwrap_or_default();
-    }
-}
-
-/// A question as its parts draw on it.
-struct Asked<'a> {
-    ask: &'a Ask,
-    rp_id: Option<&'a str>,
-    user_id: Option<&'a str>,
-    /// If it is there.
-    challenge_id: Option<&'a str>,
-    /// Of a challenge that was asked for by its id alone.
-    party: Option<&'a str>,
-}
-
-impl Asked<'_> {
-    fn values(&self) -> [&dyn ToSql; 8] {
-        let Ask { key_hash, session_id, token_hash, now, .. } = self.ask;
-        [now, key_hash, &self.rp_id, &self.user_id, &self.challenge_id, &self.party, session_id, token_hash]
-    }
-
-    /// Whether a part would find nothing, as it goes by what the question does not name.
-    fn leaves_out(&self, part: &Part) -> bool {
-        match (part.1, part.0) {
-            (Of::Key, _) => true,
-            (Of::All, _) => self.user_id.is_none(),
-            (Of::Challenge, Tells::Party) => self.party.is_none(),
-            (Of::Challenge, _) => self.challenge_id.is_none(),
-            (Of::Session, _) => self.ask.session_id.is_none() && self.ask.token_hash.is_none(),
-        }
-    }
-
-    /// The rows of the part with this number.
-    fn read(&self, conn: &Connection, n: usize, rows: &mut Vec<PartRow>) -> rusqlite::Result<()> {
-        let mut statement = conn.prepare_cached(&ON_SQLITE[n])?;
-        for (place, value) in (1..=statement.parameter_count()).zip(self.values()) {
-            statement.raw_bind_parameter(place, value)?;
-        }
-        let mut found = statement.raw_query();
-        while let Some(row) = found.next()? {
-            rows.push(PartRow::read(n as i64 + 1, row)?);
-        }
-        Ok(())
-    }
-}
-
-/// What answers one question. Keys and their relying parties that were read for one before it are not read again.
-fn ask_here(conn: &Connection, ask: &Ask, keys: &mut Vec<(Vec<u8>, Vec<PartRow>)>) -> Result<Vec<PartRow>> {
-    let mut rows = Vec::with_capacity(8);
-    let nobody = Asked { ask, rp_id: ask.rp_id.as_deref(), user_id: None, challenge_id: None, party: None };
-    if let Some(hash) = &ask.key_hash {
-        match keys.iter().find(|(known, _)| known == hash) {
-            Some((_, known)) => rows.extend_from_slice(known),
-            None => {
-                let of_key = PARTS.iter().enumerate().filter(|(_, part)| part.1 == Of::Key);
-                of_key
-                    .map(|(n, _)| nobody.read(conn, n, &mut rows))
-                    .collect::<rusqlite::Result<()>>()
-                    .map_err(unread_here)?;
-                keys.push((hash.clone(), rows.clone()));
-            }
-        }
-    }
-    let of_key = rows.iter().find_map(PartRow::party_of_key).map(str::to_owned);
-    let rp_id = nobody.rp_id.or(of_key.as_deref());
-    let whose = match &ask.challenge_id {
-        Some(id) => whose(conn, id).map_err(unread_here)?,
-        None => None,
-    };
-    let alone = ask.rp_id.is_none() && ask.key_hash.is_none();
-    let whose = whose.filter(|(rp, _)| alone || Some(rp.as_str()) == rp_id);
-    let found = whose.as_ref().map(|(rp, user)| (rp.as_str(), user.as_str()));
-    let asked = Asked {
-        ask,
-        rp_id: rp_id.or(found.map(|(rp, _)| rp)),
-        user_id: ask.user_id.as_deref().or(found.map(|(_, user)| user)),
-        challenge_id: ask.challenge_id.as_deref().filter(|_| found.is_some()),
-        party: found.map(|(rp, _)| rp).filter(|_| alone),
-    };
-    for (n, part) in PARTS.iter().enumerate() {
-        if !asked.leaves_out(part) {
-            asked.read(conn, n, &mut rows).map_err(unread_here)?;
-        }
-    }
-    Ok(rows)
-}
-
-fn whose(conn: &Connection, challenge: &str) -> rusqlite::Result<Option<(String, String)>> {
-    let mut statement = conn.prepare_cached(WHOSE)?;
-    statement.query_row([challenge], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-}
-
-fn unread_here(error: rusqlite::Error) -> Error {
-    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
-    match error {
-        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..) => {
-            Error::Corrupt("dossier")
-        }
-        other => other.into(),
-    }
-}
-
 fn unread(error: sqlx::Error) -> Error {
     match error {
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Error::Corrupt("dossier"),
         other => other.into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sqlx::Connection;
-
-    use super::*;
-
-    /// Nothing is walked but the questions themselves.
-    #[tokio::test]
-    async fn every_part_finds_its_rows_by_key_on_sqlite() {
-        let mut conn = sqlx::SqliteConnection::connect("sqlite::memory:").await.expect("it opens");
-        crate::store::MIGRATIONS.run(&mut conn).await.expect("the schema");
-        for statement in ON_SQLITE.iter().map(String::as_str).chain([WHOSE]) {
-            let plan = format!("explain query plan {statement}");
-            let steps: Vec<(i64, i64, i64, String)> =
-                sqlx::query_as(AssertSqlSafe(plan)).fetch_all(&mut conn).await.expect("a plan");
-            let asked = ["SCAN w", "SCAN q"];
-            let walked = |step: &str| step.starts_with("SCAN") && !step.contains("CONSTANT") && !asked.contains(&step);
-            let walks: Vec<_> = steps.iter().filter(|(_, _, _, step)| walked(step)).collect();
-            assert!(walks.is_empty(), "{walks:?}\n{steps:?}");
-        }
     }
 }

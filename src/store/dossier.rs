@@ -76,6 +76,8 @@ impl FromRow<'_, PgRow> for PartRow {
 impl PartRow {
     /// The same from a row of SQLite that answers one question by the part of this number.
     pub(super) fn read(part: i64, row: &rusqlite::Row<'_>) -> rusqlite::Result<PartRow> {
+        // Bytes that were written as a text are the same bytes.
+        let bytes = |n: usize| Ok::<_, rusqlite::Error>(row.get_ref(n)?.as_bytes_or_null()?.map(<[u8]>::to_vec));
         Ok(PartRow {
             ask: 0,
             part,
@@ -90,10 +92,10 @@ impl PartRow {
             n: row.get(8)?,
             o: row.get(9)?,
             p: row.get(10)?,
-            x: row.get(11)?,
-            y: row.get(12)?,
-            z: row.get(13)?,
-            last: row.get(14)?,
+            x: bytes(11)?,
+            y: bytes(12)?,
+            z: bytes(13)?,
+            last: bytes(14)?,
         })
     }
 }

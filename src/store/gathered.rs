@@ -11,7 +11,7 @@ use sqlx::{Arguments, AssertSqlSafe};
 use tokio::task::JoinSet;
 
 use super::gather::{Waiting, tell};
-use super::parts::{PARTS, Part, VALUES, Value, bits, draws_on, selecting};
+use super::parts::{PARTS, Part, VALUES, Value, bits, draws_on};
 use super::postgres::{Postgres, RETRIES};
 use super::settlement::Settlement;
 use super::{Error, settlement};
@@ -80,6 +80,14 @@ fn together((_, sql): &Part) -> String {
     }
     let table = if sql.starts_with("delete ") { "using" } else { "from" };
     sql.replacen("where ", &format!("{table} gathered s where "), 1)
+}
+
+/// A part that inserts values, as one that inserts what is selected, where `rest` says from what; `None` for any other part.
+fn selecting(sql: &str, rest: &str) -> Option<String> {
+    let (head, values) = sql.split_once("values (")?;
+    // The values hold no parenthesis.
+    let (values, tail) = values.split_once(')')?;
+    Some(format!("{head}select {values} {rest}{tail}"))
 }
 
 /// Which settlements are the first of their user: the others have to wait for them.

@@ -26,6 +26,7 @@ mod leases;
 mod moving;
 mod parties;
 mod parts;
+mod piecewise;
 mod pool;
 mod portal;
 mod postgres;
@@ -346,7 +347,11 @@ fn json<T: DeserializeOwned>(table: &'static str, text: &str) -> Result<T> {
 
 /// The statements that are put together when the program runs, for the tests that prepare every statement.
 pub fn statements() -> Vec<String> {
-    asking::statements().chain(gathered::statements()).chain([kept::KEEP.to_owned()]).collect()
+    asking::statements()
+        .chain(piecewise::statements())
+        .chain(gathered::statements())
+        .chain([kept::KEEP.to_owned()])
+        .collect()
 }
 
 fn text(value: &impl serde::Serialize) -> String {

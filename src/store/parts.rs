@@ -397,11 +397,3 @@ pub(super) fn draws_on((_, sql): &Part) -> BTreeSet<usize> {
     };
     sql.split('$').skip(1).map(number).collect()
 }
-
-/// A part that inserts values, as one that inserts what is selected, where `rest` says from what; `None` for any other part.
-pub(super) fn selecting(sql: &str, rest: &str) -> Option<String> {
-    let (head, values) = sql.split_once("values (")?;
-    // The values hold no parenthesis.
-    let (values, tail) = values.split_once(')')?;
-    Some(format!("{head}select {values} {rest}{tail}"))
-}

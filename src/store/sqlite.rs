@@ -112,9 +112,14 @@ impl Sqlite {
         let settling = here(path, PATIENCE)?;
         let chain = Arc::default();
         let (place, runtime, known) = (path.clone(), Handle::current(), Arc::clone(&chain));
-        let write = move || match Settler::new(&settling, &place, known) {
-            Ok(settler) => runtime.block_on(write_all(settler, writer, waiting, ended)),
-            Err(error) => tracing::error!(%error, "the writer did not begin"),
+        let write = move || {
+            match Settler::new(&settling, &place, known) {
+                Ok(settler) => runtime.block_on(write_all(settler, writer, waiting, ended.clone())),
+                Err(error) => tracing::error!(%error, "the writer did not begin"),
+            }
+            drop(settling);
+            // Whoever waits for this end may take the file.
+            drop(ended);
         };
         let started = std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(write);
         started.map_err(|error| Error::Unavailable(format!("the writer's thread: {error}")))?;
@@ -315,4 +320,26 @@ async fn in_savepoint(
 
 async fn run(conn: &mut SqliteConnection, statements: &'static str) -> std::result::Result<(), sqlx::Error> {
     sqlx::query(statements).execute(conn).await.map(drop)
+}
+
+/// What tests of statements need.
+#[cfg(test)]
+pub(super) mod trial {
+    use rusqlite::Connection;
+
+    /// A database with the schema, in memory.
+    pub fn database() -> Connection {
+        let conn = Connection::open_in_memory().expect("it opens");
+        crate::store::MIGRATIONS.iter().for_each(|part| conn.execute_batch(part.sql.as_str()).expect("the schema"));
+        conn
+    }
+
+    /// The steps in which a statement walks a table.
+    pub fn walks(conn: &Connection, sql: &str) -> Vec<String> {
+        let mut plan = conn.prepare(&format!("explain query plan {sql}")).expect("a plan");
+        let steps = plan.raw_query().mapped(|row| row.get(3)).collect::<rusqlite::Result<Vec<String>>>();
+        let mut steps = steps.expect("its steps");
+        steps.retain(|step| step.starts_with("SCAN") && step != "SCAN CONSTANT ROW");
+        steps
+    }
 }

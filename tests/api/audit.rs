@@ -342,7 +342,7 @@ async fn an_erased_user_leaves_the_chain_whole() {
     bob.enrol_totp().await;
     ann.challenge(json!({"client": client})).await;
     world.seal().await;
-    // One event has its number, another one none, when the user is erased.
+    // One event has its number, another one none, when the user is erased; SQLite's writer gives each its number at once.
     ann.challenge(json!({"client": client})).await;
     bank.delete(&ann.path("")).await.is(204);
     assert_eq!(world.faults().await, [], "before the rest is sealed");
@@ -358,10 +358,11 @@ async fn an_erased_user_leaves_the_chain_whole() {
     assert_eq!(told.iter().filter(|e| e["type"] == "user.erased").count(), 1);
     assert_eq!(events(&bank, "&user_id=ann").await.len(), 0);
     let salts = "select id from events where salt is not null and user_id like 'erased_%'";
+    let nameless = if world.scratch.is_sqlite() { 1 } else { 2 };
     assert_eq!(
         world.scratch.texts(salts).await.len(),
-        2,
-        "those that never held a name: the last and the erasure's own"
+        nameless,
+        "those that never held a name: the erasure's own, and one that had no number"
     );
 }
 
