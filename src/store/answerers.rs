@@ -164,3 +164,45 @@ impl Drop for Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Id, Kind, Moment, Timestamp};
+    use crate::store::Store;
+
+    /// A hundred ask at once, many more than are asked together, and each gets its own rows; who gives up while another reads for
+    /// it holds up nobody. Once it is closed nobody is answered.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn everybody_is_answered_once_until_it_is_closed() {
+        let at = Moment::new(Timestamp(1), &crate::clock::SystemRng);
+        let folder = std::env::temp_dir().join(format!("countersign-answerers-{}", Id::new(Kind::Event, &at)));
+        let path = folder.join("a.db");
+        let store = Store::sqlite(&path, 1).await.expect("a database");
+        let conn = sqlite::here(&path, PATIENCE).expect("a connection");
+        for n in 0..100 {
+            let row =
+                "insert into throttle_lanes (rp_id, user_id, lane, version, state) values ('rp_1', ?1, '', ?2, '{}')";
+            conn.execute(row, rusqlite::params![format!("u{n}"), n]).expect("a row");
+        }
+        let answerers = Answerers::new(&path);
+        let rp = Id::stored("rp_1".to_owned());
+        let asking: Vec<_> = (0..200)
+            .map(|n| {
+                let (answerers, ask) = (answerers.clone(), Ask::of_party(&rp, at.now).user(&format!("u{}", n % 100)));
+                tokio::spawn(async move { answerers.ask(ask).await.expect("an answer").len() })
+            })
+            .collect();
+        for (n, asked) in asking.into_iter().enumerate() {
+            match n % 7 {
+                0 => asked.abort(),
+                _ => assert_eq!(asked.await.expect("it ends"), 1, "{n}"),
+            }
+        }
+        answerers.close().await;
+        assert_eq!(answerers.size(), (0, 0));
+        assert!(answerers.ask(Ask::of_party(&rp, at.now).user("u1")).await.is_err());
+        store.close().await;
+        std::fs::remove_dir_all(&folder).expect("it is there");
+    }
+}

@@ -126,6 +126,7 @@ impl<'c> Settler<'c> {
 
     /// What became of each, or of the commit.
     fn outcomes(&mut self, all: &[Settling]) -> Result<Vec<Result<()>>> {
+        self.leave()?;
         self.begin.execute([]).inspect_err(|error| tracing::error!(%error, "cannot begin a write"))?;
         let outcomes = self.write_all(all).and_then(|outcomes| {
             let stands = || all.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
@@ -140,10 +141,16 @@ impl<'c> Settler<'c> {
         if let Err(error) = &outcomes {
             tracing::error!(%error, settlements = all.len(), "settlements did not commit");
         }
-        if !self.conn.is_autocommit() {
-            self.conn.execute_batch("rollback")?;
-        }
+        self.leave()?;
         outcomes
+    }
+
+    /// Takes back what stands in a transaction that is still open.
+    fn leave(&self) -> Result<()> {
+        match self.conn.is_autocommit() {
+            true => Ok(()),
+            false => Ok(self.conn.execute_batch("rollback")?),
+        }
     }
 
     /// Writes the first of each user without a way back. Where one of them lost a race, or something broke, all begins anew, and

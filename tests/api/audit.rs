@@ -331,6 +331,26 @@ async fn what_is_no_address_is_not_recorded_for_one() {
     }
 }
 
+/// L-05: on SQLite what a verdict tells is chained by the commit that wrote it, behind what other connections wrote before: nobody can
+/// take it away unnoticed, not even before the next sealing.
+#[tokio::test]
+async fn on_sqlite_a_verdict_is_chained_as_it_is_committed() {
+    let world = World::start().await;
+    if !world.scratch.is_sqlite() {
+        return;
+    }
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    ann.challenge(json!({})).await.verify(app.answer()).await.is(200);
+    assert_eq!(world.scratch.texts("select id from events where sequence is null").await, [""; 0]);
+    let told: Vec<_> = events(&bank, "&user_id=ann").await.iter().map(|e| e["type"].clone()).collect();
+    assert_eq!(told, ["enrolment.started", "factor.added", "challenge.created", "verification.succeeded"]);
+    world.scratch.execute("delete from events where kind = 'verification.succeeded'").await;
+    let faults: Vec<_> = world.faults().await.into_iter().map(|(fault, _)| fault).collect();
+    assert_eq!(faults, ["tail_cut"]);
+}
+
 /// V-05: what is erased is gone from the record, and the record still proves itself.
 #[tokio::test]
 async fn an_erased_user_leaves_the_chain_whole() {
