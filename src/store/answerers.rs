@@ -78,14 +78,7 @@ impl Answerers {
 
     /// Ends all connections, after what is under way.
     pub(super) async fn close(&self) {
-        loop {
-            let mut queue = self.0.queue();
-            queue.closed = true;
-            queue.idle.clear();
-            if queue.reading == 0 {
-                break;
-            }
-            drop(queue);
+        while self.0.end() > 0 {
             tokio::time::sleep(AGAIN).await;
         }
     }
@@ -94,6 +87,14 @@ impl Answerers {
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes no more questions; tells how many still read.
+    fn end(&self) -> usize {
+        let mut queue = self.queue();
+        queue.closed = true;
+        queue.idle.clear();
+        queue.reading
     }
 
     /// Puts a question with those that wait. Whoever gets a reader has to read.

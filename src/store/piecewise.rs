@@ -91,11 +91,8 @@ fn ask_here(conn: &Connection, ask: &Ask, keys: &mut Vec<(Vec<u8>, Vec<PartRow>)
         match keys.iter().find(|(known, _)| known == hash) {
             Some((_, known)) => rows.extend_from_slice(known),
             None => {
-                let of_key = PARTS.iter().enumerate().filter(|(_, part)| part.1 == Of::Key);
-                of_key
-                    .map(|(n, _)| nobody.read(conn, n, &mut rows))
-                    .collect::<rusqlite::Result<()>>()
-                    .map_err(unread_here)?;
+                let mut of_key = PARTS.iter().enumerate().filter(|(_, part)| part.1 == Of::Key);
+                of_key.try_for_each(|(n, _)| nobody.read(conn, n, &mut rows)).map_err(unread_here)?;
                 keys.push((hash.clone(), rows.clone()));
             }
         }

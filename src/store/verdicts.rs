@@ -341,6 +341,7 @@ mod tests {
     #[test]
     fn every_part_finds_its_rows_by_key() {
         let conn = database();
+        assert!(PARTS[TELLING].1.starts_with("insert into events"), "the part that tells of the others is the last");
         for (sql, _) in WRITES.iter() {
             assert_eq!(walks(&conn, sql), [""; 0], "{sql}");
         }
