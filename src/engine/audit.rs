@@ -1,4 +1,5 @@
-//! The audit chain: sealed by SQLite's writer as it commits, else in the background by one engine at a time, read by relying parties, examined by operators.
+//! The audit chain: sealed by SQLite's writer as it commits, else in the background by one engine at a time, read by relying
+//! parties, examined by operators.
 
 use std::sync::Arc;
 
@@ -66,7 +67,8 @@ impl store::Chain for Chainer {
 }
 
 impl Engine {
-    /// Numbers and chains what has been committed and was not chained then; tells how many events. Nothing is done while another engine does it.
+    /// Numbers and chains what has been committed and was not chained then; tells how many events. Nothing is done while another
+    /// engine does it.
     pub async fn seal_events(&self) -> Result<usize, store::Error> {
         let before = self.clock.now().plus_seconds(-LAG);
         let mut sealed = 0;
@@ -94,9 +96,11 @@ impl Engine {
         before: Timestamp,
     ) -> Result<(usize, Option<Timestamp>), store::Error> {
         let head = self.store.chain_head(rp).await?;
-        if head.as_ref().is_some_and(|head| !chain::is_own(&*self.vault, head)) {
+        let is_own = head.as_ref().is_none_or(|head| chain::is_own(&*self.vault, head));
+        let last = head.as_ref().map_or(0, |head| head.sequence);
+        if !is_own || self.store.highest_event(rp).await? > last {
             // To go on from here would hide what was done to it.
-            tracing::error!(%rp, "the audit chain's end is forged: nothing is added to it; run countersign audit verify");
+            tracing::error!(%rp, "the audit chain's end is forged, or gone: nothing is added to it; run countersign audit verify");
             return Ok((0, None));
         }
         let mut events = self.store.unsealed_events(rp, from, before, BATCH as i64).await?;

@@ -66,6 +66,8 @@ impl Answerers {
                     tokio::task::yield_now().await;
                 }
             });
+            // It may have to run on this thread.
+            tokio::task::yield_now().await;
         }
         told.await.map_err(|_| gone())?
     }
@@ -149,19 +151,26 @@ impl Reader {
 
     fn end(&mut self, queue: &mut Queue) {
         self.ended = true;
-        queue.reading -= 1;
-        if !queue.closed {
-            queue.idle.extend(self.conn.take());
+        let conn = self.conn.take();
+        match queue.closed {
+            // Before anybody hears that all have ended.
+            true => drop(conn),
+            false => queue.idle.extend(conn),
         }
+        queue.reading -= 1;
     }
 }
 
-/// However it ends: whoever still waits is answered by the next who asks.
+/// However it ends: whoever waits for nobody any more is told so.
 impl Drop for Reader {
     fn drop(&mut self) {
         if !self.ended {
             let shared = Arc::clone(&self.shared);
-            self.end(&mut shared.queue());
+            let mut queue = shared.queue();
+            self.end(&mut queue);
+            if queue.reading == 0 {
+                queue.waiting.clear();
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Questions about keys, users, challenges and sessions: what is asked while another question is answered is asked together, by one statement
-//! over a list. What the answers mean is not known here.
+//! Questions about keys, users, challenges and sessions: what is asked while another question is answered is asked together, on
+//! PostgreSQL by one statement over a list, on SQLite part by part (`piecewise`). What the answers mean is not known here.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,5 @@
-//! Audit events after they were written: numbered and chained by a sealer, read back by number. How they are chained is not known here.
+//! Audit events after they were written: numbered and chained by a sealer where SQLite's writer did not do it at once (`verdicts`),
+//! read back by number. How they are chained is not known here.
 
 use sqlx::{AssertSqlSafe, FromRow};
 

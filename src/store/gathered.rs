@@ -1,5 +1,6 @@
-//! Settlements of different users, settled as one on PostgreSQL (SQLite's writer is in `verdicts`). Settlements that write the same parts share one statement, in which every part is one write over a table of
-//! their values, and each must touch a row for each settlement. Where one of them lost a race, nothing of all stands, and each is
+//! Settlements of different users, settled as one on PostgreSQL (SQLite's writer is in `verdicts`). Settlements that write the
+//! same parts share one statement, in which every part is one write over a table of their values, and each must touch a row for
+//! each settlement. Where one of them lost a race, nothing of all stands, and each is
 //! settled by itself: who wins, and what is said of it, is decided there alone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

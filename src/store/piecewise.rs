@@ -29,16 +29,17 @@ fn by_itself(Part(_, _, columns, tables): &Part) -> String {
 
 /// Answers all in one reading transaction, and tells each.
 pub(super) fn on_sqlite(conn: &Connection, waiting: Vec<Waiting<Ask, Vec<PartRow>>>) {
-    // Where it does not begin, each question says why.
     let begun = conn.prepare_cached("begin").and_then(|mut begin| begin.execute([]));
+    if let Err(error) = begun {
+        let error = Error::from(error);
+        return waiting.into_iter().for_each(|(_, waits)| tell(waits, Err(error.again())));
+    }
     let mut keys: Vec<(Vec<u8>, Vec<PartRow>)> = Vec::new();
     for (ask, waits) in waiting {
         tell(waits, ask_here(conn, &ask, &mut keys));
     }
-    if begun.is_ok() {
-        let ended = conn.prepare_cached("commit").and_then(|mut commit| commit.execute([]));
-        ended.inspect_err(|error| tracing::warn!(%error, "a reading transaction did not end")).unwrap_or_default();
-    }
+    let ended = conn.prepare_cached("commit").and_then(|mut commit| commit.execute([]));
+    ended.inspect_err(|error| tracing::warn!(%error, "a reading transaction did not end")).unwrap_or_default();
 }
 
 /// A question as its parts draw on it.

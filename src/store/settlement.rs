@@ -85,7 +85,7 @@ pub struct Settlement {
     pub challenge: ChallengeChange,
     /// The prompt that was answered: `Some((owner, method, id))` must still be there, and is burnt.
     pub prompt: Option<(Id, MethodKind, Id)>,
-    /// What is awaited from now on, in the place of any before it.
+    /// What is awaited from now on, in the place of any before it; not together with a prompt that is burnt.
     pub awaited: Option<Prompt>,
     /// The factor.
     pub factor: Option<FactorChange>,

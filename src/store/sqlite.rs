@@ -1,4 +1,5 @@
-//! SQLite: readers in parallel, and one writer that gathers waiting writes into one commit, each write in its own savepoint.
+//! SQLite: readers in parallel, and one writer that gathers what waits: settlements into one commit, other writes into another, each
+//! of these in its own savepoint.
 
 use std::future::Future;
 use std::os::unix::fs::OpenOptionsExt;
@@ -112,10 +113,14 @@ impl Sqlite {
         let settling = here(path, PATIENCE)?;
         let chain = Arc::default();
         let (place, runtime, known) = (path.clone(), Handle::current(), Arc::clone(&chain));
+        let (begins, begun) = oneshot::channel();
         let write = move || {
             match Settler::new(&settling, &place, known) {
-                Ok(settler) => runtime.block_on(write_all(settler, writer, waiting, ended.clone())),
-                Err(error) => tracing::error!(%error, "the writer did not begin"),
+                Ok(settler) => {
+                    let _ = begins.send(Ok(()));
+                    runtime.block_on(write_all(settler, writer, waiting, ended.clone()));
+                }
+                Err(error) => drop(begins.send(Err(error))),
             }
             drop(settling);
             // Whoever waits for this end may take the file.
@@ -123,6 +128,7 @@ impl Sqlite {
         };
         let started = std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(write);
         started.map_err(|error| Error::Unavailable(format!("the writer's thread: {error}")))?;
+        begun.await.map_err(|_| Error::Unavailable("the writer did not begin".to_owned()))??;
         Ok(Sqlite { readers: Pool::new(options, limits), answerers: Answerers::new(path), jobs, end, chain })
     }
 
@@ -253,7 +259,6 @@ async fn write_all(
         if found == 0 {
             break;
         }
-        crate::measure::batch(batch.len());
         let (mut settles, mut writes) = (Vec::with_capacity(found), Vec::new());
         for job in batch.drain(..) {
             match job {
@@ -262,9 +267,11 @@ async fn write_all(
             }
         }
         if !settles.is_empty() {
+            crate::measure::batch(settles.len());
             settler.settle_all(settles);
         }
         if !writes.is_empty() {
+            crate::measure::batch(writes.len());
             commit(&mut conn, writes).await;
         }
     }

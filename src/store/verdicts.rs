@@ -58,6 +58,8 @@ fn is_unique_violation(error: &rusqlite::Error) -> bool {
 /// The part that tells of the others is written behind them all, since only then is it known what stands.
 const TELLING: usize = PARTS.len() - 1;
 
+/// So many that have no number yet are read at once.
+const YOUNGEST: usize = 64;
 /// Events of a relying party that have no number yet: what other connections wrote.
 const YOUNG: &str =
     "select rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client,
@@ -66,6 +68,7 @@ const NUMBER: &str = "update events set sequence = $3, salt = $4, person = $5, h
 const TELL: &str = "insert into events (rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason,
      client, request_id, sequence, salt, person, hash)
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+const HIGHEST: &str = "select coalesce(max(sequence), 0) from events where rp_id = $1 and sequence is not null";
 const HEAD: &str = "select sequence, hash, sealed_at, mac from chain_heads where rp_id = $1";
 const NEW_HEAD: &str = "insert into chain_heads (rp_id, sequence, hash, sealed_at, mac) values ($1, $2, $3, $4, $5)
      on conflict (rp_id) do update set sequence = excluded.sequence, hash = excluded.hash, sealed_at = excluded.sealed_at,
@@ -83,6 +86,7 @@ pub(super) struct Settler<'c> {
     young: Statement<'c>,
     number: Statement<'c>,
     tell: Statement<'c>,
+    highest: Statement<'c>,
     head: Statement<'c>,
     new_head: Statement<'c>,
 }
@@ -106,6 +110,7 @@ impl<'c> Settler<'c> {
             young: prepared(YOUNG)?,
             number: prepared(NUMBER)?,
             tell: prepared(TELL)?,
+            highest: prepared(HIGHEST)?,
             head: prepared(HEAD)?,
             new_head: prepared(NEW_HEAD)?,
         })
@@ -130,7 +135,9 @@ impl<'c> Settler<'c> {
         self.begin.execute([]).inspect_err(|error| tracing::error!(%error, "cannot begin a write"))?;
         let outcomes = self.write_all(all).and_then(|outcomes| {
             let stands = || all.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
-            self.tell_all(stands().filter_map(|(settling, _)| settling.settlement.event.as_ref()))?;
+            let told = self.tell_all(stands().filter_map(|(settling, _)| settling.settlement.event.as_ref()));
+            // Not a race that anybody lost.
+            told.map_err(|error| Error::Unavailable(error.to_string()))?;
             let notes: Vec<Note> = stands().filter_map(|(settling, _)| note(&settling.settlement)).collect();
             journal::append(&self.journal, &notes)?;
             if stands().next().is_some() {
@@ -214,29 +221,28 @@ impl<'c> Settler<'c> {
 }
 
 impl Settler<'_> {
-    /// Writes events, each with its place in its relying party's chain.
-    fn tell_all<'e>(&mut self, events: impl Iterator<Item = &'e Event>) -> Result<()> {
+    /// Writes events, each with its place in its relying party's chain. Where a chain cannot go on its events get no place, and
+    /// nobody's verdict waits for that.
+    fn tell_all<'e>(&mut self, events: impl Iterator<Item = &'e Event>) -> rusqlite::Result<()> {
         let mut of_parties: BTreeMap<&Id, Vec<Recorded>> = BTreeMap::new();
         for event in events {
             of_parties.entry(&event.rp_id).or_default().push(recorded(event));
         }
         for (rp, new) in of_parties {
-            let Some(chain) = self.chain.get().cloned() else {
+            let Some((chain, (head, mut events))) = self.end_of(rp) else {
                 new.iter().try_for_each(|event| self.tell(event))?;
                 continue;
             };
-            // What was committed before comes before.
-            let found = self.young.query_map([rp.as_str()], young)?;
-            let mut events = found.collect::<rusqlite::Result<Vec<_>>>()?;
+            // What was committed before comes before: where more than this waits, the new ones wait, too.
             let waited = events.len();
-            events.extend(new);
-            let head = self.head.query_row([rp.as_str()], |row| head(rp, row)).optional()?;
+            let (now, later) = if waited < YOUNGEST { (new, Vec::new()) } else { (Vec::new(), new) };
+            events.extend(now);
             let end = chain.extend(head.as_ref(), rp, &mut events);
             for event in events.iter().take(waited) {
                 let Some(Link { sequence, salt, person, hash }) = &event.link else { continue };
                 self.number.execute(params![rp.as_str(), event.id.as_str(), sequence, salt, person, hash])?;
             }
-            events.iter().skip(waited).try_for_each(|event| self.tell(event))?;
+            events.iter().skip(waited).chain(&later).try_for_each(|event| self.tell(event))?;
             if let Some(end) = end {
                 self.new_head.execute(params![rp.as_str(), end.sequence, end.hash, end.sealed_at.0, end.mac])?;
             }
@@ -244,7 +250,25 @@ impl Settler<'_> {
         Ok(())
     }
 
-    fn tell(&mut self, event: &Recorded) -> Result<()> {
+    /// Where a relying party's chain ends, and what waits behind it; `None` where it is not known how to go on, or the end does not
+    /// read or stands before events that have a number: who seals in the background tells of that.
+    fn end_of(&mut self, rp: &Id) -> Option<(Arc<dyn Chain>, End)> {
+        let chain = Arc::clone(self.chain.get()?);
+        let mut read = || {
+            let head = self.head.query_row([rp.as_str()], |row| head(rp, row)).optional()?;
+            let highest: i64 = self.highest.query_row([rp.as_str()], |row| row.get(0))?;
+            if highest > head.as_ref().map_or(0, |head| head.sequence) {
+                return Ok(None);
+            }
+            let young = self.young.query_map([rp.as_str()], young)?.collect::<rusqlite::Result<_>>()?;
+            Ok(Some((head, young)))
+        };
+        let found: rusqlite::Result<Option<End>> = read();
+        let found = found.inspect_err(|error| tracing::error!(%error, %rp, "the audit chain's end does not read"));
+        Some((chain, found.ok().flatten()?))
+    }
+
+    fn tell(&mut self, event: &Recorded) -> rusqlite::Result<()> {
         let link = event.link.as_ref();
         self.tell.execute(params![
             event.rp_id.as_str(),
@@ -269,6 +293,9 @@ impl Settler<'_> {
         Ok(())
     }
 }
+
+/// Where a chain ends, if it has begun, and what waits behind it.
+type End = (Option<ChainHead>, Vec<Recorded>);
 
 /// An event as it will be read.
 fn recorded(event: &Event) -> Recorded {
@@ -341,7 +368,7 @@ mod tests {
     #[test]
     fn every_part_finds_its_rows_by_key() {
         let conn = database();
-        assert!(PARTS[TELLING].1.starts_with("insert into events"), "the part that tells of the others is the last");
+        assert!(PARTS[TELLING].1.contains("into events ("), "the part that tells of the others is the last");
         for (sql, _) in WRITES.iter() {
             assert_eq!(walks(&conn, sql), [""; 0], "{sql}");
         }

@@ -351,6 +351,41 @@ async fn on_sqlite_a_verdict_is_chained_as_it_is_committed() {
     assert_eq!(faults, ["tail_cut"]);
 }
 
+/// L-05: whoever takes a chain's end away, or puts an older one back, stops no verdict, neither there nor beside it: what follows gets
+/// no number, and the loss is told.
+#[tokio::test]
+async fn a_chain_that_cannot_go_on_holds_up_no_verdict() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let shop = world.party("Shop", "shop.example", false).await;
+    let (ann, bob) = (bank.user("ann"), shop.user("bob"));
+    let (app, other) = (ann.enrol_totp().await, bob.enrol_totp().await);
+    world.seal().await;
+    let of_bank = format!("from chain_heads where rp_id = '{}'", bank.rp.id);
+    world.scratch.execute(&format!("create table old_heads as select * {of_bank}")).await;
+    ann.challenge(json!({})).await.verify(app.answer()).await.is(200);
+    world.seal().await;
+    let unnumbered = |bank: &Bank| format!("select id from events where sequence is null and rp_id = '{}'", bank.rp.id);
+    for damage in
+        [format!("delete {of_bank}; insert into chain_heads select * from old_heads"), format!("delete {of_bank}")]
+    {
+        world.scratch.execute(&damage).await;
+        ann.challenge(json!({})).await.verify(app.answer()).await.is(200);
+        bob.challenge(json!({})).await.verify(other.answer()).await.is(200);
+        world.wait(2);
+        for _ in 0..200 {
+            world.seal_once().await;
+            if world.scratch.texts(&unnumbered(&shop)).await.is_empty() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert!(world.faults().await.iter().any(|(fault, _)| *fault == "head_forged"), "{damage}");
+    }
+    assert_eq!(world.scratch.texts(&unnumbered(&bank)).await.len(), 4, "nothing is added");
+    assert_eq!(world.scratch.texts(&unnumbered(&shop)).await, [""; 0]);
+}
+
 /// V-05: what is erased is gone from the record, and the record still proves itself.
 #[tokio::test]
 async fn an_erased_user_leaves_the_chain_whole() {
