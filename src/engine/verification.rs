@@ -88,10 +88,11 @@ impl Engine {
         delivery: Delivery,
     ) -> Result<Verdict, Answered> {
         let at = self.moment();
+        let mut attempts_left = None;
         for round in 0..ROUNDS {
             let found = self.case(&at, caller, id, round == 0).await?;
             let (challenge, dossier) = found.ok_or(Error::NotFound)?;
-            let attempts_left = challenge.attempts_left;
+            attempts_left = Some(challenge.attempts_left);
             let round = async {
                 let case = self.read_case(&at, caller, challenge, dossier, given).await?;
                 self.decide(&at, caller, case, given, delivery).await
@@ -99,12 +100,12 @@ impl Engine {
             match round.await {
                 Err(Answered { error: Error::Store(store::Error::Conflict(_)), .. }) => {}
                 Err(refused) => {
-                    return Err(Answered { attempts_left: refused.attempts_left.or(Some(attempts_left)), ..refused });
+                    return Err(Answered { attempts_left: refused.attempts_left.or(attempts_left), ..refused });
                 }
                 verdict => return verdict,
             }
         }
-        Err(Error::Busy(1).into())
+        Err(Answered { error: Error::Busy(1), attempts_left })
     }
 
     /// The challenge that a call names and what is known of its user; in a first try as it was read with the caller's key.
@@ -268,8 +269,11 @@ impl Engine {
             Delivery::Session => Some(self.new_session(at, &approved, &proof)),
             Delivery::Code | Delivery::Page => None,
         };
-        // Signed before the commit, so that the answer can be kept with it; what goes wrong is only said after it.
-        let signed = issued.as_mut().map_or(Ok(()), |issued| self.sign(at, issued));
+        // Signed before the commit where the answer is kept with it, otherwise while it is under way; what goes wrong is only said
+        // after it.
+        let kept = caller.once.is_some();
+        let sign = |issued: Option<&mut Issued>| issued.map_or(Ok(()), |issued| self.sign(at, issued));
+        let before = if kept { sign(issued.as_mut()) } else { Ok(()) };
         let code = (delivery == Delivery::Code).then(|| at.token());
         let code_kept = code.as_ref().map(|c| (token_hash(c), at.now.plus_seconds(EXCHANGE_LIFE)));
 
@@ -290,7 +294,7 @@ impl Engine {
             session: issued.as_ref().map(|i| i.new.clone()),
             ..nothing(caller, challenge, event)
         };
-        let verdict = Verdict {
+        let mut verdict = Verdict {
             issued,
             code,
             recovery_left: case.recovery.as_ref().map(|set| set.unused.len().saturating_sub(1)),
@@ -304,7 +308,10 @@ impl Engine {
             },
             false => Ending::Verified(&verdict),
         };
-        self.settle(&self.keeping(at, caller, &challenge.user_id, ending), settlement).await?;
+        let store = self.keeping(at, caller, &challenge.user_id, ending);
+        let signing = async { if kept { before } else { sign(verdict.issued.as_mut()) } };
+        let (settled, signed) = tokio::join!(biased; self.settle(&store, settlement), signing);
+        settled?;
         signed?;
         Ok(verdict)
     }
