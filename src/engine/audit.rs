@@ -79,7 +79,10 @@ impl Engine {
                 if !self.holds(&self.sealer).await? {
                     break;
                 }
-                let (done, last) = self.seal_batch(&rp, begin, before).await?;
+                // One whose rows do not read holds up no other.
+                let batch = self.seal_batch(&rp, begin, before).await;
+                let batch = batch.inspect_err(|error| tracing::error!(%error, %rp, "events are not chained"));
+                let (done, last) = batch.unwrap_or_default();
                 sealed += done;
                 from = last.filter(|_| done == BATCH);
             }
@@ -95,10 +98,12 @@ impl Engine {
         from: Timestamp,
         before: Timestamp,
     ) -> Result<(usize, Option<Timestamp>), store::Error> {
+        // In this order, as others add to it meanwhile: the end is never before what was numbered when it was read.
+        let highest = self.store.highest_event(rp).await?;
         let head = self.store.chain_head(rp).await?;
         let is_own = head.as_ref().is_none_or(|head| chain::is_own(&*self.vault, head));
         let last = head.as_ref().map_or(0, |head| head.sequence);
-        if !is_own || self.store.highest_event(rp).await? > last {
+        if !is_own || highest > last {
             // To go on from here would hide what was done to it.
             tracing::error!(%rp, "the audit chain's end is forged, or gone: nothing is added to it; run countersign audit verify");
             return Ok((0, None));

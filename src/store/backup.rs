@@ -151,7 +151,11 @@ impl Store {
         let _lock = Lock::take(database)?;
         let copy = database.with_added_extension("restoring");
         let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", copy.display()));
-        std::fs::copy(backup, &copy).map_err(|e| Error::Unavailable(format!("{}: {e}", backup.display())))?;
+        // What a restoration that was cut off left behind would be taken for this one's.
+        clear(&copy).map_err(failed)?;
+        let mut from = File::open(backup).map_err(|e| Error::Unavailable(format!("{}: {e}", backup.display())))?;
+        let mut to = File::options().write(true).create_new(true).mode(0o600).open(&copy).map_err(failed)?;
+        std::io::copy(&mut from, &mut to).map_err(failed)?;
         let restored = prepare(&copy, &journal::place(database), restoration).await;
         let done = match restored {
             Ok(restored) => {
@@ -160,9 +164,7 @@ impl Store {
             }
             Err(error) => Err(error),
         };
-        for left in [copy.clone(), beside(&copy, "-journal")] {
-            let _ = std::fs::remove_file(left);
-        }
+        let _ = clear(&copy);
         done
     }
 }
@@ -192,8 +194,10 @@ async fn connect(file: &Path) -> Result<SqliteConnection> {
 
 async fn put_in_place(database: &Path, copy: &Path, now: Timestamp) -> Result<Option<PathBuf>> {
     let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", database.display()));
+    let place = database.with_added_extension(format!("replaced-{}", now.0));
     let mut aside = None;
-    if database.exists() {
+    let is_there = database.exists();
+    if is_there {
         // Leaving WAL mode takes what stands in the log into the file and works only for one who has it alone: whoever has it
         // open still would delete the log of the new file on leaving. A file that does not read is put aside as it is.
         let mut former = connect(database).await?;
@@ -203,12 +207,14 @@ async fn put_in_place(database: &Path, copy: &Path, now: Timestamp) -> Result<Op
             }
             _ => former.close().await?,
         }
-        let place = database.with_added_extension(format!("replaced-{}", now.0));
-        for log in ["-wal", "-shm"] {
-            if beside(database, log).exists() {
-                std::fs::rename(beside(database, log), beside(&place, log)).map_err(failed)?;
-            }
+    }
+    // Also where the file they belong to is gone: SQLite would take what they hold into whatever lies there.
+    for log in LOGS {
+        if beside(database, log).exists() {
+            std::fs::rename(beside(database, log), beside(&place, log)).map_err(failed)?;
         }
+    }
+    if is_there {
         // At no time is there no file: an engine that starts would make an empty one.
         std::fs::hard_link(database, &place).or_else(|_| std::fs::copy(database, &place).map(drop)).map_err(failed)?;
         aside = Some(place);
@@ -216,6 +222,20 @@ async fn put_in_place(database: &Path, copy: &Path, now: Timestamp) -> Result<Op
     std::fs::rename(copy, database).map_err(failed)?;
     journal::sync_folder(database)?;
     Ok(aside)
+}
+
+/// What SQLite keeps beside a file.
+const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// Takes away a file that is only for the time being, and whatever SQLite left beside it.
+fn clear(file: &Path) -> std::io::Result<()> {
+    for left in LOGS.map(|log| beside(file, log)).into_iter().chain([file.to_owned()]) {
+        match std::fs::remove_file(left) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn beside(file: &Path, ending: &str) -> PathBuf {

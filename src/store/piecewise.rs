@@ -36,7 +36,9 @@ pub(super) fn on_sqlite(conn: &Connection, waiting: Vec<Waiting<Ask, Vec<PartRow
     }
     let mut keys: Vec<(Vec<u8>, Vec<PartRow>)> = Vec::new();
     for (ask, waits) in waiting {
-        tell(waits, ask_here(conn, &ask, &mut keys));
+        // What ended the transaction, as a broken disk may, ended it for all: what is read behind it would not fit together.
+        let lost = || Error::Unavailable("the reading transaction ended".to_owned());
+        tell(waits, if conn.is_autocommit() { Err(lost()) } else { ask_here(conn, &ask, &mut keys) });
     }
     let ended = conn.prepare_cached("commit").and_then(|mut commit| commit.execute([]));
     ended.inspect_err(|error| tracing::warn!(%error, "a reading transaction did not end")).unwrap_or_default();

@@ -168,10 +168,11 @@ impl<'c> Settler<'c> {
         let mut outcomes: Vec<Result<()>> = all.iter().map(|_| Ok(())).collect();
         for n in together {
             let Err(error) = self.write(&all[n]) else { continue };
-            self.conn.execute_batch("rollback; begin immediate")?;
+            self.leave()?;
             if all.len() == 1 {
                 return Ok(vec![Err(error)]);
             }
+            self.begin.execute([])?;
             alone = (0..all.len()).collect();
             break;
         }
@@ -229,7 +230,7 @@ impl Settler<'_> {
             of_parties.entry(&event.rp_id).or_default().push(recorded(event));
         }
         for (rp, new) in of_parties {
-            let Some((chain, (head, mut events))) = self.end_of(rp) else {
+            let Some((chain, (head, mut events))) = self.end_of(rp)? else {
                 new.iter().try_for_each(|event| self.tell(event))?;
                 continue;
             };
@@ -251,9 +252,10 @@ impl Settler<'_> {
     }
 
     /// Where a relying party's chain ends, and what waits behind it; `None` where it is not known how to go on, or the end does not
-    /// read or stands before events that have a number: who seals in the background tells of that.
-    fn end_of(&mut self, rp: &Id) -> Option<(Arc<dyn Chain>, End)> {
-        let chain = Arc::clone(self.chain.get()?);
+    /// read or stands before events that have a number: who seals in the background tells of that. What ends the transaction, as a
+    /// broken disk may, is an error: events would stand that tell of nothing.
+    fn end_of(&mut self, rp: &Id) -> rusqlite::Result<Option<(Arc<dyn Chain>, End)>> {
+        let Some(chain) = self.chain.get().cloned() else { return Ok(None) };
         let mut read = || {
             let head = self.head.query_row([rp.as_str()], |row| head(rp, row)).optional()?;
             let highest: i64 = self.highest.query_row([rp.as_str()], |row| row.get(0))?;
@@ -264,8 +266,14 @@ impl Settler<'_> {
             Ok(Some((head, young)))
         };
         let found: rusqlite::Result<Option<End>> = read();
-        let found = found.inspect_err(|error| tracing::error!(%error, %rp, "the audit chain's end does not read"));
-        Some((chain, found.ok().flatten()?))
+        match found {
+            Err(error) if self.conn.is_autocommit() => Err(error),
+            Err(error) => {
+                tracing::error!(%error, %rp, "the audit chain's end does not read");
+                Ok(None)
+            }
+            Ok(end) => Ok(end.map(|end| (chain, end))),
+        }
     }
 
     fn tell(&mut self, event: &Recorded) -> rusqlite::Result<()> {

@@ -262,6 +262,38 @@ async fn what_somebody_does_to_the_record_is_found() {
     assert_eq!(world.scratch.texts("select id from events where sequence is null").await.len(), 1);
 }
 
+/// A chain whose end does not read keeps nobody else's events from being chained.
+#[tokio::test]
+async fn a_chain_that_does_not_read_holds_up_no_other() {
+    let world = World::start().await;
+    let (bank, shop) = (world.bank().await, world.party("Shop", "shop.example", false).await);
+    for of in [&bank, &shop] {
+        of.user("ann").enrol_totp().await;
+    }
+    world.seal().await;
+    let unsealed = |of: String| {
+        let world = &world;
+        async move {
+            let young = format!("select id from events where sequence is null and rp_id = '{of}'");
+            world.scratch.texts(&young).await.len()
+        }
+    };
+    let mut parties = [bank.rp.id.to_string(), shop.rp.id.to_string()];
+    parties.sort();
+    let [first, last] = parties;
+    if !world.scratch.is_sqlite() {
+        return;
+    }
+    world.scratch.execute(&format!("update chain_heads set sequence = 'x' where rp_id = '{first}'")).await;
+    for of in [&bank, &shop] {
+        of.user("ben").enrol_totp().await;
+    }
+    world.wait(2);
+    world.seal_once().await;
+    assert_ne!(unsealed(first).await, 0);
+    assert_eq!(unsealed(last).await, 0);
+}
+
 /// An old end that was true once is found by whoever remembers a later one; the command says so by its status.
 #[tokio::test]
 async fn the_command_tells_a_whole_chain_from_a_broken_one() {

@@ -333,6 +333,35 @@ async fn without_the_journal_recovery_codes_are_retired() {
     user.challenge(json!({})).await.verify(json!({"type": "recovery_code", "code": codes[1]})).await.is(200);
 }
 
+/// What SQLite left beside a file that is gone, or beside the copy of a restoration that was cut off, gets into no restored file.
+#[tokio::test]
+async fn a_log_that_was_left_is_not_taken_for_the_restored_files() {
+    let world = World::process(Scratch::sqlite(), &[]).await;
+    let bank = world.bank().await;
+    bank.user("ann").enrol_totp().await;
+    let folder = world.scratch.folder();
+    let (database, file) = (folder.join("countersign.db"), folder.join("backup.db"));
+    assert_eq!(world.command(&["backup", &file.display().to_string()]).status, Some(0));
+    bank.user("bob").enrol_totp().await;
+    let log = std::fs::read(folder.join("countersign.db-wal")).expect("the log of what came after the backup");
+    assert!(log.len() > 4096, "there is something in it");
+    world.take_process().terminate();
+    world.close_store().await;
+    for place in ["countersign.db-wal", "countersign.db.restoring-wal"] {
+        std::fs::remove_file(&database).expect("it is there");
+        std::fs::write(folder.join(place), &log).expect("a log that was left");
+        let restored = world.command(&["restore", &file.display().to_string()]);
+        assert_eq!(restored.status, Some(0), "{place}: {}", restored.stderr);
+        world.start_again().await;
+        assert_eq!(bank.user("ann").factors().await.len(), 1, "{place}");
+        assert_eq!(bank.user("bob").factors().await.len(), 0, "{place}: what came after the backup is not in it");
+        world.take_process().terminate();
+        world.close_store().await;
+    }
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&database).expect("a file").permissions());
+    assert_eq!(mode & 0o777, 0o600, "V-01: for its owner alone, whatever the backup's mode was");
+}
+
 /// A file that is none of ours, or is broken, takes nobody's place.
 #[tokio::test]
 async fn a_backup_that_is_none_is_refused() {
