@@ -13,6 +13,16 @@ use crate::store::{self, Contest, Standing};
 
 /// How often a set is written anew because a parallel maker was first.
 const ROUNDS: usize = 32;
+/// A set that was just made.
+pub struct NewCodes {
+    /// Its id.
+    pub set: Id,
+    /// Its codes; they leave once.
+    pub codes: Vec<Zeroizing<String>>,
+    /// Whether it redeems already.
+    pub status: RecoveryStatus,
+}
+
 const NEEDS_FACTOR: Error = Error::Invalid { param: "user_id", why: "recovery codes need another active factor first" };
 
 impl Engine {
@@ -22,7 +32,7 @@ impl Engine {
         caller: &Caller,
         user_id: &str,
         require_confirmation: bool,
-    ) -> Result<(Vec<Zeroizing<String>>, RecoveryStatus), Error> {
+    ) -> Result<NewCodes, Error> {
         let at = self.moment();
         let mut standing = self.may_make_codes(&at, caller, user_id).await?;
         let factors = self.store.factors(&caller.rp.id, user_id, at.now).await?;
@@ -46,7 +56,7 @@ impl Engine {
         let store = self.keeping(&at, caller, user_id, Ending::Codes(&codes, status));
         for _ in 0..ROUNDS {
             match store.create_recovery_set(&caller.rp.id, user_id, &standing, &set, confirmed, &event).await {
-                Ok(()) => return Ok((codes, status)),
+                Ok(()) => return Ok(NewCodes { set: set.id, codes, status }),
                 Err(store::Error::Conflict(Contest::Row)) => {}
                 Err(store::Error::Conflict(Contest::Throttle)) => {
                     standing = self.may_make_codes(&at, caller, user_id).await?;
@@ -59,13 +69,19 @@ impl Engine {
         Err(Error::Busy(1))
     }
 
-    /// The person has saved the codes: the new set redeems, the old one no longer.
-    pub async fn confirm_recovery_codes(&self, caller: &Caller, user_id: &str) -> Result<RecoverySummary, Error> {
+    /// The person has saved the codes of this set, or of the one that waits: it redeems, the old one no longer.
+    /// [`Error::NotFound`] where it was replaced meanwhile.
+    pub async fn confirm_recovery_codes(
+        &self,
+        caller: &Caller,
+        user_id: &str,
+        set: Option<&Id>,
+    ) -> Result<RecoverySummary, Error> {
         let at = self.moment();
         let event = self.event(&at, caller, "recovery_codes.confirmed", Some(user_id));
         let rp = &caller.rp.id;
         for _ in 0..ROUNDS {
-            let standing = self.may_make_codes(&at, caller, user_id).await?;
+            let standing = Standing { set: set.cloned(), ..self.may_make_codes(&at, caller, user_id).await? };
             let waiting = self.store.recovery_summary(rp, user_id, RecoveryStatus::Unconfirmed).await?;
             let confirmed = RecoverySummary { status: RecoveryStatus::Active, ..waiting };
             let store = self.keeping(&at, caller, user_id, Ending::Confirmed(&confirmed));
@@ -73,7 +89,7 @@ impl Engine {
                 Ok(()) => return Ok(confirmed),
                 Err(store::Error::Conflict(Contest::Throttle)) => {}
                 // Confirmed twice is confirmed.
-                Err(store::Error::Conflict(Contest::Row)) => return self.confirmed_before(caller, user_id).await,
+                Err(store::Error::Conflict(Contest::Row)) => return self.confirmed_before(caller, user_id, set).await,
                 Err(store::Error::Conflict(_)) => return Err(Error::NotFound),
                 Err(error) => return Err(error.into()),
             }
@@ -81,7 +97,16 @@ impl Engine {
         Err(Error::Busy(1))
     }
 
-    async fn confirmed_before(&self, caller: &Caller, user_id: &str) -> Result<RecoverySummary, Error> {
+    async fn confirmed_before(
+        &self,
+        caller: &Caller,
+        user_id: &str,
+        set: Option<&Id>,
+    ) -> Result<RecoverySummary, Error> {
+        if let Some(set) = set {
+            let active = self.store.recovery_set(&caller.rp.id, user_id).await?;
+            active.filter(|active| active.id == *set).ok_or(Error::NotFound)?;
+        }
         let summary = self.recovery_summary(caller, user_id).await?;
         if summary.status == RecoveryStatus::Active { Ok(summary) } else { Err(Error::NotFound) }
     }
@@ -91,7 +116,8 @@ impl Engine {
         let mut standing = Standing::default();
         if let Some(portal) = &caller.portal {
             let lanes = self.store.throttles(&caller.rp.id, user_id).await?;
-            standing = Standing { visit: Some(portal.id.clone()), judged: Some(enrolment_lane(&lanes)?.version()) };
+            let judged = Some(enrolment_lane(&lanes)?.version());
+            standing = Standing { visit: Some(portal.id.clone()), judged, ..standing };
         }
         self.may_manage(at, caller, user_id, Manage::RecoveryCodes).await?;
         Ok(standing)

@@ -29,9 +29,11 @@ macro_rules! dying_sets {
 }
 pub(super) use dying_sets;
 
-/// What the permission to make recovery codes rests on.
+/// What the permission to make or confirm recovery codes rests on.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
+    /// The set that is confirmed; `None` for the one that waits.
+    pub set: Option<Id>,
     /// The portal session in which they are asked for.
     pub visit: Option<Id>,
     /// The state of the enrolments' lane before it was asked by which factors the person proved themselves.
@@ -160,7 +162,8 @@ impl Store {
         })
     }
 
-    /// Makes the unconfirmed set the active one, in whose place the old one dies; `Conflict(Row)` where there is none, the others as above.
+    /// Makes the unconfirmed set the active one, in whose place the old one dies; `Conflict(Row)` where there is none or not the one
+    /// that is meant, the others as above.
     pub async fn confirm_recovery_set(&self, rp: &Id, user_id: &str, standing: &Standing, event: &Event) -> Result<()> {
         write!(self, (rp, user_id, standing, event) conn => {
             still_standing!(conn, rp.as_str(), &user_id, standing);
@@ -168,7 +171,10 @@ impl Store {
                 "select id from recovery_sets where rp_id = $1 and user_id = $2 and activated_at is null",
                 rp.as_str(), &user_id
             };
-            let Some(waiting) = waiting else { return Err(Error::Conflict(Contest::Row)) };
+            let Some(waiting) = waiting.filter(|waiting| standing.set.as_ref().is_none_or(|set| set.as_str() == waiting))
+            else {
+                return Err(Error::Conflict(Contest::Row));
+            };
             let notes: Vec<Note> = dying_sets!(conn, rp.as_str(), &user_id).collect();
             for statement in [
                 "delete from recovery_codes where rp_id = $1 and user_id = $2 and set_id in

@@ -141,6 +141,32 @@ async fn recovery_codes_count_only_when_the_person_says_they_are_saved() {
     assert_eq!(world.says("POST", "/v1/challenges", redeem(&old[1])).await["code"], "code_incorrect");
 }
 
+/// whoever says that codes are saved means those of the page: of two windows only the newer one's come to count, and the older
+/// one says so.
+#[tokio::test]
+async fn codes_that_were_replaced_in_another_window_are_not_confirmed() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("u", "recovery_codes").await).await;
+    let page = confirm(&world, &secret, &visitor, &page).await;
+    let older = visitor.send(&page, "Get recovery codes", &[]).await;
+    let newer = visitor.send(&visitor.go(&page.path).await, "Get recovery codes", &[]).await;
+    let saved = [("saved", "1")];
+    let told = visitor.send(&older, "Continue", &saved).await;
+    assert_eq!(told.status, StatusCode::CONFLICT);
+    told.says("These codes don't work").says("Throw them away");
+    let status = || world.says("GET", "/v1/users/u/recovery-codes", json!(null));
+    assert_eq!(status().await["status"], "unconfirmed");
+    visitor.send(&newer, "Continue", &saved).await.says("Recovery codes saved");
+    // Pressed twice; and the other window again.
+    visitor.send(&newer, "Continue", &saved).await.says("Recovery codes saved");
+    visitor.send(&older, "Continue", &saved).await.says("These codes don't work");
+    let code = newer.html.split("<li><code>").nth(1).and_then(|c| c.split('<').next()).expect("a code");
+    let redeem = json!({"user_id": "u", "answer": {"type": "recovery_code", "code": code}});
+    assert_eq!(world.says("POST", "/v1/challenges", redeem).await["status"], "approved");
+}
+
 /// C-06.
 #[tokio::test]
 async fn a_method_is_removed_after_a_proof_and_a_question_and_never_the_last_one() {

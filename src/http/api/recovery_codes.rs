@@ -55,8 +55,8 @@ pub async fn create(
 ) -> Result<Response, Refused> {
     let (caller, OfUser(user_id)) = bearer.for_user(path, Scope::FactorsWrite)?;
     let confirm = body.read()?.require_confirmation.unwrap_or(false);
-    let (codes, status) = app.engine.create_recovery_codes(&caller, &user_id, confirm).await?;
-    Ok(answers::of(Ending::Codes(&codes, status), app.engine.issuer()))
+    let made = app.engine.create_recovery_codes(&caller, &user_id, confirm).await?;
+    Ok(answers::of(Ending::Codes(&made.codes, made.status), app.engine.issuer()))
 }
 
 /// The person has saved the codes: the new set redeems, the old one no longer.
@@ -71,7 +71,7 @@ pub async fn confirm(
 ) -> Result<Response, Refused> {
     let (caller, OfUser(user_id)) = bearer.for_user(path, Scope::FactorsWrite)?;
     body.read()?;
-    let summary = app.engine.confirm_recovery_codes(&caller, &user_id).await?;
+    let summary = app.engine.confirm_recovery_codes(&caller, &user_id, None).await?;
     Ok(answers::of(Ending::Confirmed(&summary), app.engine.issuer()))
 }
 

@@ -321,6 +321,7 @@ fn recovery() -> Vec<Example> {
         shell: Shell { is_error: notice.is_some(), ..Shell::new(BANK, heading) },
         base: String::new(),
         guard: String::new(),
+        set: String::new(),
         codes: (0..10).map(|n| format!("ZGJ{n}-MA8W-SYV3-ZR3D")).collect(),
         caption: format!("{BANK} recovery codes for j•••@example.com, 24 November 2026"),
         notice,

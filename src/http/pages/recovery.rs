@@ -14,7 +14,7 @@ use super::visit::{Fields, Posted, see};
 use super::words::{self, Notice, day};
 use crate::http::App;
 use crate::http::problem::{self, Refused};
-use crate::model::{Flow, RecoveryStatus};
+use crate::model::{Flow, Id, Kind, RecoveryStatus};
 
 /// Routes below `/portal/{id}`.
 pub fn router() -> Router<App> {
@@ -53,22 +53,25 @@ async fn act(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Respon
     if fields.text("do") == "make" {
         return make(&visit).await;
     }
-    let Some(codes) = carried(&fields) else { return Ok(see(&visit.path(Flow::RecoveryCodes.page()))) };
+    let Some(shown) = carried(&fields) else { return Ok(see(&visit.path(Flow::RecoveryCodes.page()))) };
     match fields.text("do") {
-        "leave" => Ok(codes_page(&visit, codes, None, true).await?),
+        "leave" => Ok(codes_page(&visit, shown, None, true).await?),
         "confirm" if fields.text("saved").is_empty() => {
             let notice = Notice::new("Save your codes first.", "Then tick the box.");
-            codes_page(&visit, codes, Some(notice), false).await
+            codes_page(&visit, shown, Some(notice), false).await
         }
-        "confirm" => confirm(&visit).await,
-        _ => codes_page(&visit, codes, None, false).await,
+        "confirm" => confirm(&visit, &shown.0).await,
+        _ => codes_page(&visit, shown, None, false).await,
     }
 }
 
 async fn make(visit: &AtPortal) -> Result<Response, Response> {
     let made = visit.app.engine.create_recovery_codes(&visit.caller, &visit.subject.user_id, true).await;
     match made.map_err(Refused::from) {
-        Ok((codes, _)) => codes_page(visit, codes.iter().map(|c| c.to_string()).collect(), None, false).await,
+        Ok(made) => {
+            let shown = (made.set, made.codes.iter().map(|c| c.to_string()).collect());
+            codes_page(visit, shown, None, false).await
+        }
         Err(refused) if refused.is(problem::REQUEST_INVALID) => {
             let page = Message::new(visit.party(), "Set up a second step first").stopped();
             let page = page.line("Recovery codes stand in for a passkey, app or phone that you have lost.");
@@ -78,19 +81,23 @@ async fn make(visit: &AtPortal) -> Result<Response, Response> {
     }
 }
 
-async fn confirm(visit: &AtPortal) -> Result<Response, Response> {
+async fn confirm(visit: &AtPortal, set: &Id) -> Result<Response, Response> {
     let page = visit.path(Flow::RecoveryCodes.page());
-    let confirmed = visit.app.engine.confirm_recovery_codes(&visit.caller, &visit.subject.user_id).await;
+    let confirmed = visit.app.engine.confirm_recovery_codes(&visit.caller, &visit.subject.user_id, Some(set)).await;
     match confirmed.map_err(Refused::from) {
         Ok(_) => Ok(see(&format!("{page}?saved=1"))),
-        Err(refused) if refused.is(problem::NOT_FOUND) => Ok(see(&page)),
+        Err(refused) if refused.is(problem::NOT_FOUND) => {
+            let told = Message::new(visit.party(), "These codes don't work").stopped();
+            let told = told.line("They were replaced in another window. Throw them away, and keep the newest ones.");
+            Ok(told.link("Your recovery codes", &page).respond(StatusCode::CONFLICT))
+        }
         Err(refused) => Err(visit.refuse(refused, Flow::RecoveryCodes.page()).await),
     }
 }
 
 async fn codes_page(
     visit: &AtPortal,
-    codes: Vec<String>,
+    (set, codes): (Id, Vec<String>),
     notice: Option<Notice>,
     leaving: bool,
 ) -> Result<Response, Response> {
@@ -100,7 +107,7 @@ async fn codes_page(
     let status = if notice.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
     let caption = caption(visit).await?;
     let (base, guard) = (visit.path(""), visit.guard.clone());
-    Ok(render(status, &CodesPage { shell, base, guard, codes, caption, notice, leaving }))
+    Ok(render(status, &CodesPage { shell, base, guard, set: set.to_string(), codes, caption, notice, leaving }))
 }
 
 /// Whose codes these are, and made when.
@@ -109,17 +116,18 @@ async fn caption(visit: &AtPortal) -> Result<String, Response> {
     Ok(format!("{} recovery codes{who}, {}", visit.party(), day(visit.now)))
 }
 
-/// The codes as the person's own form brings them back; nothing else passes.
-fn carried(fields: &Fields) -> Option<Vec<String>> {
+/// The set and its codes as the person's own form brings them back; nothing else passes.
+fn carried(fields: &Fields) -> Option<(Id, Vec<String>)> {
+    let set = Id::parse(Kind::RecoverySet, fields.text("set"))?;
     let codes: Vec<String> = fields.text("codes").split_whitespace().map(str::to_owned).collect();
     let is_code =
         |c: &String| c.len() == 19 && c.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase() || b == b'-');
-    (codes.len() == 10 && codes.iter().all(is_code)).then_some(codes)
+    (codes.len() == 10 && codes.iter().all(is_code)).then_some((set, codes))
 }
 
 async fn file(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Response> {
     visit.check(&fields)?;
-    let Some(codes) = carried(&fields) else { return Ok(see(&visit.path(Flow::RecoveryCodes.page()))) };
+    let Some((_, codes)) = carried(&fields) else { return Ok(see(&visit.path(Flow::RecoveryCodes.page()))) };
     let text = format!(
         "{}\nEach works once, as soon as you have confirmed on the page that you saved them.\n\n{}\n",
         caption(&visit).await?,

@@ -5,7 +5,7 @@ use askama::Template;
 
 use super::screen::Shell;
 use super::words::{Notice, When};
-use crate::model::Detail;
+use crate::model::{Detail, MethodKind};
 
 /// The browser's part of a ceremony: its blocks are shown by state.
 #[derive(Clone)]
@@ -103,6 +103,11 @@ pub struct ChallengePage {
 }
 
 impl ChallengePage {
+    /// Whether the phone is being set up.
+    fn sets_up(&self) -> bool {
+        false
+    }
+
     /// Whether there is no other way that can be used now.
     fn none_works(&self) -> bool {
         self.others.iter().all(|other| other.href.is_none())
@@ -183,6 +188,11 @@ pub struct PhonePage {
 }
 
 impl PhonePage {
+    /// Whether the phone is being set up.
+    fn sets_up(&self) -> bool {
+        true
+    }
+
     /// The code's field.
     pub fn field(&self) -> CodeField<'_> {
         CodeField { label: "6-digit code", digits: true, notice: self.notice.as_ref(), typed: &self.typed, focus: true }
@@ -218,6 +228,8 @@ pub struct CodesPage {
     pub shell: Shell,
     pub base: String,
     pub guard: String,
+    /// Their set.
+    pub set: String,
     /// The codes.
     pub codes: Vec<String>,
     /// Whose, and made when.
@@ -266,4 +278,11 @@ pub struct SettingsPage {
     pub open: String,
     /// The name that was typed for it.
     pub typed: String,
+}
+
+impl SettingsPage {
+    /// Whether a passkey may be added here.
+    fn adds_passkeys(&self) -> bool {
+        self.adds.iter().any(|choice| choice.icon == MethodKind::Webauthn.as_str())
+    }
 }
