@@ -9,6 +9,7 @@ mod log;
 mod operate;
 mod serve;
 
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -97,10 +98,12 @@ fn read(file: Option<PathBuf>) -> anyhow::Result<Settings> {
     Ok(Settings::read(file.as_deref(), std::env::vars())?)
 }
 
-/// The answer of a command.
-#[expect(clippy::print_stdout, reason = "stdout carries the answer")]
+/// The answer of a command; whoever reads it may have enough before its end.
 pub fn answer(text: &str) {
-    println!("{text}");
+    let written = writeln!(std::io::stdout(), "{text}");
+    if let Some(error) = written.err().filter(|error| error.kind() != ErrorKind::BrokenPipe) {
+        say(&format!("The answer could not be written: {error}"));
+    }
 }
 
 /// A word to the person at the terminal.

@@ -11,6 +11,10 @@ use zeroize::Zeroizing;
 use super::table::{Source, env_of, error, from_file, missing, named, value};
 use super::{Config, ConfigError, Database, LocalProvider, Log, Secret, Sms, Storage, Twilio};
 
+/// The countries that people choose from, each line beginning with its code; and those that have a code and share another's prefix.
+const COUNTRIES: &str = include_str!("../../web/countries.txt");
+const BELONGING: [&str; 12] = ["AC", "AX", "BL", "CC", "CX", "EH", "IO", "MF", "NF", "SJ", "TA", "TK"];
+
 /// What the project's own tests read, and an engine that they start does not.
 const OF_TESTS: [&str; 3] = ["COUNTERSIGN_TEST_BROWSER", "COUNTERSIGN_TEST_DATABASE", "COUNTERSIGN_TEST_POSTGRES"];
 
@@ -197,11 +201,11 @@ impl Settings {
         let countries = self.optional("sms.countries").map(|text| {
             text.split(',').map(|c| c.trim().to_ascii_uppercase()).filter(|c| !c.is_empty()).collect::<Vec<_>>()
         });
-        if countries
-            .as_ref()
-            .is_some_and(|c| c.iter().any(|c| c.len() != 2 || !c.bytes().all(|b| b.is_ascii_uppercase())))
-        {
-            return Err(error(env_of("sms.countries"), "expected two-letter country codes, as DE,FR"));
+        let is_known = |code: &String| {
+            BELONGING.contains(&code.as_str()) || COUNTRIES.lines().any(|line| line.split(' ').next() == Some(code))
+        };
+        if !countries.iter().flatten().all(is_known) {
+            return Err(error(env_of("sms.countries"), "expected two-letter country codes (ISO 3166-1), as DE,FR"));
         }
         Ok(Sms {
             local,
@@ -314,6 +318,7 @@ mod tests {
             ("COUNTERSIGN_SMS_PROVIDER", "inbox"),
             ("COUNTERSIGN_SMS_HTTP_URL", "ftp://x"),
             ("COUNTERSIGN_SMS_COUNTRIES", "Germany"),
+            ("COUNTERSIGN_SMS_COUNTRIES", "DE,XX"),
             ("COUNTERSIGN_TYPO", "1"),
             ("COUNTERSIGN_TEST_TYPO", "1"),
             ("COUNTERSIGN_LISTEN_FILE", "x"),

@@ -102,9 +102,10 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
     let Object(value) = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
-        // That a word is expected and something else is there counts as a fault of the syntax, too.
+        // The first member that does not fit may stand before a fault of the syntax; and that a word is expected and something else
+        // is there counts as one, too.
         let is_json = || str::from_utf8(bytes).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
-        match error.is_data() || (error.to_string().starts_with("expected") && is_json()) {
+        match (error.is_data() || error.to_string().starts_with("expected")) && is_json() {
             true => unfit(&path, &error.to_string()),
             false => Refused { detail: "The body is no JSON in UTF-8.", ..problem::REQUEST_MALFORMED.into() },
         }
@@ -267,25 +268,30 @@ impl<S: Send + Sync> FromRequestParts<S> for OfFactor {
     }
 }
 
-/// The one id of a path, of the kind that the handler names.
-pub struct OfId(pub String);
+/// The one id of a path, of the kind that the handler names; `None` where it does not read, which is only told to who may call.
+pub struct OfId(Option<String>);
 
 impl OfId {
     /// The id, if it is of this kind; anything else is not found.
     pub fn of(&self, kind: Kind) -> Result<Id, Refused> {
-        Id::parse(kind, &self.0).ok_or(problem::NOT_FOUND.into())
+        let text = self.0.as_ref().ok_or_else(not_utf8)?;
+        Id::parse(kind, text).ok_or(problem::NOT_FOUND.into())
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for OfId {
-    type Rejection = Refused;
+    type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<OfId, Refused> {
-        Path::<String>::from_request_parts(parts, state).await.map(|Path(id)| OfId(id)).map_err(unreadable)
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<OfId, Infallible> {
+        Ok(OfId(Path::<String>::from_request_parts(parts, state).await.ok().map(|Path(id)| id)))
     }
 }
 
 fn unreadable(_: PathRejection) -> Refused {
+    not_utf8()
+}
+
+fn not_utf8() -> Refused {
     Refused { detail: "The path is no UTF-8.", ..problem::REQUEST_MALFORMED.into() }
 }
 
@@ -339,7 +345,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
         for (name, value) in query(parts)? {
             match &*name {
                 "limit" => page.limit = limit(&value)?,
-                "cursor" => page.cursor = Some(value),
+                // As where there is none: the first page.
+                "cursor" => page.cursor = Some(value).filter(|cursor| !cursor.is_empty()),
                 _ => return Err(Refused::invalid("query", "Expected limit and cursor only.")),
             }
         }
@@ -400,13 +407,20 @@ mod tests {
             ("[\"a\"]", 422),
             ("1", 422),
             ("null", 422),
-            ("{}{}", 422),
+            ("{}{}", 400),
             ("{\"_name\":\"a\"} x", 400),
+            ("{\"unknown\":1", 400),
+            ("{\"_name\":5,", 400),
+            ("{\"_name\":5} x", 400),
+            ("{\"unknown\":NaN}", 400),
+            ("{\"_name\":5}", 422),
         ] {
             assert_eq!(refused(text).0, status, "{text}");
         }
         let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
         assert_eq!(refused(&format!(r#"{{"_name":"a","_inner":{deep}}}"#)).0, 422);
-        assert_eq!(read::<Outer>(&[0x7b, 0xff, 0x7d]).expect_err("no UTF-8").code.status.as_u16(), 400);
+        for bytes in [&b"{\xff}"[..], b"{\"_name\":\"\xff\"}", b"{\"_inner\":\"\xff\"}"] {
+            assert_eq!(read::<Outer>(bytes).expect_err("no UTF-8").code.status.as_u16(), 400);
+        }
     }
 }

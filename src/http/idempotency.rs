@@ -3,19 +3,21 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use zeroize::Zeroizing;
 
 use super::api::answers::{self, again, keepable, told};
-use super::auth::{Bearer, request_id, token};
+use super::auth::{Bearer, Pass, request_id, token};
+use super::body::OfId;
 use super::problem::{self, Refused};
-use super::{App, REQUEST_ID, body};
+use super::{App, REQUEST_ID, body, own_id};
 use crate::engine::{Asked, Clash, Ending, Error, Once, Turn};
-use crate::model::Id;
+use crate::model::{Id, Scope};
 
 const KEY: &str = "idempotency-key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -31,10 +33,26 @@ pub async fn once(State(app): State<App>, request: Request, next: Next) -> Respo
 async fn decide(app: &App, request: Request, next: Next) -> Result<Response, Refused> {
     let (mut parts, body) = request.into_parts();
     let bearer = Bearer::from_request_parts(&mut parts, app).await?;
+    let rp = bearer.relying_party();
+    let (turn, body) = match turn(app, rp, &parts, body).await {
+        Ok(turn) => turn,
+        Err(refused) => return Err(counted(app, &mut parts, refused).await),
+    };
+    let once = match turn {
+        Turn::Again(kept) => return replay(app, rp, own_id(&parts.headers), kept).await,
+        Turn::First(once) => once,
+    };
+    let (issuer, id, own) = (app.engine.issuer(), request_id(&parts), own_id(&parts.headers));
+    parts.extensions.insert(Arc::clone(&once));
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    settle(app, rp, &once, own, problem::complete(response, issuer, &id)).await
+}
+
+/// Whether it is the first of its kind; with its body.
+async fn turn(app: &App, rp: &Id, parts: &Parts, body: Body) -> Result<(Turn, Bytes), Refused> {
     let key = key(&parts.headers)
         .ok_or_else(|| Refused::invalid(KEY, "Expected one of 1 to 255 visible ASCII characters."))?;
     let body = body::bytes(body).await?;
-    let (issuer, id) = (app.engine.issuer().to_owned(), request_id(&parts));
     let asked = Asked {
         token: token(&parts.headers).unwrap_or_default(),
         method: parts.method.as_str(),
@@ -42,27 +60,35 @@ async fn decide(app: &App, request: Request, next: Next) -> Result<Response, Ref
         key,
         body: &body,
     };
-    let tell = {
-        let (issuer, id) = (issuer.clone(), id.clone());
-        Box::new(move |ending: Ending<'_>| told(ending, &issuer, &id))
+    let (issuer, id) = (app.engine.issuer().to_owned(), request_id(parts));
+    let tell = Box::new(move |ending: Ending<'_>| told(ending, &issuer, &id));
+    Ok((app.engine.turn(rp, &asked, tell).await?, body))
+}
+
+/// With what the challenge still takes, where an answer to one was refused before it was looked at (api.md, 3).
+async fn counted(app: &App, parts: &mut Parts, refused: Refused) -> Refused {
+    let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+    if !matches!(route, Some("/v1/challenges/{id}/verify" | "/v1/challenges/{id}/prepare")) {
+        return refused;
+    }
+    let attempts_left = async {
+        let pass = Pass::from_request_parts(parts, app).await?;
+        let Ok(id) = OfId::from_request_parts(parts, app).await;
+        let (caller, ..) = pass.at_challenge(app, &id, Scope::Challenges).await?;
+        Ok::<_, Refused>(caller.attempts_left())
     };
-    let once = match app.engine.turn(bearer.relying_party(), &asked, tell).await? {
-        Turn::Again(kept) => return replay(app, bearer.relying_party(), kept).await,
-        Turn::First(once) => once,
-    };
-    parts.extensions.insert(Arc::clone(&once));
-    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    settle(app, bearer.relying_party(), &once, problem::complete(response, &issuer, &id)).await
+    // Who may not see the challenge hears nothing of it.
+    Refused { attempts_left: attempts_left.await.unwrap_or_default(), ..refused }
 }
 
 /// Keeps what is not kept yet, and gives way where the answer is none that is kept.
-async fn settle(app: &App, rp: &Id, once: &Once, response: Response) -> Result<Response, Refused> {
+async fn settle(app: &App, rp: &Id, once: &Once, own: Option<String>, response: Response) -> Result<Response, Refused> {
     let status = response.status();
     let was_late = response.extensions().get::<Refused>().is_some_and(|r| r.is(problem::IDEMPOTENCY_IN_PROGRESS));
     if was_late {
         return match app.engine.recall(once).await? {
-            Some(kept) => replay(app, rp, kept).await,
-            None => Err(problem::IDEMPOTENCY_IN_PROGRESS.into()),
+            Some(kept) => replay(app, rp, own, kept).await,
+            None => Ok(response),
         };
     }
     if status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED) {
@@ -74,27 +100,28 @@ async fn settle(app: &App, rp: &Id, once: &Once, response: Response) -> Result<R
     if let Some(told) = once.told() {
         return Ok(again(&told.whole).unwrap_or(response));
     }
+    let attempts_left = response.extensions().get::<Refused>().and_then(|refused| refused.attempts_left);
     let (head, body) = response.into_parts();
     let body = body::bytes(body).await?;
     let user_id = answers::user(&body).unwrap_or_default();
     match app.engine.keep_afterwards(once, &user_id, &keepable(status, &body)).await {
         Err(Error::Clash(Clash::InProgress)) => match app.engine.recall(once).await? {
-            Some(kept) => replay(app, rp, kept).await,
-            None => Err(problem::IDEMPOTENCY_IN_PROGRESS.into()),
+            Some(kept) => replay(app, rp, own, kept).await,
+            None => Err(Refused { attempts_left, ..problem::IDEMPOTENCY_IN_PROGRESS.into() }),
         },
         // What was done is done: better told and not kept than done twice.
         Ok(()) | Err(_) => Ok(Response::from_parts(head, Body::from(body))),
     }
 }
 
-async fn replay(app: &App, rp: &Id, kept: Zeroizing<Vec<u8>>) -> Result<Response, Refused> {
+async fn replay(app: &App, rp: &Id, own: Option<String>, kept: Zeroizing<Vec<u8>>) -> Result<Response, Refused> {
     let kept = match answers::jwt(&kept) {
         Some((session, jwt)) => answers::with_jwt(&kept, &jwt, app.engine.signed_again(rp, &session).await?),
         None => kept,
     };
     let mut response = again(&kept).ok_or(Refused::from(problem::STORE_UNAVAILABLE))?;
-    // A problem names the request that met it, in its body and so in its head.
-    if let Some(id) = answers::request_id(&kept) {
+    // A problem names the request that met it, in its body and so in its head; but who gave this one an id is given that.
+    if let (None, Some(id)) = (own, answers::request_id(&kept)) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));

@@ -23,7 +23,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
@@ -130,7 +130,7 @@ pub fn router(app: App) -> Router {
 /// The one layer around all routes, since each copies the request once more: gives the request its id, completes refusals and
 /// sets the headers that every answer has. A request that panics or takes too long ends as a problem too.
 async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let id = own_id(&request).unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
+    let id = own_id(request.headers()).unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
     request.extensions_mut().insert(RequestId(id.clone()));
     let trace = trace::Trace::begin(&request, &id);
     let response = apart(cross_origin(app.clone(), request, next).instrument(trace.span.clone())).await;
@@ -169,8 +169,8 @@ async fn apart(answer: impl Future<Output = Response> + Send + 'static) -> Respo
 }
 
 /// The id that the caller gave the request, if it is sane.
-fn own_id(request: &Request) -> Option<String> {
-    let given = request.headers().get(REQUEST_ID)?.to_str().ok()?;
+fn own_id(headers: &HeaderMap) -> Option<String> {
+    let given = headers.get(REQUEST_ID)?.to_str().ok()?;
     is_sane(given).then(|| given.to_owned())
 }
 

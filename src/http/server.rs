@@ -41,7 +41,7 @@ impl Gate {
     pub fn router(self, issuer: String, request_id: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
         let secure = issuer.starts_with("https:");
         let early = move |request: &Request| {
-            let id = super::own_id(request).unwrap_or_else(&request_id);
+            let id = super::own_id(request.headers()).unwrap_or_else(&request_id);
             let answer = match request.uri().path() {
                 "/livez" => ([(CONTENT_TYPE, "application/json")], "{\"status\":\"ok\"}").into_response(),
                 _ => problem::complete(Refused::from(problem::STORE_UNAVAILABLE).into_response(), &issuer, &id),

@@ -27,7 +27,7 @@ const KINDS: [Type; 10] = [
     Type::Mobile,
     Type::FixedLine,
 ];
-/// Those that cost whoever texts or calls them.
+/// Those that cost whoever texts or calls them; personal numbers do not where they are of the North American plan.
 const COSTLY: [Type; 5] = [Type::PremiumRate, Type::SharedCost, Type::PersonalNumber, Type::Uan, Type::Pager];
 
 /// The method.
@@ -59,8 +59,8 @@ impl Sms {
         let costly = plans
             .iter()
             .filter(|plan| country.as_deref().is_none_or(|country| plan.id() == country))
-            .filter_map(|plan| KINDS.into_iter().find(|kind| fits(plan, *kind)))
-            .any(|kind| COSTLY.contains(&kind));
+            .filter_map(|plan| Some((plan, KINDS.into_iter().find(|kind| fits(plan, *kind))?)))
+            .any(|(plan, kind)| COSTLY.contains(&kind) && !(kind == Type::PersonalNumber && plan.country_code() == 1));
         let listed = match (&self.countries, &country) {
             (None, _) => true,
             (Some(allowed), Some(country)) => allowed.iter().any(|a| a.eq_ignore_ascii_case(country)),
@@ -230,6 +230,8 @@ mod tests {
             assert_eq!(country(costly), Err(Refusal::PhoneNotAllowed), "{costly}");
         }
         assert_eq!(country("+14155550123"), Ok(Some("US".to_owned())));
+        assert_eq!(country("+15005550006"), Ok(Some("US".to_owned())), "with which gateways are tried");
+        assert_eq!(country("+447012345678"), Err(Refusal::PhoneNotAllowed));
         assert_eq!(country("+390612345678"), Ok(Some("IT".to_owned())));
         assert_eq!(country("+2250102030405"), Ok(Some("CI".to_owned())));
         assert_eq!(country("+4915112345678"), Ok(Some("DE".to_owned())));

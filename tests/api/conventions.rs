@@ -21,6 +21,9 @@ async fn an_unknown_member_is_refused_and_named() {
         .await
         .invalid("display.details[0].more");
     ann.ask(json!({"answer": {"type": "totp", "code": "123456", "now": 1}})).await.invalid("answer.now");
+    // A passkey says itself which it is.
+    let by_factor = json!({"type": "webauthn", "credential": {}, "factor_id": "fac_1"});
+    ann.ask(json!({"answer": by_factor})).await.invalid("answer.factor_id");
     ann.begin(json!({"type": "totp", "secret": "x"})).await.invalid("secret");
     bank.put(&ann.path(""), json!({"email": "x"})).await.invalid("email");
     bank.post(&ann.path("/recovery-codes"), json!({"count": 5})).await.invalid("count");
@@ -192,6 +195,42 @@ async fn a_request_id_is_echoed_if_it_is_sane() {
     }
     let (one, two) = (bank.get("/v1/users/ann").await, bank.get("/v1/users/ann").await);
     assert_ne!(one.header("request-id"), two.header("request-id"));
+    // A kept problem names the request that met it; the answer still names the one that asks again, if that names itself.
+    let kept = bank.with("idempotency-key", "k");
+    let first = kept.post("/v1/challenges/chl_x/verify", json!({})).await;
+    let again = kept.post("/v1/challenges/chl_x/verify", json!({})).await;
+    let named = kept.with("request-id", "mine").post("/v1/challenges/chl_x/verify", json!({})).await;
+    assert_eq!((&again.body, &named.body), (&first.body, &first.body));
+    assert_eq!(again.header("request-id"), first["request_id"].as_str());
+    assert_eq!(named.header("request-id"), Some("mine"));
+}
+
+/// What names nothing is not found, and no more is told to who may not ask.
+#[tokio::test]
+async fn a_path_that_does_not_read_is_a_problem_like_any_other() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    for path in ["/v1/challenges/%ff", "/v1/sessions/%ff"] {
+        world.caller("sk_live_unknown").get(path).await.refused(401, "api_key_invalid");
+        bank.get(path).await.refused(400, "request_malformed");
+    }
+    for path in ["/errors/%ff", "/errors/none", "/assets/%ff/x", "/assets/x/app.css", "/assets/x/none"] {
+        let answer = bank.get(path).await;
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{path}");
+        answer.refused(404, "not_found");
+    }
+}
+
+/// An empty cursor is none: the first page.
+#[tokio::test]
+async fn a_list_begins_where_the_cursor_is_empty() {
+    let bank = World::start().await.bank().await;
+    let ann = bank.user("ann");
+    ann.begin_totp().await;
+    for path in [ann.path("/factors"), "/v1/events".to_owned()] {
+        let page = bank.get(&path).await.is(200);
+        assert_eq!(bank.get(&format!("{path}?limit=20&cursor=")).await.is(200), page, "{path}");
+    }
 }
 
 /// L-06.

@@ -477,6 +477,32 @@ async fn a_key_is_bound_to_caller_path_and_body() {
     assert_eq!(call.with_key("k").await.is(201), first);
 }
 
+/// I-04: every refused answer to a challenge says how many it still takes (api.md, 3), also where its key refuses it; to whoever may
+/// not answer it nothing is said.
+#[tokio::test]
+async fn an_answer_that_its_key_refuses_says_what_is_left() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    let (challenge, other) = (ann.challenge(json!({})).await, ann.challenge(json!({})).await);
+    for caller in [bank.server.clone(), challenge.browser()] {
+        let left = challenge.attempts_left().await;
+        let wrong = Call::new(&caller, challenge.path("/verify"), app.miss(), 422);
+        assert_eq!(wrong.with_key("k").await.refused(422, "code_incorrect")["attempts_left"], left - 1);
+        let another = Call { body: app.now(), ..wrong.clone() };
+        assert_eq!(another.with_key("k").await.refused(422, "idempotency_mismatch")["attempts_left"], left - 1);
+        assert_eq!(another.with_key("no key").await.invalid("idempotency-key")["attempts_left"], left - 1);
+        let huge = caller.with("idempotency-key", "huge");
+        let huge = huge.raw(Method::POST, &challenge.path("/verify"), Some("application/json"), vec![b' '; 200_000]);
+        assert_eq!(huge.await.refused(413, "body_too_large")["attempts_left"], left - 1);
+    }
+    let foreign = Call::new(&other.browser(), challenge.path("/verify"), app.now(), 401);
+    assert_eq!(foreign.with_key("no key").await.invalid("idempotency-key")["attempts_left"], Value::Null);
+    let elsewhere = Call::new(&bank.server, ann.path("/factors"), json!({"type": "totp"}), 422);
+    assert_eq!(elsewhere.with_key("no key").await.invalid("idempotency-key")["attempts_left"], Value::Null);
+}
+
 #[tokio::test]
 async fn a_key_is_1_to_255_visible_characters() {
     let world = World::start().await;
@@ -568,10 +594,12 @@ async fn a_text_is_sent_once_and_its_key_waits_for_it() {
         async move { call.with_key("t").await }
     });
     until(|| world.gateway.asked() > asked).await;
-    call.with_key("t").await.refused(409, "idempotency_in_progress");
+    let waits = call.with_key("t").await.refused(409, "idempotency_in_progress");
+    assert_eq!(waits["attempts_left"], challenge.attempts_left().await);
     if !world.scratch.is_sqlite() {
         let elsewhere = Call { caller: call.caller.at(&world.second().await), ..call.clone() };
-        elsewhere.with_key("t").await.refused(409, "idempotency_in_progress");
+        let waits = elsewhere.with_key("t").await.refused(409, "idempotency_in_progress");
+        assert_eq!(waits["attempts_left"], challenge.attempts_left().await);
     }
     world.gateway.is(Mood::Well);
     let first = under_way.await.expect("no panic");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY};
 use axum::response::{Html, IntoResponse, Response};
@@ -71,7 +72,8 @@ async fn inbox(State(app): State<App>) -> Json<serde_json::Value> {
     Json(serde_json::json!({ "data": app.engine.inbox().texts() }))
 }
 
-async fn error_page(Path(code): Path<String>) -> Result<Response, Refused> {
+async fn error_page(code: Result<Path<String>, PathRejection>) -> Result<Response, Refused> {
+    let Path(code) = code.map_err(|_| problem::NOT_FOUND)?;
     let code = problem::CODES.iter().find(|c| c.code == code).ok_or(Refused::from(problem::NOT_FOUND))?;
     Ok(readable(super::docs::error_page(code)))
 }

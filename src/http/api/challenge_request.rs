@@ -39,7 +39,7 @@ pub struct CreateRequest {
     audience: Option<Vec<Text<255>>>,
     /// An earlier step-up session that may let this through.
     #[schema(value_type = Option<String>)]
-    session_token: Option<Text<4096>>,
+    session_token: Option<Text<20_000>>,
     /// The caller's own thread, repeated in the result.
     #[schema(value_type = Option<String>, max_length = 255)]
     binding: Option<Text<255>>,
@@ -141,7 +141,7 @@ pub struct AnswerRequest {
     /// What `credential.toJSON()` gave.
     #[schema(value_type = Option<Object>)]
     credential: Option<Map<String, Value>>,
-    /// By this factor and no other.
+    /// Of a code: by this factor and no other.
     factor_id: Option<String>,
 }
 
@@ -162,6 +162,9 @@ impl AnswerRequest {
         };
         let factor_id = match self.factor_id {
             None => None,
+            Some(_) if self.kind == MethodKind::Webauthn => {
+                return Err(Refused::invalid(format!("{place}factor_id"), "A credential says itself which it is."));
+            }
             Some(text) => Some(
                 Id::parse(Kind::Factor, &text)
                     .ok_or_else(|| Refused::invalid(format!("{place}factor_id"), "Expected fac_…"))?,

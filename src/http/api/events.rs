@@ -112,6 +112,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Wanted {
         for (name, value) in query(parts)? {
             match &*name {
                 "limit" => wanted.limit = limit(&value)?,
+                // As where there is none: the first page.
+                "cursor" if value.is_empty() => {}
                 "cursor" => {
                     let number = value.parse().ok().filter(|n| *n >= 0);
                     filter.behind =

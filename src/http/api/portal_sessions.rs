@@ -29,7 +29,7 @@ pub struct CreateRequest {
     return_url: Option<Text<2048>>,
     /// A fresh step-up session, which spares the person a second proof.
     #[schema(value_type = Option<String>)]
-    session_token: Option<Text<4096>>,
+    session_token: Option<Text<20_000>>,
 }
 
 /// The visit, once.

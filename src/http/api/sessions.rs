@@ -23,7 +23,7 @@ use crate::model::{Kind, Scope};
 pub struct IntrospectRequest {
     /// Opaque token or JWT.
     #[schema(value_type = String)]
-    token: Text<8192>,
+    token: Text<20_000>,
     /// The action about to be done.
     #[schema(value_type = Option<String>)]
     action: Option<Text<100>>,

@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use axum::extract::Path;
-use axum::http::StatusCode;
+use axum::extract::rejection::PathRejection;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use rust_embed::RustEmbed;
 use sha2::{Digest, Sha256};
+
+use crate::http::problem::{self, Refused};
 
 #[derive(RustEmbed)]
 #[folder = "$CARGO_MANIFEST_DIR/web/assets"]
@@ -35,16 +37,17 @@ pub fn address(name: &str) -> String {
 }
 
 /// Serves one; an address of another version is not found, so that nothing old is kept under a new name.
-pub async fn serve(Path((version, name)): Path<(String, String)>) -> Response {
+pub async fn serve(path: Result<Path<(String, String)>, PathRejection>) -> Result<Response, Refused> {
+    let Path((version, name)) = path.map_err(|_| problem::NOT_FOUND)?;
     let kind = match name.rsplit_once('.').map(|(_, extension)| extension) {
         Some("css") => "text/css; charset=utf-8",
         Some("js") => "text/javascript; charset=utf-8",
         Some("svg") => "image/svg+xml",
-        _ => return StatusCode::NOT_FOUND.into_response(),
+        _ => return Err(problem::NOT_FOUND.into()),
     };
     let Some(file) = Embedded::get(&name).filter(|_| version == *VERSION) else {
-        return StatusCode::NOT_FOUND.into_response();
+        return Err(problem::NOT_FOUND.into());
     };
     let headers = [(CONTENT_TYPE, kind), (CACHE_CONTROL, "public, max-age=31536000, immutable")];
-    (headers, file.data.into_owned()).into_response()
+    Ok((headers, file.data.into_owned()).into_response())
 }
