@@ -57,4 +57,5 @@ if (ends) {
   at(60, 'This page closes in 1 minute.');
   at(30, 'This page closes in 30 seconds.');
   at(0, 'This request timed out. Start again.');
+  setTimeout(() => ends.setAttribute('role', 'alert'), Math.max(0, Math.min(ends.dataset.ends * 1000 - 500, 2 ** 31 - 1)));
 }

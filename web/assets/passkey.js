@@ -18,9 +18,10 @@ function show(state) {
   if (state !== 'ready' && state !== 'saving') root.querySelector('.needs-script > :is(a, button):not([hidden])')?.focus();
 }
 
-async function call(path, body) {
+async function call(path, body, signal) {
   const answer = await fetch(`${base}/${path}`, {
     method: 'POST',
+    signal,
     headers: { 'content-type': 'application/json', 'form-guard': guard },
     body: JSON.stringify(body),
   });
@@ -30,10 +31,10 @@ async function call(path, body) {
 }
 
 // Fresh options for each request; creation options are used again after a cancelled dialog, while they count.
-async function options(choice) {
-  if (kind === 'get') return call('options', {});
+async function options(choice, signal) {
+  if (kind === 'get') return call('options', {}, signal);
   if (kept?.choice === choice && Date.now() - kept.at < KEEP) return kept.content;
-  const content = await call('options', { authenticator: choice });
+  const content = await call('options', { authenticator: choice }, signal);
   kept = { choice, content, at: Date.now() };
   return content;
 }
@@ -45,7 +46,7 @@ async function start(choice) {
   let credential;
   try {
     show('waiting');
-    const content = await options(choice);
+    const content = await options(choice, signal);
     if (kind === 'get') {
       const publicKey = request(content.options);
       if (choice === 'hybrid') publicKey.hints = ['hybrid'];
@@ -77,11 +78,12 @@ function failed(error) {
 // The server refused, or could not be reached.
 function ended(error, credential) {
   const made = kind === 'create' && credential;
-  if (made && !error.answered) {
+  // The answer was lost, or tells only that it came too late: the page knows whether the passkey was saved.
+  if (made && (!error.refused || error.code === 'factor_not_pending')) {
     whether(credential);
     return 'saving';
   }
-  const dropped = made && error.refused && !HELD.includes(error.code);
+  const dropped = made && !HELD.includes(error.code);
   if (credential && (dropped || error.code === 'credential_unknown')) forget(credential);
   if (!error.answered) return navigator.onLine ? 'fault' : 'offline';
   switch (error.code) {
@@ -89,10 +91,10 @@ function ended(error, credential) {
     case 'user_verification_required': return 'lock';
     case 'factor_duplicate': return 'already';
     case 'request_invalid': return kind === 'create' ? 'limit' : 'fault';
-    case 'credential_invalid': case 'method_not_allowed': return kind === 'create' ? 'unsaved' : 'refused';
+    case 'credential_invalid': case 'method_not_allowed': return made ? 'unsaved' : 'refused';
     case 'challenge_not_pending': case 'challenge_expired': case 'enrolment_expired': case 'step_up_required':
     case 'not_found': case 'client_token_invalid': location.reload(); return 'saving';
-    default: return kind === 'create' && credential ? 'unsaved' : 'fault';
+    default: return made ? 'unsaved' : 'fault';
   }
 }
 
@@ -102,7 +104,7 @@ async function whether(credential) {
   const page = await fetch(added).catch(() => null);
   if (page?.ok && page.url.endsWith('/added')) return location.assign(added);
   if (page?.ok) forget(credential);
-  return show(page ? 'unsaved' : navigator.onLine ? 'fault' : 'offline');
+  return show(page?.ok ? 'unsaved' : page || navigator.onLine ? 'fault' : 'offline');
 }
 
 // No orphans: the password manager is asked to drop what we do not hold.

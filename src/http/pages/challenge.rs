@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::screen::{Message, show as render};
+use super::views::Way;
 use super::visit::{Called, Fields, Posted, Visit, bound, land, open, remembered, see};
 use super::{ends, picture, words};
 use crate::engine::{Answer, Error, Given, Shown};
@@ -117,7 +118,7 @@ async fn send(visit: &Visit<Challenge>, fields: &Fields) -> Result<Response, Res
     let factor = chosen.factor.as_ref();
     match visit.app.engine.prepare(&visit.caller, &visit.subject.id, MethodKind::Sms, factor).await {
         Ok(_) => Ok(see(&picture::here(&visit.path(""), MethodKind::Sms, factor))),
-        Err(refused) => screen(visit, &chosen, Some((refused.into(), ""))).await,
+        Err(refused) => screen(visit, &chosen, Some((refused.into(), fields.text("code")))).await,
     }
 }
 
@@ -189,7 +190,11 @@ async fn drawn(
     let mut page = picture::challenge(visit, chosen, &offers, &view, sent.as_ref());
     if let Some((refused, typed)) = refused {
         let kind = chosen.kind.unwrap_or(MethodKind::Totp);
-        let (notice, keep) = words::refused_code(kind, &refused, typed, visit.party(), visit.now);
+        let (mut notice, keep) = words::refused_code(kind, &refused, typed, visit.party(), visit.now);
+        // The answer that was refused may be the one that brought the pause.
+        if let Way::Paused(until) = &page.way {
+            notice = words::paused(Some(until.clone()));
+        }
         page.shell.is_error = true;
         page.notice = Some(notice);
         page.typed = if keep { typed.to_owned() } else { String::new() };

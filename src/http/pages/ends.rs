@@ -7,7 +7,7 @@ use crate::model::ChallengeStatus;
 pub fn without_proof(party: &str, status: ChallengeStatus, target: Option<&str>, now: bool) -> Message {
     let (heading, line) = match status {
         ChallengeStatus::Cancelled => ("This request was cancelled", "Nothing was changed."),
-        ChallengeStatus::Denied => ("This request is closed", "Too many codes didn't match. Nothing was changed."),
+        ChallengeStatus::Denied => ("This request is closed", "Too many tries didn't work. Nothing was changed."),
         ChallengeStatus::Expired | ChallengeStatus::Pending | ChallengeStatus::Approved => {
             ("This request timed out", "For your safety it was open for 10 minutes only. Nothing was changed.")
         }
@@ -47,6 +47,7 @@ pub fn thanks(party: &str, target: Option<&str>) -> Message {
 pub fn already(party: &str, target: Option<&str>) -> Message {
     let page = Message::new(party, "You've already confirmed this").done();
     match target {
+        Some(target) if target.starts_with('/') => page.link("Continue", target),
         Some(target) => page.link(&format!("Continue to {party}"), target),
         None => page.line(format!("{party} knows. You can close this page.")),
     }

@@ -224,7 +224,7 @@ async fn change_phone(visit: AtPortal, Posted(fields): Posted) -> Result<Respons
     visit.in_time()?;
     match fields.text("do") {
         "number" => take_number(&visit, &fields).await,
-        "send" => send_again(&visit).await,
+        "send" => send_again(&visit, fields.text("code")).await,
         _ => match visit.prove(Flow::AddPhone, fields.text("code")).await {
             Ok(response) => Ok(response),
             Err(refused) => code_page(&visit, Some((refused, fields.text("code")))).await,
@@ -261,13 +261,13 @@ fn number_page(visit: &AtPortal, country: &str, typed: &str, refused: Option<Ref
     refusing(refused.as_ref(), &page)
 }
 
-async fn send_again(visit: &AtPortal) -> Result<Response, Response> {
+async fn send_again(visit: &AtPortal, typed: &str) -> Result<Response, Response> {
     let page = visit.path(Flow::AddPhone.page());
     let Some(factor) = visit.under_way(MethodKind::Sms).await? else { return Ok(see(&page)) };
     let sent = visit.app.engine.resend(&visit.caller, &visit.subject.user_id, &factor.id).await;
     match sent.map_err(Refused::from) {
         Ok(_) => Ok(see(&page)),
-        Err(refused) if explains(&refused) => code_page(visit, Some((refused, ""))).await,
+        Err(refused) if explains(&refused) => code_page(visit, Some((refused, typed))).await,
         Err(refused) => Err(visit.refuse(refused, Flow::AddPhone.page()).await),
     }
 }

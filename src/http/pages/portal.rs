@@ -329,7 +329,7 @@ async fn success(
     let Some(factor) = person.factors.iter().find(just_added) else { return Ok(see(&visit.path("settings"))) };
     let only = person.factors.iter().filter(|f| f.is_active()).count() == 1;
     let backup = only && person.recovery.status != RecoveryStatus::Active;
-    let (heading, line) = words::added(factor);
+    let (heading, line) = words::added(factor, only);
     let mut shell = Shell::new(visit.party(), heading);
     shell.is_error = notice.is_some();
     let page = AddedPage {

@@ -207,13 +207,14 @@ impl FromRequest<App> for Posted {
         if !is_own(request.headers(), app.engine.origin()) {
             return Err(foreign("Countersign"));
         }
-        let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let (parts, body) = request.into_parts();
+        let refused = |refused: Refused| fault("Countersign", &auth::request_id(&parts), refused);
+        let kind = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
         {
-            return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response());
+            return Err(refused(problem::MEDIA_TYPE_UNSUPPORTED.into()));
         }
-        let bytes = body::bytes(request.into_body()).await;
-        bytes.map(|b| Posted(Fields::read(&b))).map_err(|refused| refused.code.status.into_response())
+        body::bytes(body).await.map(|bytes| Posted(Fields::read(&bytes))).map_err(refused)
     }
 }
 
@@ -282,15 +283,22 @@ pub async fn open<S: Subject>(app: &App, parts: &Parts, fields: &Fields) -> Resp
     if !fields.text("probe").is_empty() && !keeps {
         return cookies_blocked().respond(StatusCode::FORBIDDEN);
     }
+    // The link was not used up: its first page asks again.
+    let again = || {
+        let token =
+            url::form_urlencoded::Serializer::new(String::new()).append_pair("token", fields.text("token")).finish();
+        format!("/{}/{id}?{token}", S::PLACE)
+    };
+    let broken = |error| fault_before("Countersign", &request_id, error, &again());
     let expires_at = match app.engine.is_link(&id, fields.text("token")).await {
         Ok(Some(opened)) => opened.expires_at(),
         Ok(None) => return no_such_link(&request_id),
-        Err(error) => return fault("Countersign", &request_id, error),
+        Err(error) => return broken(error),
     };
     match app.engine.open_link(&id, fields.text("token")).await {
         Ok(Some(cookie)) => bound(app, see(&format!("/{}/{id}", S::PLACE)), &id, &cookie, expires_at),
         Ok(None) => no_such_link(&request_id),
-        Err(error) => fault("Countersign", &request_id, error),
+        Err(error) => broken(error),
     }
 }
 
@@ -364,6 +372,7 @@ pub fn timed_out(party: &str, back: Option<&str>) -> Message {
     let page =
         page.line(format!("For your safety it was open for a limited time only. Go back to {party} and start again."));
     match back {
+        Some(back) if back.starts_with('/') => page.link("Go back", back),
         Some(back) => page.link(&format!("Return to {party}"), back),
         None => page,
     }
@@ -375,10 +384,15 @@ fn foreign(party: &str) -> Response {
 }
 
 fn fault(party: &str, request_id: &str, refused: impl Into<Refused>) -> Response {
+    fault_before(party, request_id, refused, "")
+}
+
+/// The same, with the page on which it can be tried again.
+fn fault_before(party: &str, request_id: &str, refused: impl Into<Refused>, again: &str) -> Response {
     let refused = refused.into();
     let ours = refused.code.status.is_server_error();
     let heading = if ours { "Something went wrong on our side" } else { "That didn't work" };
     let line = if ours { "Nothing was changed. Try again in a minute." } else { refused.user_message() };
-    let page = Message::new(party, heading).stopped().line(line.to_owned()).link("Try again", "");
+    let page = Message::new(party, heading).stopped().line(line.to_owned()).link("Try again", again);
     refused.tell_when(page.reference(request_id).respond(refused.code.status))
 }

@@ -77,18 +77,15 @@ pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str,
     if is(problem::CODE_INCORRECT) {
         return (wrong(kind, refused.attempts_left, app), true);
     }
+    if is(problem::METHOD_PAUSED) && refused.user_message() != problem::ON_HOLD {
+        return (paused(until), false);
+    }
     let (title, text, keep) = if is(problem::CODE_REUSED) {
         ("That code was already used.", "Wait for the next one.", true)
     } else if is(problem::CODE_EXPIRED) {
         ("That code has expired.", "Send a new one.", false)
     } else if refused.user_message() == problem::ON_HOLD {
         ("Your second step is on hold.", "Use another way, or contact support.", false)
-    } else if is(problem::METHOD_PAUSED) {
-        (
-            "Take a short break.",
-            "Too many codes didn't match. Your account isn't deleted or blocked for good. You can try again",
-            false,
-        )
     } else if is(problem::SEND_LIMITED) && refused.retry_after.is_some_and(|wait| wait <= LONGEST_GAP) {
         ("A code is on its way.", "You can ask for another", true)
     } else if is(problem::SEND_LIMITED) {
@@ -98,9 +95,14 @@ pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str,
     } else {
         ("That didn't work.", refused.user_message(), false)
     };
-    let until = until.filter(|_| is(problem::METHOD_PAUSED) || is(problem::SEND_LIMITED));
-    let until = until.filter(|_| refused.user_message() != problem::ON_HOLD);
+    let until = until.filter(|_| is(problem::SEND_LIMITED));
     (Notice { until, ..Notice::new(title, text) }, keep)
+}
+
+/// Too many wrong codes, a moment ago.
+pub fn paused(until: Option<When>) -> Notice {
+    let text = "Your account isn't deleted or blocked for good. You can try again";
+    Notice { until, ..Notice::new("Too many codes didn't match.", text) }
 }
 
 fn malformed(kind: MethodKind, typed: &str) -> Notice {
@@ -197,8 +199,8 @@ pub fn set_up(missing: &[MethodKind], held: Option<&str>) -> Way {
     }
 }
 
-/// What was added, and what to know of it.
-pub fn added(factor: &Factor) -> (&'static str, String) {
+/// What was added, and what to know of it; whether it is the only one.
+pub fn added(factor: &Factor, only: bool) -> (&'static str, String) {
     match &factor.details {
         Details::Totp => {
             let line = "From now on it shows you a new code every 30 seconds. The one you typed is used up: wait for the next.";
@@ -212,8 +214,11 @@ pub fn added(factor: &Factor) -> (&'static str, String) {
                     format!("Saved in {name}. You can use it on devices where {name} is signed in.")
                 }
                 (None, true) => "You can use it on devices where your password manager is signed in.".to_owned(),
-                (_, false) if is_key => "It works only with this key. Add another so you aren't locked out.".to_owned(),
-                (_, false) => "It works only on this device. Add another so you aren't locked out.".to_owned(),
+                (_, false) => {
+                    let place = if is_key { "with this key" } else { "on this device" };
+                    let more = if only { " Add another so you aren't locked out." } else { "" };
+                    format!("It works only {place}.{more}")
+                }
             };
             (if is_key { "Security key added" } else { "Passkey added" }, line)
         }
