@@ -57,6 +57,10 @@ impl EventRow {
     }
 }
 
+/// The highest number of a relying party's events.
+pub(super) const HIGHEST: &str =
+    "select coalesce(max(sequence), 0) from events where rp_id = $1 and sequence is not null";
+
 #[derive(FromRow)]
 struct HeadRow {
     rp_id: String,
@@ -244,7 +248,7 @@ impl Store {
     /// The highest number that any event of a relying party has; 0 where none has one.
     pub async fn highest_event(&self, rp: &Id) -> Result<i64> {
         let highest: Option<i64> = read_scalar_if! { self,
-            "select coalesce(max(sequence), 0) from events where rp_id = $1 and sequence is not null",
+            HIGHEST,
             rp.as_str()
         };
         Ok(highest.unwrap_or_default())

@@ -1,4 +1,4 @@
-//! Everything that a verdict about a user depends on, in one round trip: the parts of a union, told apart by a column.
+//! Everything that a verdict about a user depends on, asked at once: rows of all parts, told apart by their number.
 
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};

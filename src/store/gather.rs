@@ -13,7 +13,7 @@ use super::{Error, Result};
 const QUEUE: usize = 4096;
 /// How many turns there are at once. The more that gather for one, the less each costs; so the next begins when the one before has
 /// ended. One that takes long gives the queue, which it holds while it is at work, to the next; only behind four such others wait.
-pub const TURNS: usize = 4;
+const TURNS: usize = 4;
 const LONG: Duration = Duration::from_millis(10);
 
 /// A question, and who waits for its outcome.

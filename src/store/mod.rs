@@ -36,6 +36,7 @@ mod sending;
 mod sessions;
 mod settlement;
 mod sqlite;
+mod telling;
 mod throttles;
 mod users;
 mod verdicts;

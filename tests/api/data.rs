@@ -359,7 +359,7 @@ async fn a_log_that_was_left_is_not_taken_for_the_restored_files() {
         world.close_store().await;
     }
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&database).expect("a file").permissions());
-    assert_eq!(mode & 0o777, 0o600, "V-01: for its owner alone, whatever the backup's mode was");
+    assert_eq!(mode & 0o777, 0o600, "for its owner alone, whatever the backup's mode was");
 }
 
 /// A file that is none of ours, or is broken, takes nobody's place.

@@ -494,8 +494,9 @@ async fn an_answer_that_its_key_refuses_says_what_is_left() {
         assert_eq!(another.with_key("k").await.refused(422, "idempotency_mismatch")["attempts_left"], left - 1);
         assert_eq!(another.with_key("no key").await.invalid("idempotency-key")["attempts_left"], left - 1);
         let huge = caller.with("idempotency-key", "huge");
-        let huge = huge.raw(Method::POST, &challenge.path("/verify"), Some("application/json"), vec![b' '; 200_000]);
-        assert_eq!(huge.await.refused(413, "body_too_large")["attempts_left"], left - 1);
+        let (path, body) = (challenge.path("/verify"), vec![b' '; 200_000]);
+        let huge = huge.raw(Method::POST, &path, Some("application/json"), body).await;
+        assert_eq!(huge.refused(413, "body_too_large")["attempts_left"], left - 1);
     }
     let foreign = Call::new(&other.browser(), challenge.path("/verify"), app.now(), 401);
     assert_eq!(foreign.with_key("no key").await.invalid("idempotency-key")["attempts_left"], Value::Null);

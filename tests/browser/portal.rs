@@ -141,7 +141,7 @@ async fn recovery_codes_count_only_when_the_person_says_they_are_saved() {
     assert_eq!(world.says("POST", "/v1/challenges", redeem(&old[1])).await["code"], "code_incorrect");
 }
 
-/// whoever says that codes are saved means those of the page: of two windows only the newer one's come to count, and the older
+/// whoever says that codes are saved means those of the page: of two windows only the newer one's come to count, and the older
 /// one says so.
 #[tokio::test]
 async fn codes_that_were_replaced_in_another_window_are_not_confirmed() {
