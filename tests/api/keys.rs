@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use countersign::clock::Stopwatch;
 
 use crate::support::app::{base32, step, totp};
 use crate::support::child::{Client, Place};
@@ -105,7 +107,7 @@ async fn a_data_key_is_replaced_under_load_and_after_a_kill() {
     // A run that is killed while it seals anew: the key is published, and some rows are under it.
     let mut first = place.start(&["keys", "rotate", "data"]);
     until(|| keys(&place, "data").len() == 2).await;
-    let published = Instant::now();
+    let published = Stopwatch::start();
     assert_eq!(keys(&place, "data")[1]["state"], "next", "known before it is used");
     std::fs::write(&clock, "11").expect("a file");
     let moved = || keys(&place, "data")[1]["uses"].as_i64().unwrap_or_default();
@@ -117,7 +119,7 @@ async fn a_data_key_is_replaced_under_load_and_after_a_kill() {
 
     // Another run goes on with the same key, and removes the old one when the time has come; however long it took until here, that
     // is a minute from now.
-    std::fs::write(&clock, (11 - published.elapsed().as_secs() as i64).to_string()).expect("a file");
+    std::fs::write(&clock, (11 - published.seconds() as i64).to_string()).expect("a file");
     let second = beside(&place, &["keys", "rotate", "data", "--remove-old"]);
     until(|| keys(&place, "data")[0]["uses"] == 0).await;
     assert_eq!(keys(&place, "data").len(), 2, "not before every call that knew it has ended");
