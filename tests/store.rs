@@ -853,12 +853,18 @@ async fn there_is_one_active_set_of_recovery_codes_and_one_that_waits() {
         };
         let summary =
             || async { ann.store.recovery_summary(&ann.rp, "ann", RecoveryStatus::Active).await.expect("it answers") };
-        lost(ann.store.confirm_recovery_set(&ann.rp, "ann", &Standing::default(), &ann.event("x")).await, Contest::Row);
+        lost(
+            ann.store.confirm_recovery_set(&ann.rp, "ann", None, &Standing::default(), &ann.event("x")).await,
+            Contest::Row,
+        );
         let waiting = create(false).await.expect("a set");
         assert_eq!(summary().await.status, RecoveryStatus::Unconfirmed);
         assert!(ann.store.recovery_set(&ann.rp, "ann").await.expect("it answers").is_none(), "it redeems nothing");
         let replaced = create(false).await.expect("another");
-        ann.store.confirm_recovery_set(&ann.rp, "ann", &Standing::default(), &ann.event("x")).await.expect("confirmed");
+        ann.store
+            .confirm_recovery_set(&ann.rp, "ann", None, &Standing::default(), &ann.event("x"))
+            .await
+            .expect("confirmed");
         let active = ann.store.recovery_set(&ann.rp, "ann").await.expect("it answers").expect("a set");
         assert!(active.id == replaced.id && active.id != waiting.id);
         let next = create(false).await.expect("another that waits");
@@ -866,7 +872,7 @@ async fn there_is_one_active_set_of_recovery_codes_and_one_that_waits() {
         assert_eq!((still.id, summary().await.status), (replaced.id, RecoveryStatus::Active));
         let confirmations = at_once(10, |_| {
             let (store, rp, event) = (ann.store.clone(), ann.rp.clone(), ann.event("x"));
-            async move { store.confirm_recovery_set(&rp, "ann", &Standing::default(), &event).await }
+            async move { store.confirm_recovery_set(&rp, "ann", None, &Standing::default(), &event).await }
         })
         .await;
         assert_eq!(confirmations.iter().filter(|c| c.is_ok()).count(), 1, "{confirmations:?}");
@@ -909,7 +915,7 @@ async fn recovery_codes_do_not_outlive_what_they_stand_for() {
         assert_eq!(left.status, RecoveryStatus::None, "{all:?}");
         lost(make(&ann, None, true).await, Contest::Factor);
         lost(
-            ann.store.confirm_recovery_set(&ann.rp, "ann", &Standing::default(), &ann.event("x")).await,
+            ann.store.confirm_recovery_set(&ann.rp, "ann", None, &Standing::default(), &ann.event("x")).await,
             Contest::Factor,
         );
         ann.store.erase_user(&ann.rp, "ann", "erased_1", &ann.event("user.erased")).await.expect("erased");

@@ -103,6 +103,7 @@ pub fn answer(text: &str) {
     let written = writeln!(std::io::stdout(), "{text}");
     if let Some(error) = written.err().filter(|error| error.kind() != ErrorKind::BrokenPipe) {
         say(&format!("The answer could not be written: {error}"));
+        std::process::exit(1);
     }
 }
 

@@ -13,6 +13,8 @@ use crate::store::{self, Contest, Standing};
 
 /// How often a set is written anew because a parallel maker was first.
 const ROUNDS: usize = 32;
+const NEEDS_FACTOR: Error = Error::Invalid { param: "user_id", why: "recovery codes need another active factor first" };
+
 /// A set that was just made.
 pub struct NewCodes {
     /// Its id.
@@ -22,8 +24,6 @@ pub struct NewCodes {
     /// Whether it redeems already.
     pub status: RecoveryStatus,
 }
-
-const NEEDS_FACTOR: Error = Error::Invalid { param: "user_id", why: "recovery codes need another active factor first" };
 
 impl Engine {
     /// Makes a new set, whose codes leave once. An old set dies when the new one is active.
@@ -81,11 +81,11 @@ impl Engine {
         let event = self.event(&at, caller, "recovery_codes.confirmed", Some(user_id));
         let rp = &caller.rp.id;
         for _ in 0..ROUNDS {
-            let standing = Standing { set: set.cloned(), ..self.may_make_codes(&at, caller, user_id).await? };
+            let standing = self.may_make_codes(&at, caller, user_id).await?;
             let waiting = self.store.recovery_summary(rp, user_id, RecoveryStatus::Unconfirmed).await?;
             let confirmed = RecoverySummary { status: RecoveryStatus::Active, ..waiting };
             let store = self.keeping(&at, caller, user_id, Ending::Confirmed(&confirmed));
-            match store.confirm_recovery_set(rp, user_id, &standing, &event).await {
+            match store.confirm_recovery_set(rp, user_id, set, &standing, &event).await {
                 Ok(()) => return Ok(confirmed),
                 Err(store::Error::Conflict(Contest::Throttle)) => {}
                 // Confirmed twice is confirmed.
@@ -117,7 +117,7 @@ impl Engine {
         if let Some(portal) = &caller.portal {
             let lanes = self.store.throttles(&caller.rp.id, user_id).await?;
             let judged = Some(enrolment_lane(&lanes)?.version());
-            standing = Standing { visit: Some(portal.id.clone()), judged, ..standing };
+            standing = Standing { visit: Some(portal.id.clone()), judged };
         }
         self.may_manage(at, caller, user_id, Manage::RecoveryCodes).await?;
         Ok(standing)

@@ -90,7 +90,8 @@ impl Engine {
         let at = self.moment();
         let mut attempts_left = None;
         for round in 0..ROUNDS {
-            let found = self.case(&at, caller, id, round == 0).await?;
+            let found = self.case(&at, caller, id, round == 0).await;
+            let found = found.map_err(|error| Answered { error, attempts_left })?;
             let (challenge, dossier) = found.ok_or(Error::NotFound)?;
             attempts_left = Some(challenge.attempts_left);
             let round = async {

@@ -68,7 +68,8 @@ async fn turn(app: &App, rp: &Id, parts: &Parts, body: Body) -> Result<(Turn, By
 /// With what the challenge still takes, where an answer to one was refused before it was looked at (api.md, 3).
 async fn counted(app: &App, parts: &mut Parts, refused: Refused) -> Refused {
     let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
-    if !matches!(route, Some("/v1/challenges/{id}/verify" | "/v1/challenges/{id}/prepare")) {
+    let is_answer = matches!(route, Some("/v1/challenges/{id}/verify" | "/v1/challenges/{id}/prepare"));
+    if !is_answer || refused.code.status.is_server_error() {
         return refused;
     }
     let attempts_left = async {

@@ -153,17 +153,16 @@ impl Store {
         let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", copy.display()));
         // What a restoration that was cut off left behind would be taken for this one's.
         clear(&copy).map_err(failed)?;
-        let mut from = File::open(backup).map_err(|e| Error::Unavailable(format!("{}: {e}", backup.display())))?;
-        let mut to = File::options().write(true).create_new(true).mode(0o600).open(&copy).map_err(failed)?;
-        std::io::copy(&mut from, &mut to).map_err(failed)?;
-        let restored = prepare(&copy, &journal::place(database), restoration).await;
-        let done = match restored {
-            Ok(restored) => {
-                File::open(&copy).and_then(|copy| copy.sync_all()).map_err(failed)?;
-                put_in_place(database, &copy, restoration.now).await.map(|aside| Restored { aside, ..restored })
-            }
-            Err(error) => Err(error),
+        let done = async {
+            let mut from = File::open(backup).map_err(|e| Error::Unavailable(format!("{}: {e}", backup.display())))?;
+            let mut to = File::options().write(true).create_new(true).mode(0o600).open(&copy).map_err(failed)?;
+            std::io::copy(&mut from, &mut to).map_err(failed)?;
+            let restored = prepare(&copy, &journal::place(database), restoration).await?;
+            to.sync_all().map_err(failed)?;
+            let aside = put_in_place(database, &copy, restoration.now).await?;
+            Ok(Restored { aside, ..restored })
         };
+        let done = done.await;
         let _ = clear(&copy);
         done
     }
@@ -195,7 +194,6 @@ async fn connect(file: &Path) -> Result<SqliteConnection> {
 async fn put_in_place(database: &Path, copy: &Path, now: Timestamp) -> Result<Option<PathBuf>> {
     let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", database.display()));
     let place = database.with_added_extension(format!("replaced-{}", now.0));
-    let mut aside = None;
     let is_there = database.exists();
     if is_there {
         // Leaving WAL mode takes what stands in the log into the file and works only for one who has it alone: whoever has it
@@ -207,21 +205,22 @@ async fn put_in_place(database: &Path, copy: &Path, now: Timestamp) -> Result<Op
             }
             _ => former.close().await?,
         }
-    }
-    // Also where the file they belong to is gone: SQLite would take what they hold into whatever lies there.
-    for log in LOGS {
-        if beside(database, log).exists() {
-            std::fs::rename(beside(database, log), beside(&place, log)).map_err(failed)?;
-        }
-    }
-    if is_there {
         // At no time is there no file: an engine that starts would make an empty one.
         std::fs::hard_link(database, &place).or_else(|_| std::fs::copy(database, &place).map(drop)).map_err(failed)?;
-        aside = Some(place);
     }
-    std::fs::rename(copy, database).map_err(failed)?;
+    // Also where the file they belong to is gone: SQLite would take what they hold into whatever lies there.
+    let logs = LOGS.map(|log| (beside(database, log), beside(&place, log)));
+    let logs: Vec<_> = logs.into_iter().filter(|(log, _)| log.exists()).collect();
+    let moved = logs.iter().try_for_each(|(log, aside)| std::fs::rename(log, aside));
+    if let Err(error) = moved.and_then(|()| std::fs::rename(copy, database)) {
+        // The former file is not whole without them.
+        for (log, aside) in logs.iter().filter(|(log, _)| !log.exists()) {
+            let _ = std::fs::rename(aside, log);
+        }
+        return Err(failed(error));
+    }
     journal::sync_folder(database)?;
-    Ok(aside)
+    Ok((is_there || !logs.is_empty()).then_some(place))
 }
 
 /// What SQLite keeps beside a file.

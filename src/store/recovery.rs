@@ -32,8 +32,6 @@ pub(super) use dying_sets;
 /// What the permission to make or confirm recovery codes rests on.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
-    /// The set that is confirmed; `None` for the one that waits.
-    pub set: Option<Id>,
     /// The portal session in which they are asked for.
     pub visit: Option<Id>,
     /// The state of the enrolments' lane before it was asked by which factors the person proved themselves.
@@ -162,16 +160,24 @@ impl Store {
         })
     }
 
-    /// Makes the unconfirmed set the active one, in whose place the old one dies; `Conflict(Row)` where there is none or not the one
+    /// Makes the unconfirmed set, or this one if it is that, the active one, in whose place the old one dies; `Conflict(Row)` where there is none or not the one
     /// that is meant, the others as above.
-    pub async fn confirm_recovery_set(&self, rp: &Id, user_id: &str, standing: &Standing, event: &Event) -> Result<()> {
-        write!(self, (rp, user_id, standing, event) conn => {
+    pub async fn confirm_recovery_set(
+        &self,
+        rp: &Id,
+        user_id: &str,
+        set: Option<&Id>,
+        standing: &Standing,
+        event: &Event,
+    ) -> Result<()> {
+        let set = set.cloned();
+        write!(self, (rp, user_id, set, standing, event) conn => {
             still_standing!(conn, rp.as_str(), &user_id, standing);
             let waiting: Option<String> = scalar_if! { conn,
                 "select id from recovery_sets where rp_id = $1 and user_id = $2 and activated_at is null",
                 rp.as_str(), &user_id
             };
-            let Some(waiting) = waiting.filter(|waiting| standing.set.as_ref().is_none_or(|set| set.as_str() == waiting))
+            let Some(waiting) = waiting.filter(|waiting| set.as_ref().is_none_or(|set| set.as_str() == waiting))
             else {
                 return Err(Error::Conflict(Contest::Row));
             };

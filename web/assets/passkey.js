@@ -5,8 +5,6 @@ import { creation, json, request } from './webauthn.js';
 const root = document.querySelector('[data-ceremony]');
 const { ceremony: kind, base, guard, host } = root.dataset;
 const KEEP = 240_000;
-// The server has the credential already.
-const HELD = ['factor_duplicate', 'factor_not_pending'];
 let running = null;
 let cancelled = 0;
 let kept = null;
@@ -26,6 +24,7 @@ async function call(path, body, signal) {
     body: JSON.stringify(body),
   });
   const content = await answer.json().catch(() => ({}));
+  signal?.throwIfAborted();
   if (!answer.ok) throw Object.assign(new Error(content.code), { code: content.code ?? 'fault', answered: true, refused: answer.status < 500 });
   return content;
 }
@@ -79,11 +78,13 @@ function failed(error) {
 function ended(error, credential) {
   const made = kind === 'create' && credential;
   // The answer was lost, or tells only that it came too late: the page knows whether the passkey was saved.
-  if (made && (!error.refused || error.code === 'factor_not_pending')) {
-    whether(credential);
+  const late = error.code === 'factor_not_pending';
+  if (made && (!error.refused || late)) {
+    whether(credential, late);
     return 'saving';
   }
-  const dropped = made && !HELD.includes(error.code);
+  // What the server has already stays.
+  const dropped = made && error.code !== 'factor_duplicate';
   if (credential && (dropped || error.code === 'credential_unknown')) forget(credential);
   if (!error.answered) return navigator.onLine ? 'fault' : 'offline';
   switch (error.code) {
@@ -99,10 +100,11 @@ function ended(error, credential) {
 }
 
 // The answer was lost: the next page knows whether the passkey was saved.
-async function whether(credential) {
+async function whether(credential, held) {
   const added = base.replace(/[^/]+$/, 'added');
   const page = await fetch(added).catch(() => null);
   if (page?.ok && page.url.endsWith('/added')) return location.assign(added);
+  if (page?.ok && held) return show('already');
   if (page?.ok) forget(credential);
   return show(page?.ok ? 'unsaved' : page || navigator.onLine ? 'fault' : 'offline');
 }

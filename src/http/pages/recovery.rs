@@ -88,7 +88,8 @@ async fn confirm(visit: &AtPortal, set: &Id) -> Result<Response, Response> {
         Ok(_) => Ok(see(&format!("{page}?saved=1"))),
         Err(refused) if refused.is(problem::NOT_FOUND) => {
             let told = Message::new(visit.party(), "These codes don't work").stopped();
-            let told = told.line("They were replaced in another window. Throw them away, and keep the newest ones.");
+            let told = told
+                .line("They no longer count, perhaps because newer ones were made in another window. Throw them away.");
             Ok(told.link("Your recovery codes", &page).respond(StatusCode::CONFLICT))
         }
         Err(refused) => Err(visit.refuse(refused, Flow::RecoveryCodes.page()).await),

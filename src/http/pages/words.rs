@@ -91,9 +91,9 @@ pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str,
     } else if is(problem::SEND_LIMITED) {
         ("We've sent several codes already.", "You can ask again", true)
     } else if is(problem::DELIVERY_UNAVAILABLE) {
-        ("Text messages are delayed right now.", "Try again in a moment, or try another way.", false)
+        ("Text messages are delayed right now.", "Try again in a moment, or try another way.", true)
     } else {
-        ("That didn't work.", refused.user_message(), false)
+        ("That didn't work.", refused.user_message(), is(problem::RATE_LIMITED))
     };
     let until = until.filter(|_| is(problem::SEND_LIMITED));
     (Notice { until, ..Notice::new(title, text) }, keep)
