@@ -95,6 +95,7 @@ pub struct Running {
     pub metrics: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     draining: Arc<AtomicBool>,
+    working: watch::Sender<()>,
     server: AbortOnDrop,
     _metrics: Option<AbortOnDrop>,
     _lock: Option<store::Lock>,
@@ -108,6 +109,8 @@ impl Running {
             tokio::time::sleep(DRAIN).await;
             let _ = self.stop.send(true);
             let _ = (&mut self.server.0).await;
+            // Also what goes on without its caller, as a text that is on its way.
+            self.working.closed().await;
             self.engine.close().await;
         };
         if tokio::time::timeout(LONGEST_END, ending).await.is_err() {
@@ -150,12 +153,14 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
 
     let engine = Arc::new(reach(config, &parts.clock, &parts.rng, parts.migrate).await?);
     let draining = Arc::new(AtomicBool::new(false));
+    let working = watch::Sender::new(());
     let settings = http::Settings {
         secure: config.public_url.scheme() == "https",
         development: config.development,
         trusted_proxies: config.trusted_proxies.clone(),
         metrics_elsewhere: metrics_listener.is_some(),
         draining: Arc::clone(&draining),
+        working: working.clone(),
     };
     let router = http::router(http::App::new(Arc::clone(&engine), settings));
     gate.open(match parts.around {
@@ -168,7 +173,7 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
         AbortOnDrop(tokio::spawn(http::serve(listener, router, std::future::pending())))
     });
     upkeep::begin(&engine, &stopped);
-    Ok(Running { address, engine, metrics, stop, draining, server, _metrics: of_metrics, _lock: lock })
+    Ok(Running { address, engine, metrics, stop, draining, working, server, _metrics: of_metrics, _lock: lock })
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -26,6 +26,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::engine::Engine;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub metrics_elsewhere: bool,
     /// Set when the process is about to end: it is no longer ready, though it still serves.
     pub draining: Arc<AtomicBool>,
+    /// Watched by every request for as long as it is worked on, also after its caller hung up.
+    pub working: watch::Sender<()>,
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -133,7 +136,8 @@ async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Resp
     let id = own_id(request.headers()).unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
     request.extensions_mut().insert(RequestId(id.clone()));
     let trace = trace::Trace::begin(&request, &id);
-    let response = apart(cross_origin(app.clone(), request, next).instrument(trace.span.clone())).await;
+    let working = app.settings.working.subscribe();
+    let response = apart(cross_origin(app.clone(), request, next, working).instrument(trace.span.clone())).await;
     let response = problem::complete(response, app.engine.issuer(), &id);
     trace.end(&response);
     framed(response, &id, app.is_secure())
@@ -179,8 +183,9 @@ fn is_sane(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// CORS for registered origins, on the API alone: client tokens are used by pages of the relying party's own.
-async fn cross_origin(app: App, request: Request, next: Next) -> Response {
+/// CORS for registered origins, on the API alone: client tokens are used by pages of the relying party's own. Whoever ends the engine
+/// waits until `_working` is dropped, with the request.
+async fn cross_origin(app: App, request: Request, next: Next, _working: watch::Receiver<()>) -> Response {
     let origin = request.headers().get(header::ORIGIN).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let Some(origin) = origin.filter(|_| request.uri().path().starts_with("/v1/")) else {
         return next.run(request).await;

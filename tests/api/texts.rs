@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::database::Scratch;
 use crate::support::gateway::Mood;
 use crate::support::verbs::text;
 use crate::support::{Phone, User, World, at_once, json, until};
@@ -311,6 +312,30 @@ async fn a_gateway_that_hangs_blocks_nobody_else() {
     answer.expect("no panic").refused(503, "delivery_unavailable");
     world.gateway.is(Mood::Well);
     challenge.text().await.is(200);
+    challenge.verify(phone.answer()).await.is(200);
+}
+
+/// A text whose caller hung up is waited for when the engine is told to end: its code counts afterwards.
+#[tokio::test]
+async fn a_text_that_is_on_its_way_is_waited_for_at_the_end() {
+    let world = World::process(Scratch::sqlite(), &[]).await;
+    let ann = world.bank().await.user("ann");
+    let phone = ann.enrol_phone("+14155550123").await;
+    world.wait(60);
+    let challenge = ann.challenge(json!({})).await;
+    world.gateway.is(Mood::Slow(6000));
+    let call = {
+        let challenge = challenge.clone();
+        async move { challenge.text().await }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(1), call).await.is_err(), "the caller hangs up");
+    assert_eq!((world.gateway.asked(), world.gateway.texts().len()), (2, 1), "the gateway was asked and thinks");
+    let serve = world.take_process();
+    let (status, _) = tokio::task::spawn_blocking(move || serve.terminate()).await.expect("no panic");
+    assert_eq!((status, world.gateway.texts().len()), (Some(0), 2));
+    world.close_store().await;
+    world.gateway.is(Mood::Well);
+    world.start_again().await;
     challenge.verify(phone.answer()).await.is(200);
 }
 
