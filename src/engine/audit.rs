@@ -132,6 +132,11 @@ impl Engine {
         Ok(self.store.sealed_events(rp, &query).await?)
     }
 
+    /// A user's latest events that have their number, newest first.
+    pub async fn latest_events(&self, caller: &Caller, user_id: &str, limit: i64) -> Result<Vec<Recorded>, Error> {
+        Ok(self.store.latest_events(&caller.rp.id, user_id, limit).await?)
+    }
+
     /// A number up to which every event is older, found by halving: numbers have no gaps and follow time but for a little disorder.
     async fn last_before(&self, rp: &Id, time: Timestamp) -> Result<i64, Error> {
         let (mut low, mut high) = (0, self.store.highest_event(rp).await?);

@@ -36,6 +36,7 @@ pub use idempotency::{Asked, Ending, Once, Tell, Told, Turn};
 pub use limits::{Pause, odds};
 pub use offers::Offer;
 pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};
+pub use pending::most_active;
 pub use portal::{NewPortal, Opened, PortalView};
 pub use session::{Introspection, Issued, Question};
 pub use start::{StartError, examine_keys, open_store, restoration};

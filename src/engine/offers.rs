@@ -78,6 +78,14 @@ impl Engine {
             && terms.least_of_factors().is_none_or(|acr| assurance::best_of(factor, self.cool_off, now) >= acr)
     }
 
+    /// Whether this is a phone that would do for these terms, if only something sent texts.
+    pub fn lacks_gateway(&self, factor: &Factor, terms: &Terms, now: Timestamp) -> bool {
+        factor.kind == MethodKind::Sms
+            && !self.sends_texts()
+            && requirement::admits(&terms.action, &terms.require, factor.kind)
+            && self.suffices(factor, terms, now)
+    }
+
     /// When a factor that is too new for these terms will do for them; `None` where it does already or never will.
     pub fn cools_off_at(&self, factor: &Factor, terms: &Terms, now: Timestamp) -> Option<Timestamp> {
         let will_do = requirement::admits(&terms.action, &terms.require, factor.kind)

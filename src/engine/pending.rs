@@ -141,10 +141,14 @@ pub(super) fn check_counts(factors: &[Factor], kind: MethodKind, now: Timestamp)
     check_active(factors, kind)
 }
 
+/// How many active factors of this kind a user may have.
+pub fn most_active(kind: MethodKind) -> usize {
+    if kind == MethodKind::Totp { throttle::MOST_APPS } else { ACTIVE }
+}
+
 /// Whether another factor of this kind may become active. Of apps parallel proofs cannot each be the last: they write one lane.
 pub(super) fn check_active(factors: &[Factor], kind: MethodKind) -> Result<(), Error> {
-    let most = if kind == MethodKind::Totp { throttle::MOST_APPS } else { ACTIVE };
-    if factors.iter().filter(|f| f.kind == kind && f.is_active()).count() >= most {
+    if factors.iter().filter(|f| f.kind == kind && f.is_active()).count() >= most_active(kind) {
         return Err(Error::Invalid { param: "type", why: "the user has as many factors of this type as there may be" });
     }
     Ok(())

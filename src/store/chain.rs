@@ -225,6 +225,17 @@ impl Store {
         Ok(rows.into_iter().map(EventRow::model).collect())
     }
 
+    /// A user's latest events in the chain, the newest first.
+    pub async fn latest_events(&self, rp: &Id, user_id: &str, limit: i64) -> Result<Vec<Recorded>> {
+        let rows: Vec<EventRow> = read_rows! { self,
+            "select rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client,
+             request_id, sequence, salt, person, hash
+             from events where rp_id = $1 and user_id = $2 and sequence is not null order by sequence desc limit $3",
+            rp.as_str(), user_id, limit
+        };
+        Ok(rows.into_iter().map(EventRow::model).collect())
+    }
+
     /// An event by its id.
     pub async fn event(&self, rp: &Id, id: &Id) -> Result<Option<Recorded>> {
         let row: Option<EventRow> = read_row! { self,

@@ -1,5 +1,6 @@
 //! Challenges answered by codes, without any script.
 
+use countersign::clock::Clock;
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -75,6 +76,7 @@ async fn a_refused_code_says_what_happened_and_what_to_do() {
     let visitor = Visitor::new(&world.base);
     let mut page = visitor.open(&url).await;
     page.says("6-digit code").says("Open the entry for Harbour Bank. It has 6 digits.");
+    page.says("the file harbourbank-recovery-codes.txt in your downloads");
     let wrong = if world.code(&secret) == "000000" { "000001" } else { "000000" };
     for (typed, words) in [
         ("12345", vec!["The code has 6 digits. You entered 5."]),
@@ -208,6 +210,60 @@ async fn a_text_is_sent_on_request_only_and_its_code_passes() {
     let done = visitor.send(&page, "Confirm", &[("code", &world.texted())]).await;
     let target = done.says("Thanks, it's you").link("Continue");
     assert_eq!(world.exchange(&id, target.split_once('?').expect("a query").1).await["amr"], json!(["sms"]));
+}
+
+/// What is wrong is the gateway, not what was typed.
+#[tokio::test]
+async fn only_a_code_that_was_judged_is_marked_as_wrong() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    for (state, marked) in [("text-undelivered-again", false), ("text-limit", false), ("text-wrong", true)] {
+        let page = visitor.go(&format!("/dev/gallery/{state}")).await;
+        assert!(page.html.contains("aria-describedby=\"notice\""), "{state}");
+        assert_eq!(page.html.contains("aria-invalid"), marked, "{state}");
+    }
+}
+
+/// P-08: a phone is not called too weak where only a gateway is missing.
+#[tokio::test]
+async fn a_phone_is_not_called_weak_where_nothing_sends_texts() {
+    let world = World::start().await;
+    world.person("u").await;
+    world.phone("u").await;
+    world.phone("v").await;
+    let world = world.without_texts().await;
+    let page = Visitor::new(&world.base).open(&world.challenge("u", "payout").await.1).await;
+    page.says("Enter the code from your authenticator app").says("Phone We can't send text messages right now.");
+    assert!(!page.text().contains("It isn't enough"), "{}", page.text());
+    let wish = json!({"user_id": "v", "require": {"methods": ["webauthn", "sms"]}});
+    let asked = world.says("POST", "/v1/challenges", wish).await;
+    let page = Visitor::new(&world.base).open(asked["url"].as_str().expect("a page")).await;
+    assert!(!page.says("Set up a second step first").text().contains("isn't enough"), "{}", page.text());
+}
+
+#[tokio::test]
+async fn the_chooser_says_when_a_passkey_was_last_used() {
+    let world = World::start().await;
+    world.person("u").await;
+    let mut device = world.passkey("u").await;
+    let visitor = Visitor::new(&world.base);
+    let shown = async || {
+        let (id, url) = world.challenge("u", "payout").await;
+        let page = visitor.open(&url).await;
+        (visitor.go(&format!("{}?method=totp", page.path)).await, id)
+    };
+    let (page, id) = shown().await;
+    assert!(!page.says("Passkey").text().contains("Last used"), "{}", page.text());
+    let path = format!("/v1/challenges/{id}");
+    let asked = world.says("POST", &format!("{path}/prepare"), json!({"type": "webauthn"})).await;
+    let credential = device.get(&asked["webauthn"]["request_options"]).expect("the browser has no objection");
+    let proof = json!({"type": "webauthn", "credential": credential});
+    assert_eq!(world.says("POST", &format!("{path}/verify"), proof).await["status"], "approved");
+    let today = &world.clock.now().rfc3339()[..4];
+    let (page, _) = shown().await;
+    let said = page.text();
+    let said = said.split("Passkey Last used ").nth(1).unwrap_or_else(|| panic!("{said}"));
+    assert!(said.split_whitespace().nth(2).is_some_and(|year| year == today), "{said}");
 }
 
 #[tokio::test]

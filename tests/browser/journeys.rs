@@ -72,6 +72,143 @@ async fn a_passkey_whose_answer_was_lost_is_there() {
     assert_eq!(browser.held_by(&authenticator).await.len(), 1);
 }
 
+/// Takes the answer to a passkey away, after it was judged or before it was sent.
+fn losing(judged: bool) -> String {
+    let real = if judged { "await real(path, call);" } else { "" };
+    format!(
+        "const real = window.fetch; window.fetch = async (path, call) => {{
+        if (String(path).endsWith('/credential')) {{ {real} window.lost = true; throw new TypeError('lost'); }}
+        if (window.lost && {}) throw new TypeError('lost'); return real(path, call); }}",
+        !judged
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_whose_answer_was_lost_leads_on() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    browser.plug_in(json!({})).await;
+    enrol(&world, &browser, "u").await;
+    let id = open(&world, &browser, "u", "payout").await;
+    browser.run(&losing(true)).await;
+    browser.press(START).await;
+    let query = brought_back(&world, &browser).await;
+    assert_eq!(world.exchange(&id, &query).await["acr"], "phr");
+}
+
+/// Neither of a proof nor of a new passkey is anything claimed that nobody can know.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_answer_came_nothing_is_claimed() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let authenticator = browser.plug_in(json!({})).await;
+    browser.go(&world.portal("u", "add_passkey").await).await;
+    browser.press(OPEN).await;
+    browser.sees("Create a passkey").await;
+    browser.run(&losing(false)).await;
+    browser.press("[data-start=any]:not([hidden])").await;
+    browser.sees("No answer came back.").await;
+    assert!(!browser.text().await.contains("Nothing was changed"), "{}", browser.text().await);
+    assert_eq!(browser.held_by(&authenticator).await.len(), 1, "it may have been saved");
+    browser.pull_out(&authenticator).await;
+    browser.plug_in(json!({})).await;
+
+    enrol(&world, &browser, "v").await;
+    let id = open(&world, &browser, "v", "payout").await;
+    browser.run(&losing(false)).await;
+    browser.press(START).await;
+    browser.sees("No answer came back.").await;
+    assert!(!browser.text().await.contains("Nothing was changed"), "{}", browser.text().await);
+    browser.client.refresh().await.expect("a reload asks nothing");
+    browser.press(START).await;
+    let query = brought_back(&world, &browser).await;
+    assert_eq!(world.exchange(&id, &query).await["acr"], "phr");
+}
+
+/// ux, S7: `{provider} · {device}`, and a number where that is taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_passkey_is_named_after_what_holds_it() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let first = browser.plug_in(json!({})).await;
+    enrol(&world, &browser, "u").await;
+    let name = "return document.getElementById('name').value";
+    assert_eq!(browser.run(name).await, "Passkey · Linux");
+    // Lists are in order of time, and two of the same millisecond in no order.
+    world.clock.advance(1);
+    browser.go(&world.portal("u", "add_passkey").await).await;
+    browser.press(OPEN).await;
+    browser.press(START).await;
+    browser.sees("Create a passkey").await;
+    browser.pull_out(&first).await;
+    browser.plug_in(json!({})).await;
+    browser.press("[data-start=any]:not([hidden])").await;
+    browser.sees("Passkey added").await;
+    assert_eq!(browser.run(name).await, "Passkey · Linux 2");
+    let factors = world.says("GET", "/v1/users/u/factors", json!(null)).await;
+    assert_eq!(
+        (&factors["data"][0]["name"], &factors["data"][1]["name"]),
+        (&json!("Passkey · Linux"), &json!("Passkey · Linux 2"))
+    );
+}
+
+/// Where a passkey works is told by its flags (WebAuthn Level 3, 6.1.3): one that may be synced is not yet one that is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_is_called_synced_once_it_is() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    for (eligible, state, line, badge) in [
+        (true, true, "You can use it on devices where your password manager is signed in.", "Synced"),
+        (true, false, "It isn't synced yet: for now it works only on this device.", "Not synced yet"),
+        (false, false, "It works only on this device.", "This device only"),
+    ] {
+        let flags = json!({"defaultBackupEligibility": eligible, "defaultBackupState": state});
+        let device = browser.plug_in(flags).await;
+        let user = badge.replace(' ', "-");
+        enrol(&world, &browser, &user).await;
+        browser.sees(line).await;
+        browser.go(&world.portal(&user, "settings").await).await;
+        browser.press(OPEN).await;
+        browser.sees("Your sign-in methods").await;
+        assert_eq!(browser.run("return document.querySelector('.badge').textContent").await, badge);
+        browser.pull_out(&device).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_was_sent_offline_goes_out_when_the_network_is_back() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let id = open(&world, &browser, "u", "login").await;
+    browser.online(false).await;
+    browser.sees("You're offline.").await;
+    browser.write("#code", &world.code(&secret)).await;
+    browser.press("[value=answer]").await;
+    browser.sees("We kept what you typed. We'll try again when you're back.").await;
+    browser.press(".offline button").await;
+    browser.sees("We'll try again when you're back.").await;
+    assert_eq!(browser.run("return document.getElementById('code').value.length").await, 6);
+    browser.online(true).await;
+    let query = brought_back(&world, &browser).await;
+    assert_eq!(world.exchange(&id, &query).await["amr"], json!(["otp"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_answer_is_waited_for_in_words_and_may_be_asked_for_again() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    world.person("u").await;
+    open(&world, &browser, "u", "login").await;
+    browser.run("document.addEventListener('submit', (event) => event.preventDefault())").await;
+    browser.press("[value=answer]").await;
+    browser.sees("Still checking…").await;
+    let busy = "return document.querySelectorAll('.said .spinner, [value=answer][aria-busy=true]').length";
+    assert_eq!(browser.run(busy).await, 2);
+    browser.sees("This takes longer than usual. You can try again.").await;
+    assert_eq!(browser.run(busy).await, 0);
+}
+
 /// Who reads for longer than a code lives comes back with a new one.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_reads_on_after_a_recovery_code_is_brought_back_all_the_same() {

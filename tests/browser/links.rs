@@ -107,6 +107,7 @@ async fn a_wrong_or_unknown_link_says_nothing_about_what_there_is() {
         let page = visitor.go(&path).await;
         assert_eq!(page.status, StatusCode::NOT_FOUND, "{path}");
         assert!(!page.says("This link doesn't work").text().contains("Harbour"), "{path}");
+        assert_eq!(page.title(), "Error: This link doesn't work – Countersign");
     }
 }
 

@@ -101,6 +101,62 @@ async fn a_phone_is_added_as_people_write_its_number() {
 }
 
 #[tokio::test]
+async fn a_code_that_ran_out_is_not_said_to_work() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("new", "add_phone").await).await;
+    let page = visitor.send(&page, "Send code", &[("country", "US"), ("number", "(415) 555-0123")]).await;
+    let code = world.texted();
+    world.clock.advance(600);
+    let page = visitor.go(&page.says("works for 10 minutes").path).await;
+    page.says("The code to the number ending 23 has expired. Send a new one.");
+    let refused = visitor.send(&page, "Continue", &[("code", &code)]).await;
+    refused.says("That code has expired. Send a new one.");
+    for page in [&page, &refused] {
+        assert!(!page.text().contains("works for 10 minutes"), "{}", page.text());
+    }
+    let page = visitor.send(&refused, "Send another code", &[]).await;
+    let page = visitor.send(page.says("works for 10 minutes"), "Continue", &[("code", &world.texted())]).await;
+    page.says("Phone added");
+}
+
+#[tokio::test]
+async fn where_there_is_no_more_room_it_says_how_many_there_may_be() {
+    let world = World::start().await;
+    let mut secret = Vec::new();
+    for _ in 0..5 {
+        secret = world.person("u").await;
+    }
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("u", "add_authenticator_app").await).await;
+    let page = confirm(&world, &secret, &visitor, &page).await;
+    assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
+    page.says("You have 5 of 5 authenticator apps").says("Remove one first.");
+    let page = visitor.go(&page.path.replace("authenticator-app", "passkey")).await;
+    assert!(page.text().contains("You have 20 of 20 passkeys."), "{}", page.text());
+}
+
+/// A lost device is removed with the proof that the recovery code was.
+#[tokio::test]
+async fn who_used_a_recovery_code_is_led_to_the_list_and_may_remove_what_is_lost() {
+    let world = World::start().await;
+    world.person("u").await;
+    world.phone("u").await;
+    let codes = world.recovery_codes("u").await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("u", "add_passkey").await).await;
+    let page = visitor.go(&page.html_link("Recovery code")).await;
+    let done = visitor.send(&page, "Confirm", &[("code", &codes[0])]).await;
+    done.says("You're in. 9 recovery codes left.").says("Lost a device?");
+    assert!(done.link("Continue").ends_with("/passkey"));
+    let list = visitor.go(&done.link("Review sign-in methods")).await;
+    let ask =
+        visitor.go(&list.says("Your sign-in methods").html_link("Remove<span class=\"out-of-sight\"> Phone")).await;
+    let list = visitor.send(&ask, "Remove", &[]).await;
+    list.says("Your sign-in methods").says("Add a second method");
+}
+
+#[tokio::test]
 async fn recovery_codes_count_only_when_the_person_says_they_are_saved() {
     let world = World::start().await;
     let secret = world.person("u").await;
@@ -178,7 +234,7 @@ async fn a_method_is_removed_after_a_proof_and_a_question_and_never_the_last_one
     page.says("Your sign-in methods").says("Authenticator app").says("You have none.");
 
     let ask = visitor.go(&page.html_link("Remove<span class=\"out-of-sight\"> Phone")).await;
-    ask.says("Remove Phone?");
+    assert!(!ask.says("Remove Phone?").text().contains("You used this"), "{}", ask.text());
     let challenge = visitor.send(&ask, "Remove", &[]).await;
     let ask = confirm(&world, &secret, &visitor, &challenge).await;
     assert_eq!(world.says("GET", "/v1/users/u/factors", json!(null)).await["data"].as_array().map(Vec::len), Some(2));
@@ -187,7 +243,10 @@ async fn a_method_is_removed_after_a_proof_and_a_question_and_never_the_last_one
     assert!(!list.text().contains("Added 1"), "{}", list.text());
 
     let ask = visitor.go(&list.html_link("Remove<span")).await;
+    ask.says("You used this a moment ago to confirm it's you. Remove it anyway?");
+    assert_eq!(ask.title(), "Remove Authenticator app? – Harbour Bank");
     let refused = visitor.send(&ask, "Remove", &[]).await;
+    assert_eq!(refused.title(), "Error: You can't remove your only method – Harbour Bank");
     assert_eq!(refused.status, StatusCode::CONFLICT);
     refused.says("You can't remove your only method").says("Add another first.");
 }
@@ -406,4 +465,46 @@ async fn setting_up_may_be_put_off_and_what_is_there_is_asked_for_first() {
     let guard = page.html.split("name=\"guard\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard");
     let fields = [("guard", guard), ("do", "enrol")].map(|(n, v)| (n.to_owned(), v.to_owned()));
     visitor.post(&page.path, &fields).await.says("Ask your administrator to set this up.");
+}
+
+/// ux.md, S10: the newest first, in words; nobody else's, and nothing of what only led there.
+#[tokio::test]
+async fn a_person_sees_what_happened_of_late() {
+    let world = World::start().await;
+    world.person("other").await;
+    let secret = world.person("u").await;
+    let challenge = async |user: &str, code: &str| {
+        let answer = json!({"type": "totp", "code": code});
+        let client = json!({"ip": "203.0.113.7"});
+        world
+            .says(
+                "POST",
+                "/v1/challenges",
+                json!({"user_id": user, "action": "pay", "answer": answer, "client": client}),
+            )
+            .await
+    };
+    let right = world.code(&secret);
+    let wrong = if right == "000000" { "111111" } else { "000000" };
+    assert_eq!(challenge("u", wrong).await["code"], "code_incorrect");
+    world.clock.advance(60);
+    assert_eq!(challenge("u", &world.code(&secret)).await["status"], "approved");
+    world.clock.advance(5);
+    world.running.engine.seal_events().await.expect("sealed");
+
+    let visitor = Visitor::new(&world.base);
+    let list = visitor.open(&world.portal("u", "settings").await).await;
+    let page = visitor.go(&list.link("See recent activity")).await;
+    let told: Vec<_> =
+        page.html.split("class=\"factor-name\">").skip(1).filter_map(|s| s.split("</p>").next()).collect();
+    let expected = [
+        "Confirmed with a code from an authenticator app",
+        "Tried with a code from an authenticator app <span class=\"badge\">Refused</span>",
+        "Authenticator app added",
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(page.html.matches("from 203.0.113.7").count(), 2);
+    visitor.go(&page.link("Your sign-in methods")).await.says("Authenticator app");
+    let strange = Visitor::new(&world.base).go(&page.path).await;
+    assert_eq!(strange.status, StatusCode::NOT_FOUND);
 }

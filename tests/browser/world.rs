@@ -34,8 +34,12 @@ pub struct World {
     pub returned: Arc<Mutex<Vec<String>>>,
     client: reqwest::Client,
     key: String,
-    folder: std::path::PathBuf,
+    config: Config,
+    _folder: Folder,
 }
+
+/// What is gone when a test ends.
+struct Folder(std::path::PathBuf);
 
 impl World {
     pub async fn start() -> World {
@@ -75,17 +79,19 @@ impl World {
         };
         let party = operator.create_relying_party(party).await.expect("a relying party");
         let key = operator.create_key(&party, Vec::new(), None).await.expect("a key").secret;
-        let parts = Parts {
-            clock: Arc::clone(&clock) as _,
-            rng: Arc::new(SystemRng),
-            migrate: true,
-            around: None,
-            listener: Some(listener),
-            lock: None,
-        };
-        let running = countersign::run(&config, parts).await.expect("the engine starts");
+        let running = run(&config, &clock, listener).await;
         let client = reqwest::Client::builder().tls_certs_only([]).build().expect("a client");
-        World { base, clock, running, back, returned, client, key, folder }
+        World { base, clock, running, back, returned, client, key, config, _folder: Folder(folder) }
+    }
+
+    /// The same one day later, when nothing sends texts any more.
+    pub async fn without_texts(mut self) -> World {
+        self.running.stop().await;
+        self.config.sms.local = None;
+        self.clock.advance(86_400);
+        let listener = TcpListener::bind(self.config.listen).await.expect("its own port");
+        self.running = run(&self.config, &self.clock, listener).await;
+        self
     }
 
     /// Says something as the application's server.
@@ -177,9 +183,21 @@ impl World {
     }
 }
 
-impl Drop for World {
+async fn run(config: &Config, clock: &Arc<ManualClock>, listener: TcpListener) -> Running {
+    let parts = Parts {
+        clock: Arc::clone(clock) as _,
+        rng: Arc::new(SystemRng),
+        migrate: true,
+        around: None,
+        listener: Some(listener),
+        lock: None,
+    };
+    countersign::run(config, parts).await.expect("the engine starts")
+}
+
+impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

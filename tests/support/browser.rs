@@ -175,6 +175,14 @@ impl Browser {
         self.call(Method::POST, "goog/cdp/execute", body).await;
     }
 
+    /// Takes the network away, or gives it back.
+    pub async fn online(&self, is: bool) {
+        let conditions = json!({"offline": !is, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1});
+        for (cmd, params) in [("Network.enable", json!({})), ("Network.emulateNetworkConditions", conditions)] {
+            self.call(Method::POST, "goog/cdp/execute", json!({"cmd": cmd, "params": params})).await;
+        }
+    }
+
     async fn call(&self, method: Method, path: &str, body: Value) -> Value {
         let call = Call { method, path: path.to_owned(), body };
         self.client.issue_cmd(call).await.unwrap_or_else(|e| panic!("{path}: {e}"))

@@ -3,9 +3,12 @@
 document.documentElement.classList.add('js');
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
+const dayAndClock = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: 'long', timeStyle: 'short' });
 for (const time of document.querySelectorAll('time[datetime]')) {
   const at = new Date(time.dateTime);
-  if (!Number.isNaN(at.getTime()) && time.textContent.endsWith('UTC')) time.textContent = clock.format(at);
+  if (!Number.isNaN(at.getTime()) && time.textContent.endsWith('UTC')) {
+    time.textContent = (time.hasAttribute('data-day') ? dayAndClock : clock).format(at);
+  }
 }
 
 // What is shown from the back-forward cache may be over by now.
@@ -15,8 +18,31 @@ const refused = document.querySelector('[aria-invalid=true]');
 if (refused) { refused.focus(); refused.select?.(); }
 
 const offline = document.querySelector('.offline');
-addEventListener('online', () => { offline.hidden = true; });
+const [alone, kept, again] = offline.querySelectorAll('span, button');
+// The form that was sent while offline, and whether it goes out whatever the browser says.
+let held = null;
+let reached = false;
 addEventListener('offline', () => { offline.hidden = false; });
+addEventListener('online', retry);
+again.addEventListener('click', retry);
+
+function hold(form, button) {
+  held = { form, button };
+  alone.hidden = true;
+  kept.hidden = again.hidden = offline.hidden = false;
+}
+
+// A form that goes nowhere takes the page with it: first something small is asked for.
+async function retry() {
+  if (!held) { offline.hidden = true; return; }
+  const icon = document.querySelector('link[rel=icon]').href;
+  if (!await fetch(icon, { method: 'HEAD', cache: 'no-store' }).catch(() => null) || !held) return;
+  const { form, button } = held;
+  held = null;
+  offline.hidden = reached = true;
+  form.requestSubmit(button);
+  reached = false;
+}
 
 // A reload asks for the page again and does not send its form again, and "back" finds it.
 history.replaceState(null, '', location.href);
@@ -28,22 +54,34 @@ for (const form of document.forms) {
   form.addEventListener('submit', (event) => {
     if (event.defaultPrevented) return;
     if (sent) { event.preventDefault(); return; }
-    if (!navigator.onLine) { event.preventDefault(); offline.hidden = false; return; }
+    if (!navigator.onLine && !reached) { event.preventDefault(); hold(form, event.submitter); return; }
     sent = true;
     const button = event.submitter;
     button?.setAttribute('aria-busy', 'true');
-    const slow = setTimeout(() => say(form, 'Still checking…'), 4000);
+    setTimeout(() => say(form, 'Still checking…', true), 4000);
     // A load that was stopped leaves the page where it is.
-    setTimeout(() => { sent = false; button?.removeAttribute('aria-busy'); clearTimeout(slow); }, 12000);
+    setTimeout(() => {
+      sent = false;
+      button?.removeAttribute('aria-busy');
+      say(form, 'This takes longer than usual. You can try again.', false);
+    }, 12000);
   });
 }
 
-function say(form, words) {
-  const status = document.createElement('p');
-  status.setAttribute('role', 'status');
-  status.className = 'fine';
-  form.append(status);
+function say(form, words, turns) {
+  let status = form.querySelector('.said');
+  if (!status) {
+    status = document.createElement('p');
+    status.setAttribute('role', 'status');
+    status.className = 'said';
+    form.append(status);
+  }
   status.textContent = words;
+  if (!turns) return;
+  const spinner = document.createElement('span');
+  spinner.className = 'spinner';
+  spinner.setAttribute('aria-hidden', 'true');
+  status.prepend(spinner);
 }
 
 // The end of the page's time is said at 5 minutes, 1 minute and 30 seconds, and never counted aloud.

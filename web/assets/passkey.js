@@ -23,9 +23,11 @@ async function call(path, body, signal) {
     headers: { 'content-type': 'application/json', 'form-guard': guard },
     body: JSON.stringify(body),
   });
-  const content = await answer.json().catch(() => ({}));
+  const content = await answer.json().catch(() => null);
   signal?.throwIfAborted();
-  if (!answer.ok) throw Object.assign(new Error(content.code), { code: content.code ?? 'fault', answered: true, refused: answer.status < 500 });
+  // A good answer that was cut off is as good as none.
+  if (answer.ok && !content) throw new TypeError('cut off');
+  if (!answer.ok) throw Object.assign(new Error(content?.code), { code: content?.code ?? 'fault', answered: true, refused: answer.status < 500 });
   return content;
 }
 
@@ -83,6 +85,10 @@ function ended(error, credential) {
     whether(credential, late);
     return 'saving';
   }
+  if (credential && kind === 'get' && !error.refused) {
+    whetherPassed(error.answered);
+    return 'saving';
+  }
   // What the server has already stays.
   const dropped = made && error.code !== 'factor_duplicate';
   if (credential && (dropped || error.code === 'credential_unknown')) forget(credential);
@@ -106,7 +112,20 @@ async function whether(credential, held) {
   if (page?.ok && page.url.endsWith('/added')) return location.assign(added);
   if (page?.ok && held) return show('already');
   if (page?.ok) forget(credential);
-  return show(page?.ok ? 'unsaved' : page || navigator.onLine ? 'fault' : 'offline');
+  return show(page?.ok ? 'unsaved' : unknown());
+}
+
+// The same of a proof: the page that follows it is there, or the challenge waits still.
+async function whetherPassed(answered) {
+  const page = await fetch(`${base}/done`).catch(() => null);
+  if (page?.ok && page.url.endsWith('/done')) return location.assign(page.url);
+  // What was not answered may be judged yet.
+  return show(page?.ok && answered ? 'fault' : unknown());
+}
+
+// Nobody here can know how it ended, so nothing is claimed.
+function unknown() {
+  return navigator.onLine ? 'lost' : 'offline';
 }
 
 // No orphans: the password manager is asked to drop what we do not hold.

@@ -245,7 +245,8 @@ async fn approved(visit: &Visit<Challenge>, now: bool) -> Result<Message, Respon
     if challenge.proof.as_ref().is_some_and(|p| p.method == MethodKind::RecoveryCode) {
         let summary = visit.app.engine.recovery_summary(&visit.caller, &challenge.user_id).await;
         let left = summary.map_err(|e| visit.fault(e))?.remaining;
-        return Ok(ends::by_recovery_code(party, left, target.as_deref()));
+        let methods = challenge.terms.portal.as_ref().map(|p| format!("/portal/{}/{}", p.id, Flow::Settings.page()));
+        return Ok(ends::by_recovery_code(party, left, target.as_deref(), methods.as_deref()));
     }
     Ok(ends::thanks(party, target.as_deref()))
 }

@@ -53,8 +53,9 @@ pub fn already(party: &str, target: Option<&str>) -> Message {
     }
 }
 
-/// It was answered by a recovery code: there is something to read first, so it waits for a press.
-pub fn by_recovery_code(party: &str, left: i64, target: Option<&str>) -> Message {
+/// It was answered by a recovery code: there is something to read first, so it waits for a press. `methods` is
+/// the list of them, where this browser has it open.
+pub fn by_recovery_code(party: &str, left: i64, target: Option<&str>, methods: Option<&str>) -> Message {
     let page = match left {
         0 => Message::new(party, "That was your last recovery code")
             .line("You're in. Save a new set before you need one again."),
@@ -66,7 +67,10 @@ pub fn by_recovery_code(party: &str, left: i64, target: Option<&str>) -> Message
     let page = page.done().line("Lost a device? Remove it from your sign-in methods now, so nobody else can use it.");
     match target {
         // Back to the sign-in methods, where it was asked for.
-        Some(target) if target.starts_with('/') => page.link("Continue", target),
+        Some(target) if target.starts_with('/') => {
+            let page = page.link("Continue", target);
+            methods.into_iter().fold(page, |page, methods| page.link("Review sign-in methods", methods))
+        }
         Some(target) => page.link(&format!("Continue to {party}"), target).renewed(),
         None => page,
     }

@@ -10,13 +10,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::naming;
 use super::picture::{last_digits, sent_code};
 use super::portal::AtPortal;
 use super::screen::{Shell, show as render};
-use super::views::{AppPage, Ceremony, PasskeyPage, PhonePage};
+use super::views::{AppPage, Ceremony, PasskeyPage, PhonePage, SentCode};
 use super::visit::{Called, Fields, Posted, see};
 use super::words;
-use crate::engine::{Answer, Attachment, Begin, Error, Shown, Started, Wish};
+use crate::engine::{self, Answer, Attachment, Begin, Clash, Error, Shown, Started, Wish};
 use crate::http::App;
 use crate::http::problem::{self, Refused};
 use crate::model::{Details, Factor, Flow, Id, Kind, MethodKind, Number, PortalSession};
@@ -89,7 +90,8 @@ async fn passkey(visit: AtPortal) -> Result<Response, Response> {
         saved_in: String::new(),
     };
     let shell = Shell::new(visit.party(), "Create a passkey");
-    Ok(render(StatusCode::OK, &PasskeyPage { shell, ceremony, base: visit.path("") }))
+    let most = engine::most_active(MethodKind::Webauthn);
+    Ok(render(StatusCode::OK, &PasskeyPage { shell, ceremony, base: visit.path(""), most }))
 }
 
 #[derive(Deserialize)]
@@ -120,8 +122,23 @@ struct Made {
 
 async fn credential(Called(visit, made): Called<PortalSession, Made>) -> Result<Json<Value>, Refused> {
     let id = Id::parse(Kind::Factor, &made.factor).ok_or(Refused::from(problem::NOT_FOUND))?;
-    visit.activate(&id, Answer::Credential(made.credential)).await?;
+    let attachment = made.credential["authenticatorAttachment"].as_str().map(str::to_owned);
+    let factor = visit.activate(&id, Answer::Credential(made.credential)).await?;
+    name_anew(&visit, &factor, attachment.as_deref()).await;
     Ok(Json(json!({ "next": visit.path("added") })))
+}
+
+/// Names a new passkey after what holds it, as far as that is known. It has a name already: where none of these can be had, that
+/// one stays, and the person may give another.
+async fn name_anew(visit: &AtPortal, factor: &Factor, attachment: Option<&str>) {
+    let agent = visit.caller.client.as_ref().and_then(|c| c.user_agent.as_deref()).unwrap_or_default();
+    let Some(name) = naming::first_name(factor, attachment, agent) else { return };
+    for name in std::iter::once(name.clone()).chain((2..10).map(|n| format!("{name} {n}"))) {
+        let renamed = visit.app.engine.rename_factor(&visit.caller, &visit.subject.user_id, &factor.id, &name).await;
+        if !matches!(renamed, Err(Error::Clash(Clash::NameTaken))) {
+            return;
+        }
+    }
 }
 
 // --- authenticator app ---
@@ -282,7 +299,7 @@ async fn code_page(visit: &AtPortal, refused: Option<(Refused, &str)>) -> Result
         Details::Sms(details) => last_digits(Some(&details.phone_masked)),
         Details::Totp | Details::Webauthn(_) => String::new(),
     };
-    let sent = prompt.map_or(super::views::SentCode { resend: None, more: 0 }, |p| sent_code(&p, visit.now));
+    let sent = prompt.map_or(SentCode { resend: None, more: 0, expired: true }, |p| sent_code(&p, visit.now));
     let told = refused.as_ref().map(|(refused, _)| refused.clone());
     let (notice, typed) = match refused {
         None => (None, String::new()),

@@ -13,7 +13,7 @@ use super::views::{
 };
 use super::visit::{cookies_blocked, no_such_link, timed_out};
 use super::words::{self, Notice, When};
-use super::{ends, enrol};
+use super::{activity, ends, enrol};
 use crate::http::App;
 use crate::http::problem::{self, Code, Refused};
 use crate::model::{ChallengeStatus, Detail, MethodKind, Timestamp};
@@ -52,6 +52,7 @@ fn examples() -> Vec<(String, Response)> {
     all.extend(enrolments());
     all.extend(recovery());
     all.extend(settings());
+    all.extend(activity::examples(|heading| Shell::new(BANK, heading), NOW));
     all
 }
 
@@ -165,7 +166,11 @@ fn long() -> ChallengePage {
 fn texts() -> Vec<Example> {
     let before = || Way::Text("fac_1".to_owned(), "23".to_owned(), None);
     let sent = |resend: Option<i64>, more| {
-        Way::Text("fac_1".to_owned(), "23".to_owned(), Some(SentCode { resend: resend.map(when), more }))
+        Way::Text(
+            "fac_1".to_owned(),
+            "23".to_owned(),
+            Some(SentCode { resend: resend.map(when), more, expired: false }),
+        )
     };
     let no = |way: Way, code: Code, wait| refused(way, MethodKind::Sms, code, 4, wait, "000000");
     vec![
@@ -175,6 +180,7 @@ fn texts() -> Vec<Example> {
         shown("text-wrong", &no(sent(None, 1), problem::CODE_INCORRECT, None)),
         shown("text-expired", &no(sent(None, 1), problem::CODE_EXPIRED, None)),
         shown("text-limit", &no(sent(None, 0), problem::SEND_LIMITED, Some(540))),
+        shown("text-undelivered-again", &no(sent(None, 1), problem::DELIVERY_UNAVAILABLE, Some(5))),
         shown("text-undelivered", &no(before(), problem::DELIVERY_UNAVAILABLE, Some(5))),
     ]
 }
@@ -198,10 +204,14 @@ fn ceremonies() -> Vec<Example> {
         "unknown",
         "refused",
         "fault",
+        "lost",
         "offline",
     ];
     let get = |state| shown(format!("passkey-{state}"), &challenge(Way::Passkey(ceremony("get", state, false))));
     let mut all: Vec<Example> = states.into_iter().map(get).collect();
+    let mut other = challenge(Way::App(String::new()));
+    other.others[0] = choice(MethodKind::Webauthn, "Passkey", "iCloud Keychain · iPhone, last used 24 November 2026");
+    all.push(shown("passkey-as-another-way", &other));
     let mut new = challenge(Way::Passkey(ceremony("get", "ready", false)));
     let why_not = Some((words::TOO_NEW.to_owned(), Some(when(10_800))));
     new.others.insert(0, Choice { href: None, why_not, ..choice(MethodKind::Webauthn, "Passkey", "Passkey 2") });
@@ -220,11 +230,17 @@ fn ceremonies() -> Vec<Example> {
         "limit",
         "refused",
         "fault",
+        "lost",
         "offline",
     ];
     all.extend(states.into_iter().map(|state| {
         let shell = Shell::new(BANK, "Create a passkey");
-        let page = PasskeyPage { shell, ceremony: ceremony("create", state, false), base: "/dev/gallery".to_owned() };
+        let page = PasskeyPage {
+            shell,
+            ceremony: ceremony("create", state, false),
+            base: "/dev/gallery".to_owned(),
+            most: 20,
+        };
         (format!("create-{state}"), render(StatusCode::OK, &page))
     }));
     all
@@ -238,9 +254,9 @@ fn endings() -> Vec<Example> {
         example("done", still(ends::thanks(BANK, back))),
         example("done-no-return", ends::thanks(BANK, None)),
         example("done-already", ends::already(BANK, back)),
-        example("done-recovery", ends::by_recovery_code(BANK, 7, back)),
-        example("done-recovery-few", ends::by_recovery_code(BANK, 2, back)),
-        example("done-recovery-last", ends::by_recovery_code(BANK, 0, back)),
+        example("done-recovery", ends::by_recovery_code(BANK, 7, back, None)),
+        example("done-recovery-few", ends::by_recovery_code(BANK, 2, back, None)),
+        example("done-recovery-last", ends::by_recovery_code(BANK, 0, back, None)),
         example("cancelled", over(ChallengeStatus::Cancelled)),
         example("denied", over(ChallengeStatus::Denied)),
         example("expired", over(ChallengeStatus::Expired)),
@@ -277,7 +293,7 @@ fn enrolments() -> Vec<Example> {
         base: String::new(),
         guard: String::new(),
         factor: String::new(),
-        name: "iCloud Keychain".to_owned(),
+        name: "iCloud Keychain · iPhone".to_owned(),
         line: line.to_owned(),
         next: Some(("Get recovery codes", "recovery-codes")),
         done: "Done",
@@ -296,7 +312,14 @@ fn enrolments() -> Vec<Example> {
         ("add-phone-known".to_owned(), render(ok, &phone(None, no(problem::FACTOR_DUPLICATE)))),
         (
             "add-phone-sent".to_owned(),
-            render(ok, &phone(Some(("23".to_owned(), SentCode { resend: Some(when(30)), more: 2 })), None)),
+            render(
+                ok,
+                &phone(Some(("23".to_owned(), SentCode { resend: Some(when(30)), more: 2, expired: false })), None),
+            ),
+        ),
+        (
+            "add-phone-expired".to_owned(),
+            render(ok, &phone(Some(("23".to_owned(), SentCode { resend: None, more: 0, expired: true })), None)),
         ),
         (
             "added-passkey".to_owned(),
@@ -345,7 +368,7 @@ fn settings() -> Vec<Example> {
         badges,
     };
     let cards = vec![
-        card("webauthn", "iCloud Keychain", "Passkey", vec!["Synced", "Used now"]),
+        card("webauthn", "iCloud Keychain · iPhone", "Passkey", vec!["Synced", "Used now"]),
         card("key", "YubiKey 5", "Security key", vec!["This device only"]),
         card("totp", "Authenticator app", "Authenticator app", Vec::new()),
         card("sms", "Phone", "Phone", Vec::new()),

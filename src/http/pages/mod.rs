@@ -1,11 +1,13 @@
 //! Hosted pages: forms first, modules where a browser must take part. A handler asks the engine and fills a view; the words are
 //! those of the product, in templates and in `words`.
 
+mod activity;
 mod assets;
 mod challenge;
 mod ends;
 mod enrol;
 mod gallery;
+mod naming;
 mod picture;
 mod portal;
 mod recovery;
@@ -16,6 +18,7 @@ mod words;
 
 pub use assets::address as asset;
 pub use screen::Message;
+pub use words::codes_file;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -32,6 +35,7 @@ pub fn router(app: &App, development: bool) -> Router<App> {
     let router = Router::new()
         .merge(challenge::router())
         .merge(portal::router())
+        .merge(activity::router())
         .merge(enrol::router())
         .merge(recovery::router())
         .layer(middleware::from_fn_with_state(app.clone(), bounded))

@@ -94,14 +94,20 @@ fn set_up(visit: &Visit<Challenge>, view: &UserView) -> Way {
     if !challenge.terms.enrol {
         return Way::Nothing;
     }
-    let held: Vec<&str> = view.factors.iter().filter(|f| f.is_active()).map(|f| f.kind.default_name()).collect();
-    words::set_up(&visit.app.engine.missing(&challenge.terms), held.first().copied())
+    let engine = &visit.app.engine;
+    let weak = |f: &&Factor| f.is_active() && !engine.lacks_gateway(f, &challenge.terms, visit.now);
+    let held = view.factors.iter().find(weak).map(|f| f.kind.default_name());
+    words::set_up(&engine.missing(&challenge.terms), held)
 }
 
 /// A text that was sent, as the page counts.
 pub fn sent_code(prompt: &Prompt, now: Timestamp) -> SentCode {
     let resend = engine::resend_after(prompt);
-    SentCode { resend: (now < resend).then(|| When::new(resend, now)), more: (TEXTS - prompt.sends).max(0) }
+    SentCode {
+        resend: (now < resend).then(|| When::new(resend, now)),
+        more: (TEXTS - prompt.sends).max(0),
+        expired: false,
+    }
 }
 
 /// The last two digits of a masked number.
@@ -145,8 +151,10 @@ fn unfit(visit: &Visit<Challenge>, offers: &[Offer], view: &UserView) -> Vec<Cho
         href: None,
         why_not: Some((why.to_owned(), until)),
     };
-    let reason = |f: &Factor| match visit.app.engine.cools_off_at(f, &visit.subject.terms, visit.now) {
+    let (engine, terms) = (&visit.app.engine, &visit.subject.terms);
+    let reason = |f: &Factor| match engine.cools_off_at(f, terms, visit.now) {
         Some(until) => weak(f.kind, &f.name, words::TOO_NEW, Some(When::new(until, visit.now))),
+        None if engine.lacks_gateway(f, terms, visit.now) => weak(f.kind, &f.name, words::NO_TEXTS, None),
         None => weak(f.kind, &f.name, "It isn't enough for this request.", None),
     };
     let factors = view.factors.iter().filter(|f| f.is_active() && !is_offered(offers, f));
@@ -176,13 +184,19 @@ fn label(offer: &Offer, offers: &[Offer], factors: &[Factor]) -> String {
 }
 
 fn note(offer: &Offer, offers: &[Offer]) -> String {
-    match offer.kind {
-        MethodKind::RecoveryCode => offer.hint.clone().unwrap_or_default(),
-        MethodKind::Sms => offer.name.clone(),
+    let names = match offer.kind {
+        MethodKind::RecoveryCode => return offer.hint.clone().unwrap_or_default(),
+        MethodKind::Sms => return offer.name.clone(),
         kind => match names(offers, kind) {
             names if names.is_empty() && offer.name != kind.default_name() => offer.name.clone(),
             names => names,
         },
+    };
+    let used = offers.iter().filter(|o| o.kind == MethodKind::Webauthn && o.kind == offer.kind);
+    match used.filter_map(|o| o.last_used_at).max().map(words::day) {
+        None => names,
+        Some(day) if names.is_empty() => format!("Last used {day}"),
+        Some(day) => format!("{names}, last used {day}"),
     }
 }
 

@@ -13,7 +13,7 @@ use super::screen::{Message, Shell, show as render};
 use super::views::{AddedPage, Card, Choice, SettingsPage};
 use super::visit::{Fields, Posted, Subject, Visit, bound, land, open, remembered, see, timed_out};
 use super::words::{self, Notice, day};
-use crate::engine::{Error, UserView};
+use crate::engine::{self, Error, UserView};
 use crate::http::App;
 use crate::http::problem::{self, Refused};
 use crate::model::{Details, Factor, Flow, Id, Kind, MethodKind, PortalSession, RecoveryStatus, RecoverySummary};
@@ -93,7 +93,7 @@ impl AtPortal {
             return self.step_up(page).await;
         }
         if refused.is(problem::REQUEST_INVALID) {
-            let page = Message::new(self.party(), "You have as many as there can be").stopped();
+            let page = Message::new(self.party(), &full(page)).stopped();
             let page = page.line("Remove one first.").link("Your sign-in methods", &self.path("settings"));
             return page.respond(refused.code.status);
         }
@@ -140,15 +140,7 @@ async fn list(
 ) -> Result<Response, Response> {
     let person = visit.person().await?;
     let active: Vec<&Factor> = person.factors.iter().filter(|f| f.is_active()).collect();
-    // By what the person was let in; a recovery code is no card.
-    let just_used = match &visit.subject.session_id {
-        Some(session) => match visit.app.engine.session(&visit.caller, session).await {
-            Ok(session) => session.factor_id,
-            Err(Error::NotFound) => None,
-            Err(error) => return Err(visit.fault(error)),
-        },
-        None => None,
-    };
+    let just_used = just_used(visit).await?;
     let wanted = visit.app.engine.wanted(&visit.caller).await.map_err(|e| visit.fault(e))?;
     let ids: Vec<&str> = active.iter().filter_map(|f| f.credential_id.as_deref()).collect();
     let mut shell = Shell::new(visit.party(), "Your sign-in methods");
@@ -172,6 +164,30 @@ async fn list(
     Ok(render(status, &page))
 }
 
+/// By what the person was let in; a recovery code is no card.
+async fn just_used(visit: &AtPortal) -> Result<Option<Id>, Response> {
+    let Some(session) = &visit.subject.session_id else { return Ok(None) };
+    match visit.app.engine.session(&visit.caller, session).await {
+        Ok(session) => Ok(session.factor_id),
+        Err(Error::NotFound) => Ok(None),
+        Err(error) => Err(visit.fault(error)),
+    }
+}
+
+/// What is said where there are as many as there may be of what this page adds.
+fn full(page: &str) -> String {
+    let of = |kind, many: &str| {
+        let most = engine::most_active(kind);
+        format!("You have {most} of {most} {many}")
+    };
+    match page {
+        page if page == Flow::AddPasskey.page() => of(MethodKind::Webauthn, "passkeys"),
+        page if page == Flow::AddAuthenticatorApp.page() => of(MethodKind::Totp, "authenticator apps"),
+        page if page == Flow::AddPhone.page() => of(MethodKind::Sms, "phones"),
+        _ => "You have as many as there can be".to_owned(),
+    }
+}
+
 /// The ways to add a method, of these kinds.
 pub fn adds(base: &str, may: impl Fn(MethodKind) -> bool) -> Vec<Choice> {
     let all = [
@@ -192,7 +208,8 @@ pub fn adds(base: &str, may: impl Fn(MethodKind) -> bool) -> Vec<Choice> {
 fn card(factor: &Factor, just_used: bool) -> Card {
     let used = factor.last_used_at.map(|at| format!(" · Last used {}", day(at))).unwrap_or_default();
     let mut badges = match &factor.details {
-        Details::Webauthn(details) if details.backup_eligible => vec!["Synced"],
+        Details::Webauthn(details) if details.backed_up => vec!["Synced"],
+        Details::Webauthn(details) if details.backup_eligible => vec!["Not synced yet"],
         Details::Webauthn(_) => vec!["This device only"],
         Details::Totp | Details::Sms(_) => Vec::new(),
     };
@@ -275,6 +292,9 @@ async fn ask_removal(visit: AtPortal, Path((_, factor)): Path<(String, String)>)
     if factor.kind == MethodKind::Webauthn {
         page = page.line("It may stay in your password manager; you can delete it there.");
     }
+    if just_used(&visit).await?.as_ref() == Some(&factor.id) {
+        page = page.line("You used this a moment ago to confirm it's you. Remove it anyway?");
+    }
     if factor.kind == MethodKind::Totp {
         page = page.line("Afterwards delete the entry in your app.");
     }
@@ -343,7 +363,7 @@ async fn success(
             _ if visit.is_on_the_way() => None,
             Details::Sms(_) => Some(("Add a passkey", Flow::AddPasskey.page())),
             _ if backup => Some(("Get recovery codes", Flow::RecoveryCodes.page())),
-            Details::Webauthn(details) if !details.backup_eligible => Some(("Add another", Flow::AddPasskey.page())),
+            Details::Webauthn(details) if !details.backed_up => Some(("Add another", Flow::AddPasskey.page())),
             Details::Webauthn(_) | Details::Totp => None,
         },
         done: if visit.is_on_the_way() { "Continue" } else { "Done" },

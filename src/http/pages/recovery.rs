@@ -134,7 +134,6 @@ async fn file(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Respo
         caption(&visit).await?,
         codes.join("\n")
     );
-    let plain: String = visit.party().chars().filter(char::is_ascii_alphanumeric).collect();
-    let name = format!("attachment; filename=\"{}-recovery-codes.txt\"", plain.to_lowercase());
+    let name = format!("attachment; filename=\"{}\"", words::codes_file(visit.party()));
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()), (CONTENT_DISPOSITION, name)], text).into_response())
 }

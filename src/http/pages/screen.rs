@@ -145,8 +145,9 @@ impl Message {
         Message { reference: Some(request_id.to_owned()), ..self }
     }
 
-    /// The answer.
-    pub fn respond(self, status: StatusCode) -> Response {
+    /// The answer; the title of one that refuses says so.
+    pub fn respond(mut self, status: StatusCode) -> Response {
+        self.shell.is_error = status.is_client_error() || status.is_server_error();
         show(status, &self)
     }
 }

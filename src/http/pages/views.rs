@@ -40,6 +40,8 @@ pub struct SentCode {
     pub resend: Option<When>,
     /// How many more may be asked for.
     pub more: i64,
+    /// It no longer counts.
+    pub expired: bool,
 }
 
 /// One way to answer, as the page shows it.
@@ -143,6 +145,8 @@ pub struct PasskeyPage {
     /// The ceremony.
     pub ceremony: Ceremony,
     pub base: String,
+    /// How many there may be.
+    pub most: usize,
 }
 
 /// S8: an authenticator app is set up.

@@ -49,6 +49,9 @@ const LONGEST_GAP: i64 = 120;
 /// Why a factor that is cooling off is not offered; the time follows.
 pub const TOO_NEW: &str = "It's new, so for your safety it can't confirm this yet. You can use it here";
 
+/// Why a phone that would do is not offered where nothing sends texts.
+pub const NO_TEXTS: &str = "We can't send text messages right now.";
+
 /// What was refused, and what to do.
 #[derive(Clone, Debug, Default)]
 pub struct Notice {
@@ -58,12 +61,19 @@ pub struct Notice {
     pub text: String,
     /// When it can be done.
     pub until: Option<When>,
+    /// It is about what was typed, and its field is marked.
+    pub of_typed: bool,
 }
 
 impl Notice {
     /// Of finished words.
     pub fn new(title: impl Into<String>, text: impl Into<String>) -> Notice {
-        Notice { title: title.into(), text: text.into(), until: None }
+        Notice { title: title.into(), text: text.into(), until: None, of_typed: false }
+    }
+
+    /// The same, of what was typed.
+    pub fn of_typed(title: impl Into<String>, text: impl Into<String>) -> Notice {
+        Notice { of_typed: true, ..Notice::new(title, text) }
     }
 }
 
@@ -96,7 +106,8 @@ pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str,
         ("That didn't work.", refused.user_message(), is(problem::RATE_LIMITED))
     };
     let until = until.filter(|_| is(problem::SEND_LIMITED));
-    (Notice { until, ..Notice::new(title, text) }, keep)
+    let of_typed = is(problem::CODE_REUSED) || is(problem::CODE_EXPIRED);
+    (Notice { until, of_typed, ..Notice::new(title, text) }, keep)
 }
 
 /// Too many wrong codes, a moment ago.
@@ -113,24 +124,27 @@ fn malformed(kind: MethodKind, typed: &str) -> Notice {
     };
     let only_digits = typed.iter().all(|c| c.is_ascii_digit() || ('０'..='９').contains(c));
     match typed.len() {
-        0 => Notice::new("Enter the code.", format!("It has {form}.")),
+        0 => Notice::of_typed("Enter the code.", format!("It has {form}.")),
         n if kind != MethodKind::RecoveryCode && (!only_digits || n == count) => {
-            Notice::new("That code has other characters in it.", "Use only the 6 digits.")
+            Notice::of_typed("That code has other characters in it.", "Use only the 6 digits.")
         }
-        n if n == count => Notice::new("That code has other characters in it.", "Use only its letters and digits."),
-        n => Notice::new(format!("The code has {form}."), format!("You entered {n}.")),
+        n if n == count => {
+            Notice::of_typed("That code has other characters in it.", "Use only its letters and digits.")
+        }
+        n => Notice::of_typed(format!("The code has {form}."), format!("You entered {n}.")),
     }
 }
 
 fn wrong(kind: MethodKind, left: Option<i64>, app: &str) -> Notice {
     let mut notice = match kind {
-        MethodKind::RecoveryCode => {
-            Notice::new("That code didn't work.", "It may be mistyped or already used. Try another from your list.")
-        }
+        MethodKind::RecoveryCode => Notice::of_typed(
+            "That code didn't work.",
+            "It may be mistyped or already used. Try another from your list.",
+        ),
         MethodKind::Sms => {
-            Notice::new("That code didn't match.", "Check that it's the latest message, or send another code.")
+            Notice::of_typed("That code didn't match.", "Check that it's the latest message, or send another code.")
         }
-        _ => Notice::new(
+        _ => Notice::of_typed(
             "That code didn't match.",
             format!("Check it's the entry for {app}, and wait for the next code."),
         ),
@@ -152,16 +166,19 @@ fn wrong(kind: MethodKind, left: Option<i64>, app: &str) -> Notice {
 pub fn refused_phone(refused: &Refused, lacks_country: bool, now: Timestamp) -> Notice {
     let is = |code: Code| refused.is(code);
     if is(problem::PHONE_INVALID) && lacks_country {
-        return Notice::new("Choose the country first.", "Or write the number with + and its country code.");
+        return Notice::of_typed("Choose the country first.", "Or write the number with + and its country code.");
     }
     if is(problem::PHONE_INVALID) {
-        return Notice::new("Enter all digits of the number.", "Leave out the country code: it is chosen above.");
+        return Notice::of_typed("Enter all digits of the number.", "Leave out the country code: it is chosen above.");
     }
     if is(problem::PHONE_NOT_ALLOWED) {
-        return Notice::new("We can't text this number.", "Use a mobile number, not a landline or internet number.");
+        return Notice::of_typed(
+            "We can't text this number.",
+            "Use a mobile number, not a landline or internet number.",
+        );
     }
     if is(problem::FACTOR_DUPLICATE) {
-        return Notice::new("You already added this number.", "Use another one.");
+        return Notice::of_typed("You already added this number.", "Use another one.");
     }
     refused_code(MethodKind::Sms, refused, "", "", now).0
 }
@@ -183,6 +200,13 @@ pub fn name_of(fields: &Fields) -> Option<String> {
     let name = fields.text("name").trim();
     let fits = (1..=crate::engine::LONGEST_FACTOR_NAME).contains(&name.chars().count());
     (fits && !name.chars().any(misleads)).then(|| name.to_owned())
+}
+
+/// The file in which a person saves recovery codes, and looks for them later.
+pub fn codes_file(app: &str) -> String {
+    let plain: String = app.chars().filter(char::is_ascii_alphanumeric).collect();
+    let dash = if plain.is_empty() { "" } else { "-" };
+    format!("{}{dash}recovery-codes.txt", plain.to_lowercase())
 }
 
 /// What to do where nothing is enrolled that would do, by what would, and what the person holds.
@@ -209,15 +233,18 @@ pub fn added(factor: &Factor, only: bool) -> (&'static str, String) {
         Details::Sms(_) => ("Phone added", "Texts can be intercepted. A passkey is safer.".to_owned()),
         Details::Webauthn(details) => {
             let is_key = details.is_security_key();
-            let line = match (&details.provider_name, details.backup_eligible) {
+            let more = if only { " Add another so you aren't locked out." } else { "" };
+            let line = match (&details.provider_name, details.backed_up) {
                 (Some(name), true) => {
                     format!("Saved in {name}. You can use it on devices where {name} is signed in.")
                 }
                 (None, true) => "You can use it on devices where your password manager is signed in.".to_owned(),
+                // It may be synced one day; whoever relied on that today could be locked out.
+                (_, false) if details.backup_eligible => {
+                    format!("It isn't synced yet: for now it works only on this device.{more}")
+                }
                 (_, false) => {
-                    let place = if is_key { "with this key" } else { "on this device" };
-                    let more = if only { " Add another so you aren't locked out." } else { "" };
-                    format!("It works only {place}.{more}")
+                    format!("It works only {}.{more}", if is_key { "with this key" } else { "on this device" })
                 }
             };
             (if is_key { "Security key added" } else { "Passkey added" }, line)
@@ -252,6 +279,12 @@ mod tests {
         assert_eq!(text("123 4567"), "You entered 7.");
         assert_eq!(text("12345a"), "Use only the 6 digits.");
         assert_eq!(text(""), "It has 6 digits.");
+    }
+
+    #[test]
+    fn recovery_codes_have_a_file_whatever_the_name_of_the_application() {
+        assert_eq!(codes_file("Harbour Bank"), "harbourbank-recovery-codes.txt");
+        assert_eq!(codes_file("銀行"), "recovery-codes.txt");
     }
 
     #[test]
