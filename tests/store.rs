@@ -7,6 +7,8 @@
 mod database;
 #[path = "store/lifecycles.rs"]
 mod lifecycles;
+#[path = "store/restorations.rs"]
+mod restorations;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -538,6 +540,46 @@ async fn writes_that_are_gathered_fail_alone() {
     .await;
 }
 
+/// What ends a transaction of SQLite's in the middle, as a full disk may, takes all that was gathered in it: whoever is told so finds
+/// nothing, an event least of all, and whoever is told that it stands finds it.
+#[tokio::test]
+async fn what_ends_a_transaction_takes_all_that_was_gathered_in_it() {
+    let scratch = Scratch::sqlite();
+    let ann = Fixture::on(&scratch).await;
+    for (table, when) in [("events", "new.kind = 'fault'"), ("throttle_lanes", "new.user_id like 'fault%'")] {
+        let fault = format!(
+            "create trigger fault_in_{table} before insert on {table} when {when}
+             begin select raise(rollback, 'it ends'); end"
+        );
+        scratch.execute(&fault).await;
+    }
+    let done = at_once(240, |n| {
+        let word = if n % 24 == 5 { "fault" } else { "user" };
+        let user = Fixture { user_id: format!("{word}-{n}"), ..ann.clone() };
+        let event = user.event(if matches!(n % 24, 10 | 15) { "fault" } else { "x" });
+        let settlement = Settlement { throttle: Some(throttle(0, 0)), event: Some(event.clone()), ..user.nothing() };
+        async move {
+            let settles = n % 2 == 1;
+            let done = match settles {
+                true => user.store.settle(settlement).await,
+                false => user.store.record(&event).await,
+            };
+            (settles, event, user.user_id, done)
+        }
+    })
+    .await;
+    for (settles, event, user_id, done) in done {
+        let stands = i64::from(done.is_ok());
+        assert!(event.kind != "fault" || done.is_err());
+        assert!(matches!(done, Ok(()) | Err(Error::Unavailable(_))), "{done:?}");
+        let told = format!("select count(*) from events where id = '{}'", event.id);
+        assert_eq!(scratch.number(&told).await, stands, "{user_id}: {done:?}");
+        let lane = format!("select count(*) from throttle_lanes where user_id = '{user_id}'");
+        assert_eq!(scratch.number(&lane).await, if settles { stands } else { 0 }, "{user_id}: {done:?}");
+    }
+    ann.store.record(&ann.event("x")).await.expect("it goes on");
+}
+
 /// What many users prove at once is written together, and what one of them lost takes nothing from the others: a replayed step,
 /// and a second copy of the same proof. On PostgreSQL rows of one transaction carry its number, which shows that it was so.
 #[tokio::test]
@@ -922,6 +964,39 @@ async fn recovery_codes_do_not_outlive_what_they_stand_for() {
         lost(make(&ann, None, true).await, Contest::User);
     })
     .await;
+}
+
+/// V-05: somebody with very many events is erased in steps, and whoever writes meanwhile on SQLite, where one writes at a time, does
+/// not wait for all of them.
+#[tokio::test]
+async fn somebody_with_many_events_is_erased_beside_others() {
+    for scratch in Scratch::all().await {
+        let ann = Fixture::on(&scratch).await;
+        let many = format!(
+            "insert into events (rp_id, id, at, kind, actor, user_id, outcome, sequence, salt, person, hash, client)
+             with recursive numbers (n) as (select 10 union all select n + 1 from numbers where n < 30009)
+             select '{}', 'evt_' || n, 1, 'x', 'server', 'ann', 'success', n, salt, salt, salt, 'c'
+             from numbers, (select handle as salt from users) salted",
+            ann.rp
+        );
+        assert_eq!(scratch.execute(&many).await, 30_000);
+        let erasing = tokio::spawn({
+            let ann = ann.clone();
+            async move { ann.store.erase_user(&ann.rp, "ann", "erased_x", &ann.event("user.erased")).await }
+        });
+        let mut meanwhile = 0;
+        let bob = ann.other_user("bob").await;
+        while !erasing.is_finished() {
+            bob.store.record(&bob.event("x")).await.expect("recorded");
+            meanwhile += 1;
+        }
+        erasing.await.expect("it ends").expect("erased");
+        assert!(meanwhile > 20, "{meanwhile} writes while 30,000 events changed their name");
+        let left = "select count(*) from events where user_id = 'ann' and kind <> 'user.erased'
+            or user_id = 'erased_x' and (client is not null or salt is not null)";
+        assert_eq!(scratch.number(left).await, 0);
+        assert!(ann.store.user(&ann.rp, "ann").await.expect("it answers").is_none());
+    }
 }
 
 #[tokio::test]

@@ -107,10 +107,9 @@ pub fn answer(text: &str) {
     }
 }
 
-/// A word to the person at the terminal.
-#[expect(clippy::print_stderr, reason = "stderr carries everything but the answer")]
+/// A word to the person at the terminal: stderr carries everything but the answer. Where nobody can read it, what is done goes on.
 pub fn say(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn after_help() -> String {

@@ -12,7 +12,7 @@ use super::journal::{self, Note};
 use super::postgres;
 use super::sessions::until_none;
 use super::sqlite::{is_busy, real};
-use super::users::erase;
+use super::users::{self, erase};
 use super::webhooks::remove_endpoint;
 use super::{Db, Error, Lock, Result, Store};
 use crate::model::Timestamp;
@@ -89,6 +89,7 @@ macro_rules! make_safe {
                         rows! { $conn, "select rp_id, user_id from users where handle = $1", handle };
                     for (rp, user_id) in erased {
                         erase!($conn, &rp, &user_id, pseudonym);
+                        until_none! { $conn, users::DISGUISE, &rp, &user_id, pseudonym, users::SOME };
                         gone.push((rp, pseudonym.clone()));
                     }
                 }
@@ -206,7 +207,12 @@ async fn put_in_place(database: &Path, copy: &Path, now: Timestamp) -> Result<Op
             _ => former.close().await?,
         }
         // At no time is there no file: an engine that starts would make an empty one.
-        std::fs::hard_link(database, &place).or_else(|_| std::fs::copy(database, &place).map(drop)).map_err(failed)?;
+        let aside = std::fs::hard_link(database, &place).or_else(|error| match error.kind() {
+            // It may be another name of the same file, which a copy would empty.
+            std::io::ErrorKind::AlreadyExists => Err(error),
+            _ => std::fs::copy(database, &place).map(drop),
+        });
+        aside.map_err(failed)?;
     }
     // Also where the file they belong to is gone: SQLite would take what they hold into whatever lies there.
     let logs = LOGS.map(|log| (beside(database, log), beside(&place, log)));

@@ -350,3 +350,27 @@ pub(super) mod trial {
         steps
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Id, Kind, Moment, Timestamp};
+    use crate::store::{Db, Store};
+
+    /// A node that can only read is not ready.
+    #[tokio::test]
+    async fn a_store_whose_writer_has_ended_does_not_answer() {
+        let at = Moment::new(Timestamp(1), &crate::clock::SystemRng);
+        let folder = std::env::temp_dir().join(format!("countersign-writer-{}", Id::new(Kind::Event, &at)));
+        let store = Store::sqlite(&folder.join("a.db"), 1).await.expect("a database");
+        store.ping().await.expect("it answers");
+        let Db::Sqlite(lite) = &store.db else { panic!("it is SQLite") };
+        let written: Result<()> = lite.write(|_| Box::pin(async { panic!("a fault ends the writer") })).await;
+        assert!(matches!(written, Err(Error::Unavailable(_))));
+        lite.end.closed().await;
+        store.oldest_release().await.expect("readers go on");
+        assert!(matches!(store.ping().await, Err(Error::Unavailable(_))));
+        store.close().await;
+        std::fs::remove_dir_all(&folder).expect("it is there");
+    }
+}

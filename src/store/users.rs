@@ -43,6 +43,15 @@ impl UserRow {
     }
 }
 
+/// So many events take a pseudonym in one write: one of all that somebody may have would outlast a statement's time, and others wait
+/// for it.
+pub(super) const SOME: i64 = 500;
+
+/// Gives the pseudonym in the place of $3 to some of a user's numbered events, at most $4.
+pub(super) const DISGUISE: &str = "update events set user_id = $3, client = null, salt = null
+     where rp_id = $1 and sequence is not null and sequence in (
+       select sequence from events where rp_id = $1 and user_id = $2 and sequence is not null order by sequence limit $4)";
+
 /// Takes the user's row, on the connection of a writing body; tells how many there are. Whatever adds, removes or ends what a user
 /// has takes it first, so that of two neither decides by what the other is about to change.
 macro_rules! take_user {
@@ -52,7 +61,7 @@ macro_rules! take_user {
 }
 pub(super) use take_user;
 
-/// Erases a user on the connection of a writing body.
+/// Erases a user on the connection of a writing body, but for all numbered events beyond some; tells how many of those are done.
 macro_rules! erase {
     ($conn:expr, $rp:expr, $user:expr, $pseudonym:expr) => {{
         for statement in [
@@ -73,13 +82,11 @@ macro_rules! erase {
         }
         until_none! { $conn, "delete from sessions where rp_id = $1 and user_id = $2", $rp, $user };
         // What has no number yet comes first: an event that is numbered between the two is found by the second.
-        for statement in [
+        sql! { $conn,
             "update events set user_id = $3, client = null where sequence is null and rp_id = $1 and user_id = $2",
-            "update events set user_id = $3, client = null, salt = null
-             where sequence is not null and rp_id = $1 and user_id = $2",
-        ] {
-            sql! { $conn, statement, $rp, $user, $pseudonym };
-        }
+            $rp, $user, $pseudonym
+        };
+        sql! { $conn, crate::store::users::DISGUISE, $rp, $user, $pseudonym, crate::store::users::SOME }
     }};
 }
 pub(super) use erase;
@@ -126,17 +133,30 @@ impl Store {
         })
     }
 
-    /// Erases everything that is kept of a user; audit rows keep the pseudonym in the name's place (requirement V-05).
+    /// Erases everything that is kept of a user; audit rows keep the pseudonym in the name's place (requirement V-05). Somebody who
+    /// has very many is gone first, and they follow, some in each write: `Ok` is told when all have. Where it breaks off between
+    /// two, it is asked for again.
     pub async fn erase_user(&self, rp: &Id, user_id: &str, pseudonym: &str, event: &Event) -> Result<()> {
+        let mut done = self.erase_most(rp, user_id, pseudonym, event).await?;
+        while done == SOME as u64 {
+            done = write_one!(self, (rp, user_id, pseudonym) conn => {
+                Ok(sql! { conn, DISGUISE, rp.as_str(), &user_id, &pseudonym, SOME })
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn erase_most(&self, rp: &Id, user_id: &str, pseudonym: &str, event: &Event) -> Result<u64> {
         write!(self, (rp, user_id, pseudonym, event) conn => {
             let handle: Option<Vec<u8>> = scalar_if! { conn,
                 "select handle from users where rp_id = $1 and user_id = $2",
                 rp.as_str(), &user_id
             };
             take_user!(conn, rp.as_str(), &user_id);
-            erase!(conn, rp.as_str(), &user_id, &pseudonym);
+            let done = erase!(conn, rp.as_str(), &user_id, &pseudonym);
             append!(conn, &event);
-            conn.note(handle.map(|handle| Note::User(handle, pseudonym)).into_iter().collect()).await
+            conn.note(handle.map(|handle| Note::User(handle, pseudonym)).into_iter().collect()).await?;
+            Ok(done)
         })
     }
 

@@ -383,6 +383,47 @@ async fn on_sqlite_a_verdict_is_chained_as_it_is_committed() {
     assert_eq!(faults, ["tail_cut"]);
 }
 
+/// L-05: a verdict gets its number behind all that was committed before it, also where more waits for a number than is read at once.
+#[tokio::test]
+async fn on_sqlite_what_was_committed_before_a_verdict_is_numbered_before_it() {
+    let world = World::start().await;
+    if !world.scratch.is_sqlite() {
+        return;
+    }
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    let challenge = ann.challenge(json!({})).await;
+    world.seal().await;
+    // Of this second, so that only the writer numbers them while the clock stands still.
+    let before = format!(
+        "insert into events (rp_id, id, at, kind, actor, outcome)
+         with recursive numbers (n) as (select 1 union all select n + 1 from numbers where n < 150)
+         select '{}', printf('evt_%032x', n), {}, 'x.before', 'server', 'success' from numbers",
+        bank.rp.id,
+        countersign::clock::Clock::now(&*world.clock).0
+    );
+    assert_eq!(world.scratch.execute(&before).await, 150);
+    let unnumbered = || async {
+        let young = "select kind from events where sequence is null order by kind";
+        let mut kinds = world.scratch.texts(young).await;
+        let count = kinds.len();
+        kinds.dedup();
+        (count, kinds)
+    };
+    challenge.verify(app.miss()).await.refused(422, "code_incorrect");
+    assert_eq!(unnumbered().await, (87, vec!["verification.failed".to_owned(), "x.before".to_owned()]));
+    challenge.verify(app.miss()).await.refused(422, "code_incorrect");
+    challenge.verify(app.answer()).await.is(200);
+    assert_eq!(unnumbered().await, (0, Vec::new()));
+    let told = events(&bank, "").await;
+    let kinds = types(&told);
+    let (verdicts, before) = (&kinds[kinds.len() - 3..], &kinds[kinds.len() - 153..kinds.len() - 3]);
+    assert_eq!(verdicts, ["verification.failed", "verification.failed", "verification.succeeded"]);
+    assert!(before.iter().all(|kind| *kind == "x.before"), "{kinds:?}");
+    assert_eq!(world.faults().await, []);
+}
+
 /// L-05: whoever takes a chain's end away, or puts an older one back, stops no verdict, neither there nor beside it: what follows gets
 /// no number, and the loss is told.
 #[tokio::test]

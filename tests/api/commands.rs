@@ -417,3 +417,52 @@ async fn commands_at_once_on_a_missing_file_all_succeed() {
     }
     assert_eq!(place.answer(&["rp", "list", "--json"]).as_array().map(Vec::len), Some(8));
 }
+
+/// An answer that does not arrive is an error of the command; a reader who has seen enough is none.
+#[tokio::test]
+async fn an_answer_that_cannot_be_written_is_an_error_and_one_that_nobody_reads_to_its_end_is_none() {
+    let place = Place::new().await;
+    if !place.scratch.is_sqlite() {
+        place.run(&["migrate"]);
+    }
+    let rp = ["rp", "create", "--name", "Bank", "--rp-id", "bank.example", "--origin", "https://bank.example"];
+    assert_eq!(place.run(&rp).status, Some(0));
+    for command in [
+        &["master-key", "generate"][..],
+        &["key", "create", "--rp", "Bank"],
+        &["key", "list", "--json"],
+        &["rp", "list"],
+        &["policy", "odds"],
+        &["doctor"],
+    ] {
+        let usual = place.run(command);
+        match std::fs::File::options().write(true).open("/dev/full") {
+            Ok(full) => {
+                let ended = child::run_into(full, command, &place.pairs());
+                assert_eq!(ended.status, Some(1), "{command:?}: {}", ended.stderr);
+                assert!(ended.stderr.contains("The answer could not be written"), "{command:?}: {}", ended.stderr);
+            }
+            Err(error) => println!("not tried: /dev/full: {error}"),
+        }
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ended = child::run_into(writer, command, &place.pairs());
+        assert_eq!((ended.status, ended.stderr), (usual.status, usual.stderr), "{command:?}");
+    }
+}
+
+/// An engine whose log nobody takes any more serves, and ends in good order.
+#[tokio::test]
+async fn words_that_nobody_can_read_hold_up_nothing() {
+    let place = Place::new().await;
+    if !place.scratch.is_sqlite() {
+        place.run(&["migrate"]);
+    }
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let serve = child::Serve::spawn_into(writer, place.port, &place.pairs());
+    serve.ready().await;
+    let bank = place.bank();
+    assert_eq!(bank.get("/v1/users/ann").await.0, 200);
+    assert_eq!(serve.terminate().0, Some(0));
+}

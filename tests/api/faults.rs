@@ -1,8 +1,9 @@
 //! A database that is away, cut off, restarted, read-only, full or narrow, and an engine that is told to end: nothing wrong is
 //! accepted, callers are told plainly, and it serves again by itself (issue 3.3).
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::support::cluster::{Cluster, Road, State};
 use crate::support::database::Scratch;
 use crate::support::gateway::Mood;
 use crate::support::load::Load;
-use crate::support::{Stopwatch, World, at_once, json};
+use crate::support::{Stopwatch, World, at_once, json, until};
 
 async fn execute(url: &str, text: &str) {
     let mut conn = PgConnection::connect(url).await.expect("it opens");
@@ -84,6 +85,36 @@ async fn an_engine_without_its_database_lives_says_so_and_serves_as_soon_as_it_i
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(waiting.terminate().0, Some(0));
+}
+
+/// A database that goes away between its opening and the reading of the keys is waited for like one that was never there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_goes_away_during_the_start_is_tried_again() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    scratch.store().await.close().await;
+    let mut url: url::Url = scratch.url().parse().expect("an address");
+    let road = Road::to(url.port().unwrap_or(5432)).await;
+    url.set_port(Some(road.port)).expect("a port");
+    let mut place = Place::on(scratch);
+    place.set("COUNTERSIGN_DATABASE_URL", url.as_str());
+    // Whoever reads the keys is held there.
+    let mut holder = PgConnection::connect(&place.scratch.url()).await.expect("it opens");
+    let hold = "begin; lock table key_ring in access exclusive mode";
+    sqlx::raw_sql(hold).execute(&mut holder).await.expect("it is held");
+    let serve = Serve::spawn(place.port, &place.pairs());
+    let held = "select count(*) from pg_locks where relation = 'key_ring'::regclass and not granted";
+    let started = Stopwatch::start();
+    while place.scratch.number(held).await == 0 {
+        assert!(started.elapsed().as_secs() < 10, "it never comes to its keys: {}", serve.stderr());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!serve.stderr().contains("trying again"), "it has opened its database: {}", serve.stderr());
+    road.is(State::Cut);
+    until(|| serve.stderr().contains("trying again")).await;
+    sqlx::raw_sql("rollback").execute(&mut holder).await.expect("it is let go");
+    road.is(State::Open);
+    serve.ready().await;
+    assert_eq!(serve.terminate().0, Some(0));
 }
 
 /// Cut off under load for so many seconds, and ready again within five of its return.
@@ -457,10 +488,57 @@ async fn a_full_disk_accepts_nothing_and_works_again_when_there_is_room() {
     }
     load.goes_on().await;
     load.end().await;
-    // And what is on the disk reads.
+    // And what is on the disk reads, and tells of nothing that does not stand (L-05).
     world.kill();
     world.start_again().await;
     bank.get(&ann.path("/factors")).await.is(200);
+    assert_eq!(world.scratch.number(WITHOUT_VERDICT).await, 0);
+    let verified = world.command(&["audit", "verify"]);
+    assert_eq!(verified.status, Some(0), "{}{}", verified.stdout, verified.stderr);
+}
+
+/// How many events tell of an approval whose session is not there.
+const WITHOUT_VERDICT: &str = "select count(*) from events e where e.kind = 'verification.succeeded'
+    and not exists (select 1 from sessions s where s.id = e.session_id)";
+
+/// L-05: where the end of the audit chain cannot be read because the disk fails, SQLite ends the transaction in the middle of it. No
+/// event outlives the verdict that it tells of, and once the disk reads again the chain is whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_does_not_outlive_the_transaction_of_its_verdict() {
+    let world = World::start_on(Scratch::sqlite(), |_| {}).await;
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    let challenge = ann.challenge(json!({})).await;
+    world.seal().await;
+    // The end of the chain, written anew, is all that stands in the log, and the log is lost: whatever else is read or written
+    // meets no fault.
+    let log = world.scratch.folder().join("countersign.db-wal");
+    let alone = "update chain_heads set sequence = sequence + 1; update chain_heads set sequence = sequence - 1";
+    let mut turns = 0;
+    let lost = loop {
+        world.scratch.execute("pragma wal_checkpoint(truncate)").await;
+        world.scratch.execute(alone).await;
+        let bytes = std::fs::read(&log).expect("a log");
+        // Nobody else has written meanwhile: a header, and a page for each of the two.
+        if bytes.len() == 32 + 2 * (24 + 4096) {
+            break bytes;
+        }
+        turns += 1;
+        assert!(turns < 100, "{} bytes", bytes.len());
+    };
+    let file = std::fs::File::options().write(true).open(&log).expect("a log");
+    file.set_len(0).expect("it is lost");
+    challenge.verify(app.now()).await.refused(503, "store_unavailable");
+    challenge.verify(app.miss()).await.refused(503, "store_unavailable");
+    file.write_all_at(&lost, 0).expect("it is there again");
+    let verdicts = "select kind from events where kind like 'verification.%'";
+    assert_eq!(world.scratch.texts(verdicts).await, [""; 0]);
+    challenge.verify(app.now()).await.is(200);
+    world.seal().await;
+    assert_eq!(world.scratch.texts(verdicts).await, ["verification.succeeded"]);
+    assert_eq!(world.scratch.number(WITHOUT_VERDICT).await, 0);
+    assert_eq!(world.faults().await, []);
 }
 
 // --- the end ---
@@ -484,7 +562,7 @@ async fn sigterm_fails_readiness_finishes_what_is_under_way_and_ends_whoever_hol
     let ann = bank.user("ann");
     let asked = world.gateway.asked();
     let under_way = tokio::spawn(async move { ann.begin(json!({"type": "sms", "phone": "+14155550123"})).await });
-    crate::support::until(|| world.gateway.asked() > asked).await;
+    until(|| world.gateway.asked() > asked).await;
     // Readiness is asked on a connection that is open already.
     bank.get("/readyz").await.is(200);
     let told = Stopwatch::start();
@@ -499,4 +577,41 @@ async fn sigterm_fails_readiness_finishes_what_is_under_way_and_ends_whoever_hol
     assert_eq!(ended.await.expect("it ends").0, Some(0));
     assert!(told.elapsed() < Duration::from_secs(30), "{:?}", told.elapsed());
     dawdles.join().expect("it is let go");
+}
+
+/// How many files this process may open, and those that it starts.
+fn files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    files.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(256)
+}
+
+/// Thousands who hold a connection and ask nothing are let go, whether they asked before or never, and hold up nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_ends_in_good_order_while_thousands_hold_idle_connections() {
+    let many = (files() / 2).min(4000);
+    if many < 1000 {
+        println!("not tried: too few files may be open");
+        return;
+    }
+    let mut place = Place::new().await;
+    place.set("COUNTERSIGN_LOG", "warn");
+    let serve = place.serve().await;
+    let mut idle = Vec::new();
+    for n in 0..many {
+        let mut guest = TcpStream::connect(("127.0.0.1", serve.port)).expect("it listens");
+        if n % 2 == 0 {
+            guest.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("it takes it");
+            let mut begin = [0; 12];
+            guest.read_exact(&mut begin).expect("it answers");
+            assert_eq!(begin, *b"HTTP/1.1 200");
+        }
+        idle.push(guest);
+    }
+    let (log, told) = (serve.log(), Stopwatch::start());
+    assert_eq!(tokio::task::spawn_blocking(move || serve.terminate()).await.expect("it ends").0, Some(0));
+    assert!(told.elapsed() < Duration::from_secs(30), "{:?}", told.elapsed());
+    let log = log.lock().expect("no test panics with it").clone();
+    assert!(!log.contains("in time"), "{log}");
+    drop(idle);
 }

@@ -31,6 +31,14 @@ pub fn run_of(binary: &str, arguments: &[&str], environment: &[(&str, &str)]) ->
     Ended { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
+/// The same, with what it answers going elsewhere.
+pub fn run_into(stdout: impl Into<Stdio>, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+    let child = command(OWN, arguments, environment).stdout(stdout).stderr(Stdio::piped()).spawn();
+    let output = child.and_then(Child::wait_with_output).expect("the binary runs");
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    Ended { status: output.status.code(), stdout: String::new(), stderr }
+}
+
 fn command(binary: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary);
     command.args(arguments).env_clear().envs(environment.iter().copied()).stdin(Stdio::null());
@@ -60,6 +68,12 @@ impl Serve {
     /// Starts it.
     pub fn spawn(port: u16, environment: &[(&str, &str)]) -> Serve {
         Serve::spawn_of(OWN, port, environment)
+    }
+
+    /// Starts it, with its log going elsewhere.
+    pub fn spawn_into(stderr: impl Into<Stdio>, port: u16, environment: &[(&str, &str)]) -> Serve {
+        let started = command(OWN, &["serve"], environment).stdout(Stdio::piped()).stderr(stderr).spawn();
+        Serve { child: started.expect("the binary runs"), stderr: Arc::default(), port }
     }
 
     fn spawn_of(binary: &str, port: u16, environment: &[(&str, &str)]) -> Serve {

@@ -1,0 +1,80 @@
+//! A backup that does not get into the place of a SQLite file: what lay there is as it was.
+
+use std::path::{Path, PathBuf};
+
+use countersign::config::Database;
+use countersign::model::Timestamp;
+use countersign::store::{Restoration, Restored, Store};
+
+use crate::database::Scratch;
+
+/// A database's file and a backup of it; whoever served it has ended.
+struct Left {
+    _scratch: Scratch,
+    database: PathBuf,
+    backup: PathBuf,
+}
+
+impl Left {
+    async fn behind() -> Left {
+        let scratch = Scratch::sqlite();
+        let Database::Sqlite(database) = scratch.storage.database.clone() else { panic!("it is SQLite") };
+        let store = scratch.store().await;
+        let backup = database.with_file_name("backup.db");
+        store.backup(&backup).await.expect("a backup");
+        store.close().await;
+        Left { _scratch: scratch, database, backup }
+    }
+
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut name = self.database.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    }
+
+    async fn restore(&self, now: i64) -> countersign::store::Result<Restored> {
+        let restoration = Restoration { now: Timestamp(now), steps: ("totp", 0) };
+        Store::restore(&self.database, &self.backup, restoration).await
+    }
+}
+
+fn bytes(file: &Path) -> Option<Vec<u8>> {
+    std::fs::read(file).ok()
+}
+
+/// What holds the last commits of a file that is gone, or of one that does not read, is moved back where not all of it can be
+/// put aside.
+#[tokio::test]
+async fn logs_that_were_put_aside_are_put_back_where_the_restoration_fails() {
+    let left = Left::behind().await;
+    std::fs::remove_file(&left.database).expect("it is there");
+    let (log, rest) = (left.beside("-wal"), left.beside("-journal"));
+    std::fs::write(&log, b"what came last").expect("a log");
+    std::fs::write(&rest, b"and before").expect("a log");
+    // Nothing is put where a folder lies.
+    let in_the_way = left.beside(".replaced-7-journal");
+    std::fs::create_dir(&in_the_way).expect("a folder");
+    left.restore(7).await.expect_err("one of the logs stays");
+    assert_eq!(bytes(&log).as_deref(), Some(&b"what came last"[..]));
+    assert_eq!(bytes(&rest).as_deref(), Some(&b"and before"[..]));
+    assert!(!left.database.exists() && bytes(&left.beside(".replaced-7-wal")).is_none());
+    std::fs::remove_dir(&in_the_way).expect("it is there");
+    let restored = left.restore(7).await.expect("nothing is in the way");
+    assert_eq!(restored.aside, Some(left.beside(".replaced-7")));
+    assert_eq!(bytes(&left.beside(".replaced-7-wal")).as_deref(), Some(&b"what came last"[..]));
+    assert!(left.database.exists() && bytes(&log).is_none());
+}
+
+/// What an earlier restoration put aside at the same moment, or left there as a second name of the file, is not written over.
+#[tokio::test]
+async fn a_file_that_was_put_aside_before_is_not_written_over() {
+    let left = Left::behind().await;
+    let aside = left.beside(".replaced-7");
+    std::fs::hard_link(&left.database, &aside).expect("a second name");
+    left.restore(7).await.expect_err("there is no place for it");
+    assert!(bytes(&aside).is_some_and(|former| !former.is_empty()));
+    assert_eq!(bytes(&aside), bytes(&left.database));
+    let restored = left.restore(8).await.expect("there is a place for it");
+    assert_eq!(restored.aside, Some(left.beside(".replaced-8")));
+    assert_eq!(bytes(&aside), bytes(&left.beside(".replaced-8")));
+}
