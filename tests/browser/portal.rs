@@ -467,7 +467,7 @@ async fn setting_up_may_be_put_off_and_what_is_there_is_asked_for_first() {
     visitor.post(&page.path, &fields).await.says("Ask your administrator to set this up.");
 }
 
-/// ux.md, S10: the newest first, in words; nobody else's, and nothing of what only led there.
+/// The newest first, in words; nobody else's, and nothing of what only led there. Addresses are for who proved who they are.
 #[tokio::test]
 async fn a_person_sees_what_happened_of_late() {
     let world = World::start().await;
@@ -503,8 +503,11 @@ async fn a_person_sees_what_happened_of_late() {
         "Authenticator app added",
     ];
     assert_eq!(told, expected);
-    assert_eq!(page.html.matches("from 203.0.113.7").count(), 2);
-    visitor.go(&page.link("Your sign-in methods")).await.says("Authenticator app");
+    assert!(!page.html.contains("203.0.113.7"), "nothing was proven in this visit");
+    let list = visitor.go(&page.link("Your sign-in methods")).await;
+    confirm(&world, &secret, &visitor, &visitor.go(&list.html_link("Passkey or security key")).await).await;
+    let proven = visitor.go(&page.path).await;
+    assert_eq!(proven.html.matches("from 203.0.113.7").count(), 2);
     let strange = Visitor::new(&world.base).go(&page.path).await;
     assert_eq!(strange.status, StatusCode::NOT_FOUND);
 }

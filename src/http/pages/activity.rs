@@ -41,7 +41,7 @@ pub struct Entry {
     /// When; the day, and the moment.
     pub day: String,
     pub when: When,
-    /// From which address, if that is known.
+    /// From which address, if that is known and may be.
     pub from: Option<String>,
 }
 
@@ -50,8 +50,11 @@ async fn activity(visit: AtPortal) -> Result<Response, Response> {
     let engine = &visit.app.engine;
     let latest = engine.latest_events(&visit.caller, &visit.subject.user_id, LOOKED_THROUGH).await;
     let told = latest.map_err(|error| visit.fault(error))?;
+    // Whoever has the password alone need not learn where from the person comes.
+    let is_proven = visit.subject.session_id.is_some();
     let entry = |event: &Recorded| {
-        let address = event.client.as_deref().and_then(|text| serde_json::from_str::<Source<'_>>(text).ok());
+        let client = event.client.as_deref().filter(|_| is_proven);
+        let address = client.and_then(|text| serde_json::from_str::<Source<'_>>(text).ok());
         Some(Entry {
             what: what(event, visit.party())?,
             refused: event.outcome == Outcome::Failure.as_str(),
