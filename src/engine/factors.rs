@@ -2,7 +2,7 @@
 
 use super::portal::Manage;
 use super::{Caller, Clash, Engine, Error};
-use crate::model::{Factor, Id};
+use crate::model::{Event, Factor, Id, Moment};
 use crate::store::{self, Contest};
 
 /// The longest name of a factor, in characters.
@@ -33,8 +33,25 @@ impl Engine {
         }
         let factor = self.factor(caller, user_id, id).await?;
         let event = self.factor_event(&at, caller, "factor.renamed", &factor);
-        match self.store.rename_factor(&caller.rp.id, user_id, id, name, &event).await {
-            Ok(()) => Ok(Factor { name: name.to_owned(), ..factor }),
+        self.give_name(&at, caller, &factor, name, Some(&event)).await?;
+        Ok(Factor { name: name.to_owned(), ..factor })
+    }
+
+    /// Names a factor that the caller has just added: part of its adding, of which there is an event already.
+    pub async fn name_new_factor(&self, caller: &Caller, factor: &Factor, name: &str) -> Result<(), Error> {
+        self.give_name(&self.moment(), caller, factor, name, None).await
+    }
+
+    async fn give_name(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        factor: &Factor,
+        name: &str,
+        event: Option<&Event>,
+    ) -> Result<(), Error> {
+        match self.store.rename_factor(&caller.rp.id, &factor.user_id, &factor.id, name, at.now, event).await {
+            Ok(()) => Ok(()),
             Err(store::Error::Conflict(Contest::Factor)) => Err(Error::NotFound),
             Err(store::Error::Conflict(_)) => Err(Error::Clash(Clash::NameTaken)),
             Err(error) => Err(error.into()),

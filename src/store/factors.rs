@@ -170,9 +170,18 @@ impl Store {
     }
 
     /// Renames; `Conflict(Name)` where the user has the name, `Conflict(Factor)` where the factor is gone.
-    pub async fn rename_factor(&self, rp: &Id, user_id: &str, id: &Id, name: &str, event: &Event) -> Result<()> {
-        write!(self, (rp, user_id, id, name, event) conn => {
-            free_names!(conn, rp.as_str(), &user_id, event.at.0);
+    pub async fn rename_factor(
+        &self,
+        rp: &Id,
+        user_id: &str,
+        id: &Id,
+        name: &str,
+        now: Timestamp,
+        event: Option<&Event>,
+    ) -> Result<()> {
+        let event = event.cloned();
+        write!(self, (rp, user_id, id, name, now, event) conn => {
+            free_names!(conn, rp.as_str(), &user_id, now.0);
             let taken: i64 = scalar! { conn,
                 "select count(*) from factors where rp_id = $1 and user_id = $2 and name = $3 and id <> $4",
                 rp.as_str(), &user_id, &name, id.as_str()
@@ -185,7 +194,9 @@ impl Store {
                 &name, rp.as_str(), &user_id, id.as_str()
             };
             won(done, Contest::Factor)?;
-            append!(conn, &event);
+            if let Some(event) = &event {
+                append!(conn, event);
+            }
             Ok(())
         })
     }

@@ -150,6 +150,10 @@ async fn a_new_passkey_is_named_after_what_holds_it() {
         (&factors["data"][0]["name"], &factors["data"][1]["name"]),
         (&json!("Passkey · Linux"), &json!("Passkey · Linux 2"))
     );
+    world.clock.advance(5);
+    world.running.engine.seal_events().await.expect("sealed");
+    let told = world.says("GET", "/v1/events?user_id=u", json!(null)).await.to_string();
+    assert_eq!((told.matches("factor.added").count(), told.matches("factor.renamed").count()), (2, 0));
 }
 
 /// Where a passkey works is told by its flags (WebAuthn Level 3, 6.1.3): one that may be synced is not yet one that is.

@@ -86,6 +86,7 @@ fn what(event: &Recorded, app: &str) -> Option<String> {
         "verification.failed" => format!("Tried with {proof}"),
         "factor.added" => format!("{name} added"),
         "factor.removed" => format!("{name} removed"),
+        "factor.renamed" => format!("{name} renamed"),
         "message.sent" => "Code sent by text message".to_owned(),
         "recovery_codes.confirmed" => "New recovery codes saved".to_owned(),
         "session.all_revoked" => "All confirmations ended".to_owned(),
@@ -126,7 +127,7 @@ mod tests {
             let event = Recorded { kind: kind.to_string(), ..blank() };
             what(&event, "Harbour").is_some()
         };
-        assert_eq!(EVENT_TYPES.iter().filter(told).count(), 9);
+        assert_eq!(EVENT_TYPES.iter().filter(told).count(), 10);
         let event = Recorded { kind: "factor.added".to_owned(), method: Some("totp".to_owned()), ..blank() };
         assert_eq!(what(&event, "Harbour").as_deref(), Some("Authenticator app added"));
     }

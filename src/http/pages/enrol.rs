@@ -134,8 +134,8 @@ async fn name_anew(visit: &AtPortal, factor: &Factor, attachment: Option<&str>) 
     let agent = visit.caller.client.as_ref().and_then(|c| c.user_agent.as_deref()).unwrap_or_default();
     let Some(name) = naming::first_name(factor, attachment, agent) else { return };
     for name in std::iter::once(name.clone()).chain((2..10).map(|n| format!("{name} {n}"))) {
-        let renamed = visit.app.engine.rename_factor(&visit.caller, &visit.subject.user_id, &factor.id, &name).await;
-        if !matches!(renamed, Err(Error::Clash(Clash::NameTaken))) {
+        let named = visit.app.engine.name_new_factor(&visit.caller, factor, &name).await;
+        if !matches!(named, Err(Error::Clash(Clash::NameTaken))) {
             return;
         }
     }
