@@ -984,17 +984,24 @@ async fn somebody_with_many_events_is_erased_beside_others() {
             let ann = ann.clone();
             async move { ann.store.erase_user(&ann.rp, "ann", "erased_x", &ann.event("user.erased")).await }
         });
-        let mut meanwhile = 0;
+        let (mut meanwhile, mut is_gone) = (0, false);
         let bob = ann.other_user("bob").await;
         while !erasing.is_finished() {
             bob.store.record(&bob.event("x")).await.expect("recorded");
             meanwhile += 1;
+            // On SQLite whoever writes past the engine comes last.
+            if !scratch.is_sqlite() && !is_gone && ann.store.user(&ann.rp, "ann").await.expect("it answers").is_none() {
+                is_gone = true;
+                let later = "insert into events (rp_id, id, at, kind, actor, user_id, outcome, sequence)
+                    select id, 'evt_later', 1, 'later', 'server', 'ann', 'success', 90000 from relying_parties";
+                assert_eq!(scratch.execute(later).await, 1);
+            }
         }
         erasing.await.expect("it ends").expect("erased");
         assert!(meanwhile > 20, "{meanwhile} writes while 30,000 events changed their name");
         let left = "select count(*) from events where user_id = 'ann' and kind <> 'user.erased'
             or user_id = 'erased_x' and (client is not null or salt is not null)";
-        assert_eq!(scratch.number(left).await, 0);
+        assert_eq!(scratch.number(left).await, i64::from(is_gone), "but who came after under the same id");
         assert!(ann.store.user(&ann.rp, "ann").await.expect("it answers").is_none());
     }
 }

@@ -12,6 +12,8 @@ use super::visit::Visit;
 
 /// The engine has this long to answer.
 const LONGEST: Duration = Duration::from_secs(10);
+/// A connection that was idle for longer is not used again: the engine closes it after 15 seconds.
+const IDLE: Duration = Duration::from_secs(10);
 /// The engine has this long to take the connection.
 const CONNECT: Duration = Duration::from_secs(3);
 
@@ -92,6 +94,7 @@ impl Client {
             .resolve("localhost", settings.engine_address)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT)
+            .pool_idle_timeout(IDLE)
             .timeout(LONGEST)
             .build()
             .expect("a client without certificates needs nothing of the machine");

@@ -89,7 +89,7 @@ macro_rules! make_safe {
                         rows! { $conn, "select rp_id, user_id from users where handle = $1", handle };
                     for (rp, user_id) in erased {
                         erase!($conn, &rp, &user_id, pseudonym);
-                        until_none! { $conn, users::DISGUISE, &rp, &user_id, pseudonym, users::SOME };
+                        until_none! { $conn, users::DISGUISE, &rp, &user_id, pseudonym, users::SOME, i64::MAX };
                         gone.push((rp, pseudonym.clone()));
                     }
                 }

@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 
+use super::chain::HIGHEST;
 use super::events::append;
 use super::journal::{Note, Noting};
 use super::recovery::dying_sets;
@@ -47,10 +48,11 @@ impl UserRow {
 /// for it.
 pub(super) const SOME: i64 = 500;
 
-/// Gives the pseudonym in the place of $3 to some of a user's numbered events, at most $4.
+/// Gives the pseudonym in the place of $3 to some of a user's numbered events, at most $4, up to the number $5.
 pub(super) const DISGUISE: &str = "update events set user_id = $3, client = null, salt = null
      where rp_id = $1 and sequence is not null and sequence in (
-       select sequence from events where rp_id = $1 and user_id = $2 and sequence is not null order by sequence limit $4)";
+       select sequence from events where rp_id = $1 and user_id = $2 and sequence is not null and sequence <= $5
+       order by sequence limit $4)";
 
 /// Takes the user's row, on the connection of a writing body; tells how many there are. Whatever adds, removes or ends what a user
 /// has takes it first, so that of two neither decides by what the other is about to change.
@@ -86,7 +88,7 @@ macro_rules! erase {
             "update events set user_id = $3, client = null where sequence is null and rp_id = $1 and user_id = $2",
             $rp, $user, $pseudonym
         };
-        sql! { $conn, crate::store::users::DISGUISE, $rp, $user, $pseudonym, crate::store::users::SOME }
+        sql! { $conn, crate::store::users::DISGUISE, $rp, $user, $pseudonym, crate::store::users::SOME, i64::MAX }
     }};
 }
 pub(super) use erase;
@@ -137,16 +139,17 @@ impl Store {
     /// has very many is gone first, and they follow, some in each write: `Ok` is told when all have. Where it breaks off between
     /// two, it is asked for again.
     pub async fn erase_user(&self, rp: &Id, user_id: &str, pseudonym: &str, event: &Event) -> Result<()> {
-        let mut done = self.erase_most(rp, user_id, pseudonym, event).await?;
+        let (mut done, last) = self.erase_most(rp, user_id, pseudonym, event).await?;
         while done == SOME as u64 {
-            done = write_one!(self, (rp, user_id, pseudonym) conn => {
-                Ok(sql! { conn, DISGUISE, rp.as_str(), &user_id, &pseudonym, SOME })
+            done = write_one!(self, (rp, user_id, pseudonym, last) conn => {
+                Ok(sql! { conn, DISGUISE, rp.as_str(), &user_id, &pseudonym, SOME, last })
             })?;
         }
         Ok(())
     }
 
-    async fn erase_most(&self, rp: &Id, user_id: &str, pseudonym: &str, event: &Event) -> Result<u64> {
+    /// Tells how many events took the pseudonym, and the last number that may be this person's: who comes after may have the same id.
+    async fn erase_most(&self, rp: &Id, user_id: &str, pseudonym: &str, event: &Event) -> Result<(u64, i64)> {
         write!(self, (rp, user_id, pseudonym, event) conn => {
             let handle: Option<Vec<u8>> = scalar_if! { conn,
                 "select handle from users where rp_id = $1 and user_id = $2",
@@ -154,9 +157,10 @@ impl Store {
             };
             take_user!(conn, rp.as_str(), &user_id);
             let done = erase!(conn, rp.as_str(), &user_id, &pseudonym);
+            let last: i64 = scalar! { conn, HIGHEST, rp.as_str() };
             append!(conn, &event);
             conn.note(handle.map(|handle| Note::User(handle, pseudonym)).into_iter().collect()).await?;
-            Ok(done)
+            Ok((done, last))
         })
     }
 

@@ -148,9 +148,12 @@ impl Drop for Serve {
     }
 }
 
+/// A connection that was idle for longer is not used again: the engine closes it after 15 seconds, perhaps just then.
+pub const IDLE: Duration = Duration::from_secs(10);
+
 /// A client that needs no CA bundle.
 pub fn client() -> reqwest::Client {
-    reqwest::Client::builder().tls_certs_only([]).build().expect("a client")
+    reqwest::Client::builder().tls_certs_only([]).pool_idle_timeout(IDLE).build().expect("a client")
 }
 
 /// A port that was free a moment ago.

@@ -13,7 +13,7 @@ use countersign::{Custodian, NewParty, Operator, Parts, Running};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 
-use super::child::{Serve, free_port};
+use super::child::{IDLE, Serve, free_port};
 use super::database::Scratch;
 use super::document::Document;
 use super::gateway::Gateway;
@@ -256,6 +256,7 @@ impl World {
             .tls_certs_only([])
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(64)
+            .pool_idle_timeout(IDLE)
             .build()
             .expect("a client");
         let world = World {
