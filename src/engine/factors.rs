@@ -1,5 +1,6 @@
 //! Looking at factors, renaming and removing them.
 
+use super::pending::free;
 use super::portal::Manage;
 use super::{Caller, Clash, Engine, Error};
 use crate::model::{Event, Factor, Id, Moment};
@@ -37,9 +38,12 @@ impl Engine {
         Ok(Factor { name: name.to_owned(), ..factor })
     }
 
-    /// Names a factor that the caller has just added: part of its adding, of which there is an event already.
+    /// Names a factor that the caller has just added, with a number behind the name where another has it: part of its adding, of
+    /// which there is an event already. Who takes the name at the same moment keeps it.
     pub async fn name_new_factor(&self, caller: &Caller, factor: &Factor, name: &str) -> Result<(), Error> {
-        self.give_name(&self.moment(), caller, factor, name, None).await
+        let mut others = self.factors(caller, &factor.user_id).await?;
+        others.retain(|other| other.id != factor.id);
+        self.give_name(&self.moment(), caller, factor, &free(name, &others), None).await
     }
 
     async fn give_name(

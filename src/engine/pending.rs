@@ -120,7 +120,7 @@ impl Engine {
 }
 
 /// The name itself, or the first of "name 2", "name 3" … that none of these has.
-fn free(name: &str, factors: &[Factor]) -> String {
+pub(super) fn free(name: &str, factors: &[Factor]) -> String {
     let is_free = |name: &String| factors.iter().all(|f| f.name != *name);
     let numbered = (2..).map(|n| format!("{name} {n}"));
     std::iter::once(name.to_owned()).chain(numbered).find(is_free).expect("numbers do not end")

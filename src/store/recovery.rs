@@ -160,8 +160,8 @@ impl Store {
         })
     }
 
-    /// Makes the unconfirmed set, or this one if it is that, the active one, in whose place the old one dies; `Conflict(Row)` where there is none or not the one
-    /// that is meant, the others as above.
+    /// Makes the unconfirmed set, or this one if it is that, the active one, in whose place the old one dies; `Conflict(Row)` where
+    /// there is none or not the one that is meant, the others as above.
     pub async fn confirm_recovery_set(
         &self,
         rp: &Id,

@@ -17,7 +17,7 @@ use super::screen::{Shell, show as render};
 use super::views::{AppPage, Ceremony, PasskeyPage, PhonePage, SentCode};
 use super::visit::{Called, Fields, Posted, see};
 use super::words;
-use crate::engine::{self, Answer, Attachment, Begin, Clash, Error, Shown, Started, Wish};
+use crate::engine::{self, Answer, Attachment, Begin, Error, Shown, Started, Wish};
 use crate::http::App;
 use crate::http::problem::{self, Refused};
 use crate::model::{Details, Factor, Flow, Id, Kind, MethodKind, Number, PortalSession};
@@ -128,17 +128,12 @@ async fn credential(Called(visit, made): Called<PortalSession, Made>) -> Result<
     Ok(Json(json!({ "next": visit.path("added") })))
 }
 
-/// Names a new passkey after what holds it, as far as that is known. It has a name already: where none of these can be had, that
-/// one stays, and the person may give another.
+/// Names a new passkey after what holds it, as far as that is known. It has a name already: where this cannot be had, that one
+/// stays, and the person may give another.
 async fn name_anew(visit: &AtPortal, factor: &Factor, attachment: Option<&str>) {
     let agent = visit.caller.client.as_ref().and_then(|c| c.user_agent.as_deref()).unwrap_or_default();
     let Some(name) = naming::first_name(factor, attachment, agent) else { return };
-    for name in std::iter::once(name.clone()).chain((2..10).map(|n| format!("{name} {n}"))) {
-        let named = visit.app.engine.name_new_factor(&visit.caller, factor, &name).await;
-        if !matches!(named, Err(Error::Clash(Clash::NameTaken))) {
-            return;
-        }
-    }
+    let _ = visit.app.engine.name_new_factor(&visit.caller, factor, &name).await;
 }
 
 // --- authenticator app ---
