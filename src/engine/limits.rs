@@ -42,7 +42,11 @@ pub struct Pause {
 
 impl Engine {
     /// Settles a verdict, and counts what came of it: a pause that began, an enrolment that went right or wrong.
-    pub(super) async fn settle(&self, store: &Store, settlement: Settlement) -> Result<(), store::Error> {
+    pub(super) fn settle(
+        &self,
+        store: &Store,
+        settlement: Settlement,
+    ) -> impl Future<Output = Result<(), store::Error>> + Send {
         let event = settlement.event.as_ref();
         let method = event.and_then(|event| event.method);
         let failed = event.is_some_and(|event| event.outcome == Outcome::Failure);
@@ -53,11 +57,13 @@ impl Engine {
             Some("enrolment.failed") => method.map(|method| (method, "wrong")),
             _ => None,
         };
-        // On the heap: every caller would carry its size, and copy it on the way.
-        Box::pin(store.settle(settlement)).await?;
-        paused.into_iter().for_each(measure::pause);
-        enrolled.into_iter().for_each(|(method, outcome)| measure::enrolment(method, outcome));
-        Ok(())
+        let settling = store.settle(settlement);
+        async move {
+            settling.await?;
+            paused.into_iter().for_each(measure::pause);
+            enrolled.into_iter().for_each(|(method, outcome)| measure::enrolment(method, outcome));
+            Ok(())
+        }
     }
 
     /// Runs something costly off the threads that serve requests, a bounded number at once.

@@ -206,19 +206,16 @@ impl Engine {
         let held = self.open_factors(at, caller, case.factors.clone()).await?;
         let closed = held.is_empty() && !case.factors.is_empty();
         let why = |refusal| if closed { "factor_unreadable" } else { reason(refusal) };
-        match self.judge(at, &case, given, held, state).await? {
-            Ok(proven) => match self.settle_right(at, caller, &case, given, proven, delivery).await {
-                Err(Error::Store(store::Error::Conflict(contest))) => match contest {
-                    Contest::Prompt => self.settle_refused(at, caller, &case, given, Refusal::Replayed, why).await,
-                    Contest::RecoveryCode => {
-                        self.settle_refused(at, caller, &case, given, Refusal::Wrong(Fault::Code), why).await
-                    }
-                    other => Err(store::Error::Conflict(other).into()),
-                },
-                settled => Ok(settled?),
+        let refusal = match self.judge(at, &case, given, held, state).await? {
+            // On the heap, as what settles a refusal below: every round of every caller would carry them.
+            Ok(proven) => match Box::pin(self.settle_right(at, caller, &case, given, proven, delivery)).await {
+                Err(Error::Store(store::Error::Conflict(Contest::Prompt))) => Refusal::Replayed,
+                Err(Error::Store(store::Error::Conflict(Contest::RecoveryCode))) => Refusal::Wrong(Fault::Code),
+                settled => return Ok(settled?),
             },
-            Err(refusal) => self.settle_refused(at, caller, &case, given, refusal, why).await,
-        }
+            Err(refusal) => refusal,
+        };
+        Box::pin(self.settle_refused(at, caller, &case, given, refusal, why)).await
     }
 
     async fn judge(

@@ -34,9 +34,9 @@ pub(super) use put_prompt;
 
 impl Store {
     /// Opens a challenge that awaits its answer.
-    pub async fn create_challenge(&self, challenge: &Challenge, event: &Event) -> Result<()> {
+    pub fn create_challenge(&self, challenge: &Challenge, event: &Event) -> impl Future<Output = Result<()>> + Send {
         let opened = ChallengeChange::Open(Box::new(challenge.clone()));
-        self.settle(Settlement { challenge: opened, ..Settlement::of_challenge(challenge, event) }).await
+        self.settle(Settlement { challenge: opened, ..Settlement::of_challenge(challenge, event) })
     }
 
     /// Calls a challenge off and ends its prompts; `Conflict(Challenge)` where it is no longer open.
@@ -106,8 +106,8 @@ impl Store {
     }
 
     /// Puts a ceremony in the place of any before it.
-    pub async fn replace_prompt(&self, rp: &Id, user_id: &str, prompt: &Prompt) -> Result<()> {
+    pub fn replace_prompt(&self, rp: &Id, user_id: &str, prompt: &Prompt) -> impl Future<Output = Result<()>> + Send {
         let nothing = Settlement::silent(rp.clone(), user_id.to_owned(), prompt.sent_at);
-        self.settle(Settlement { awaited: Some(prompt.clone()), ..nothing }).await
+        self.settle(Settlement { awaited: Some(prompt.clone()), ..nothing })
     }
 }

@@ -98,10 +98,10 @@ pub(super) fn firsts<'s>(all: impl Iterator<Item = &'s Settlement>) -> Vec<bool>
 }
 
 /// Settles all that write the same as one. Who has to be settled by itself is, and nobody waits for that but its own caller.
-pub(super) async fn on_postgres(postgres: &Postgres, mut all: Vec<Waiting<Settlement, ()>>) {
+pub(super) async fn on_postgres(postgres: &Postgres, mut all: Vec<Waiting<Box<Settlement>, ()>>) {
     // In one order on every node, so that none waits for the other in a circle.
     all.sort_by(|(a, _), (b, _)| (&a.rp_id, &a.user_id).cmp(&(&b.rp_id, &b.user_id)));
-    let firsts = firsts(all.iter().map(|(settlement, _)| settlement));
+    let firsts = firsts(all.iter().map(|(settlement, _)| &**settlement));
     let mut alike: BTreeMap<i64, Vec<_>> = BTreeMap::new();
     for (one, first) in all.into_iter().zip(firsts) {
         match first {
@@ -114,12 +114,12 @@ pub(super) async fn on_postgres(postgres: &Postgres, mut all: Vec<Waiting<Settle
     kinds.collect::<JoinSet<()>>().join_all().await;
 }
 
-async fn alone(postgres: Postgres, (settlement, waits): Waiting<Settlement, ()>, retries: usize) {
+async fn alone(postgres: Postgres, (settlement, waits): Waiting<Box<Settlement>, ()>, retries: usize) {
     tell(waits, settlement::on_postgres(&postgres, &settlement, None, retries).await);
 }
 
 /// Settles those that write the same parts.
-async fn as_one(postgres: Postgres, bits: i64, alike: Vec<Waiting<Settlement, ()>>) {
+async fn as_one(postgres: Postgres, bits: i64, alike: Vec<Waiting<Box<Settlement>, ()>>) {
     match write(&postgres, bits, &alike).await {
         Ok(()) => alike.into_iter().for_each(|(_, waits)| tell(waits, Ok(()))),
         Err(error) if took_nothing(&error) => {
@@ -146,7 +146,7 @@ fn took_nothing(error: &sqlx::Error) -> bool {
 async fn write(
     postgres: &Postgres,
     bits: i64,
-    alike: &[Waiting<Settlement, ()>],
+    alike: &[Waiting<Box<Settlement>, ()>],
 ) -> std::result::Result<(), sqlx::Error> {
     let statement = statement(bits);
     let mut columns: Vec<Vec<Value<'_>>> = statement.values.iter().map(|_| Vec::with_capacity(alike.len())).collect();

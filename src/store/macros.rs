@@ -1,31 +1,32 @@
 //! One body, two drivers: the statements of a verb are written once and compiled for SQLite and for PostgreSQL.
 //!
 //! What runs them is put on the heap: a future holds room for everything it may wait for, and whoever calls a verb would carry
-//! both drivers' share, some kilobytes, and copy it with every layer of a request.
+//! both drivers' share, some kilobytes, and copy it with every layer of a request. It goes there at once: what has a name before
+//! keeps its room in the future that it was moved out of.
 
 /// Runs a reading body on a pool of either database.
 macro_rules! read {
     ($store:expr, $db:ident => $body:expr) => {
         match &$store.db {
             crate::store::Db::Sqlite(lite) => {
-                let asked = async {
+                Box::pin(async {
                     let mut conn = lite.readers.acquire().await?;
                     let $db = &mut *conn;
                     let outcome = async { $body }.await;
                     conn.ended(&outcome);
                     outcome
-                };
-                Box::pin(asked).await
+                })
+                .await
             }
             crate::store::Db::Postgres(postgres, _) => {
-                let asked = async {
+                Box::pin(async {
                     let mut conn = postgres.acquire().await?;
                     let $db = &mut *conn;
                     let outcome = postgres.answer(async { $body }).await;
                     conn.ended(&outcome);
                     outcome
-                };
-                Box::pin(asked).await
+                })
+                .await
             }
         }
     };
@@ -61,12 +62,12 @@ macro_rules! written {
             crate::store::Db::Postgres(postgres, _) => {
                 let kept = kept.clone();
                 let several = $several || kept.is_some();
-                let written = postgres.write(several, move |$conn| {
+                Box::pin(postgres.write(several, move |$conn| {
                     let keep = kept.clone();
                     $(let $argument = $argument.to_owned();)*
                     Box::pin(async move { keep!($conn, keep); $body })
-                });
-                Box::pin(written).await
+                }))
+                .await
             }
         };
         crate::store::kept::mark(kept.as_deref(), settled)

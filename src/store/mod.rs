@@ -117,7 +117,7 @@ pub trait Chain: Send + Sync {
 #[derive(Clone)]
 struct Gathers {
     asks: Gather<asking::Ask, Vec<dossier::PartRow>>,
-    settles: Gather<Settlement, ()>,
+    settles: Gather<Box<Settlement>, ()>,
 }
 
 impl Gathers {

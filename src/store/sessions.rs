@@ -108,44 +108,42 @@ impl Store {
 
     /// Keeps a session that was earned without a new proof, and its challenge as approved. `Conflict(Session)` where the one that
     /// it inherits from has ended meanwhile.
-    pub async fn inherit_session(
+    pub fn inherit_session(
         &self,
         from: &Id,
         challenge: &Challenge,
         new: &NewSession,
         event: &Event,
-    ) -> Result<()> {
+    ) -> impl Future<Output = Result<()>> + Send {
         self.settle(Settlement {
             challenge: ChallengeChange::Create(Box::new(challenge.clone())),
             earlier: Some(SessionChange::Stand(from.clone())),
             session: Some(new.clone()),
             ..Settlement::of_challenge(challenge, event)
         })
-        .await
     }
 
     /// Spends a challenge's one-time code for its session; `Conflict(Token)` where it was spent, ran out or never was,
     /// `Conflict(Factor)` where the factor that proved it is gone.
-    pub async fn exchange(
+    pub fn exchange(
         &self,
         challenge: &Challenge,
         code_hash: &[u8],
         new: &NewSession,
         event: &Event,
-    ) -> Result<()> {
+    ) -> impl Future<Output = Result<()>> + Send {
         self.settle(Settlement {
             challenge: ChallengeChange::Exchange(challenge.id.clone(), code_hash.to_vec()),
             factor: new.session.factor_id.clone().map(FactorChange::Held),
             session: Some(new.clone()),
             ..Settlement::of_challenge(challenge, event)
         })
-        .await
     }
 
     /// Ends a session; `Conflict(Session)` where it has ended or run out. This is also how a single-use session is consumed.
-    pub async fn end_session(&self, session: &Session, event: &Event) -> Result<()> {
+    pub fn end_session(&self, session: &Session, event: &Event) -> impl Future<Output = Result<()>> + Send {
         let nothing = Settlement::nothing(session.rp_id.clone(), session.user_id.clone(), event.at, event.clone());
-        self.settle(Settlement { earlier: Some(SessionChange::End(session.id.clone())), ..nothing }).await
+        self.settle(Settlement { earlier: Some(SessionChange::End(session.id.clone())), ..nothing })
     }
 
     /// Ends all sessions of a user, and calls off what was approved and not exchanged for one yet; tells how many sessions.

@@ -130,14 +130,20 @@ impl Settlement {
 impl Store {
     /// Writes all of it or nothing. `Conflict` names the first row that was lost; nothing stands then, and the caller decides
     /// what the answer was worth.
-    pub async fn settle(&self, settlement: Settlement) -> Result<()> {
-        let keep = self.keep.clone();
-        let settled = match &self.db {
-            Db::Sqlite(lite) => lite.settle(settlement, keep).await,
-            Db::Postgres(_, gathers) if keep.is_none() => gathers.settles.ask(settlement).await,
-            Db::Postgres(postgres, _) => Box::pin(on_postgres(postgres, &settlement, keep.as_deref(), RETRIES)).await,
-        };
-        kept::mark(self.keep.as_deref(), settled)
+    pub fn settle(&self, settlement: Settlement) -> impl Future<Output = Result<()>> + Send {
+        // On the heap at once: every caller would carry its size, and copy it with every layer of a request.
+        let settlement = Box::new(settlement);
+        async move {
+            let keep = self.keep.clone();
+            let settled = match &self.db {
+                Db::Sqlite(lite) => lite.settle(settlement, keep).await,
+                Db::Postgres(_, gathers) if keep.is_none() => gathers.settles.ask(settlement).await,
+                Db::Postgres(postgres, _) => {
+                    Box::pin(on_postgres(postgres, &settlement, keep.as_deref(), RETRIES)).await
+                }
+            };
+            kept::mark(self.keep.as_deref(), settled)
+        }
     }
 }
 

@@ -169,9 +169,9 @@ impl Sqlite {
     }
 
     /// Settles in a transaction, gathered with others; answers once the commit stands.
-    pub(super) async fn settle(&self, settlement: Settlement, keep: Option<Arc<Keep>>) -> Result<()> {
+    pub(super) async fn settle(&self, settlement: Box<Settlement>, keep: Option<Arc<Keep>>) -> Result<()> {
         let (tell, told) = oneshot::channel();
-        self.queue(Job::Settle(Settling { settlement: Box::new(settlement), keep, tell }), told).await
+        self.queue(Job::Settle(Settling { settlement, keep, tell }), told).await
     }
 
     async fn queue<T>(&self, job: Job, told: oneshot::Receiver<Result<T>>) -> Result<T> {
