@@ -23,6 +23,35 @@ async fn paused(user: &User) -> Vec<Value> {
     user.shown().await["paused"].as_array().expect("a list").iter().map(|p| p["method"].clone()).collect()
 }
 
+/// X-08: who guesses very often at once would be right before the wrong ones are counted. A right code is one of the verdicts that a
+/// pause lets through, and loses to a pause that begins while it is judged, whether its lane was ever written or not.
+#[tokio::test]
+async fn a_right_code_does_not_slip_past_a_pause_that_begins_while_it_is_judged() {
+    let bank = World::start().await.bank().await;
+    let (ann, bob) = (bank.user("ann"), bank.user("bob"));
+    let (of_ann, of_bob) = (ann.enrol_totp().await, bob.enrol_totp().await);
+    miss(&bob, &of_bob, 10).await;
+    for round in 0..2 {
+        let challenge = ann.challenge(json!({})).await;
+        let pause = "delete from throttle_lanes where user_id = 'ann' and lane = '';
+             insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at, paused_until)
+             select rp_id, 'ann', lane, 1000, state, seen_at, paused_until from throttle_lanes where user_id = 'bob' and lane = ''";
+        let mut held = bank.world.scratch.hold(pause).await;
+        let verdict = tokio::spawn({
+            let (challenge, answer) = (challenge.clone(), of_ann.now());
+            async move { challenge.verify(answer).await }
+        });
+        held.is_waited_for().await;
+        assert!(!verdict.is_finished(), "{round}: it is judged and not settled");
+        held.let_go().await;
+        verdict.await.expect("no panic").refused(429, "method_paused");
+        bank.world.wait(30);
+        challenge.verify(of_ann.now()).await.is(200);
+        miss(&bob, &of_bob, 1).await;
+        bank.world.wait(30);
+    }
+}
+
 /// R-07, X-02, X-03, X-12, 3.1: over all challenges together, ten and then one a pause, each twice as long, up to an hour.
 #[tokio::test]
 async fn ten_wrong_codes_pause_a_method_and_each_further_one_doubles_the_pause() {

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use countersign::clock::{Clock, SystemClock};
 use countersign::config::{Database, Storage};
@@ -17,6 +18,40 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 pub struct Scratch {
     pub storage: Storage,
     folder: PathBuf,
+}
+
+/// What was written and is not committed.
+pub enum Held {
+    Sqlite(sqlx::SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Held {
+    /// Until somebody waits for it. SQLite does not tell: there it is as long as a call takes that waits for nothing, many times over.
+    pub async fn is_waited_for(&mut self) {
+        match self {
+            Held::Sqlite(_) => tokio::time::sleep(Duration::from_millis(300)).await,
+            Held::Postgres(conn) => {
+                let count = "select count(*) from pg_locks where not granted and pg_backend_pid() = any(pg_blocking_pids(pid))";
+                for _ in 0..2000 {
+                    if sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *conn).await.expect("it counts") > 0 {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                panic!("nobody waits for it");
+            }
+        }
+    }
+
+    /// Commits it.
+    pub async fn let_go(self) {
+        match self {
+            Held::Sqlite(mut conn) => sqlx::raw_sql("commit").execute(&mut conn).await.map(drop),
+            Held::Postgres(mut conn) => sqlx::raw_sql("commit").execute(&mut conn).await.map(drop),
+        }
+        .expect("it commits");
+    }
 }
 
 impl Scratch {
@@ -94,6 +129,25 @@ impl Scratch {
             Database::Postgres(url) => {
                 let mut conn = PgConnection::connect(url).await.expect("it opens");
                 sqlx::raw_sql(text).execute(&mut conn).await.expect("it runs").rows_affected()
+            }
+        }
+    }
+
+    /// Runs statements and does not commit them: whoever writes the same rows waits until they are let go.
+    pub async fn hold(&self, statements: &str) -> Held {
+        let text = AssertSqlSafe(statements.to_owned());
+        match &self.storage.database {
+            Database::Sqlite(path) => {
+                let mut conn = sqlx::SqliteConnection::connect(&path.display().to_string()).await.expect("it opens");
+                sqlx::raw_sql("begin immediate").execute(&mut conn).await.expect("nobody writes");
+                sqlx::raw_sql(text).execute(&mut conn).await.expect("it runs");
+                Held::Sqlite(conn)
+            }
+            Database::Postgres(url) => {
+                let mut conn = PgConnection::connect(url).await.expect("it opens");
+                sqlx::raw_sql("begin").execute(&mut conn).await.expect("it begins");
+                sqlx::raw_sql(text).execute(&mut conn).await.expect("it runs");
+                Held::Postgres(conn)
             }
         }
     }
