@@ -1948,6 +1948,7 @@ impl Fixture {
             factor_id: Some(factor.id.clone()),
             evidence: Evidence::of_code(Channel::AuthenticatorApp),
             at: self.now,
+            by_client_token: false,
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use countersign::config::{Config, Database, Settings};
+use countersign::config::{Config, Database, Settings, environment};
 use serde_json::json;
 use url::Url;
 
@@ -56,7 +56,7 @@ impl Doctor {
 async fn examine(file: Option<PathBuf>) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut note = |name, finding, detail: String| checks.push(Check { name, finding, detail });
-    let config = match Settings::read(file.as_deref(), std::env::vars()).and_then(|s| s.serve()) {
+    let config = match environment().and_then(|set| Settings::read(file.as_deref(), set)).and_then(|s| s.serve()) {
         Ok(config) => config,
         Err(error) => {
             note("settings", Finding::Bad, error.to_string());

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use countersign::config::{ENVIRONMENT, Settings};
+use countersign::config::{ENVIRONMENT, Settings, environment};
 
 /// A second factor beside any login: TOTP, passkeys, SMS codes and recovery codes, and the step-up session that they earn.
 #[derive(Parser)]
@@ -72,7 +72,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::MasterKey(command) => operate::master_key(&command),
         Command::Policy(command) => operate::policy(&command),
-        Command::Demo(command) => command.run(Settings::of_demo(std::env::vars())?).await,
+        Command::Demo(command) => command.run(Settings::of_demo(environment()?)?).await,
         Command::Serve(command) => command.run(read(file)?).await,
         Command::Migrate => {
             let settings = read(file)?;
@@ -95,7 +95,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn read(file: Option<PathBuf>) -> anyhow::Result<Settings> {
-    Ok(Settings::read(file.as_deref(), std::env::vars())?)
+    Ok(Settings::read(file.as_deref(), environment()?)?)
 }
 
 /// The answer of a command; whoever reads it may have enough before its end.

@@ -6,7 +6,7 @@
 mod settings;
 mod table;
 
-pub use settings::Settings;
+pub use settings::{Settings, environment};
 pub use table::{ConfigError, ENVIRONMENT, Setting};
 
 use std::fmt;

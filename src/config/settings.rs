@@ -16,6 +16,15 @@ const COUNTRIES: &str = include_str!("../../web/countries.txt");
 const OTHERS: [&str; 19] =
     ["AC", "AQ", "AX", "BL", "BV", "CC", "CX", "EH", "GS", "HM", "IO", "MF", "NF", "PN", "SJ", "TA", "TF", "TK", "UM"];
 
+/// The environment's settings as text; what is none of ours may be anything.
+pub fn environment() -> Result<Vec<(String, String)>, ConfigError> {
+    let all = std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value));
+    let settings = all.filter(|(name, _)| is_setting(name));
+    settings
+        .map(|(name, value)| Ok((name.clone(), value.into_string().map_err(|_| error(&name, "is no UTF-8"))?)))
+        .collect()
+}
+
 /// What the project's own tests read, and an engine that they start does not.
 const OF_TESTS: [&str; 3] = ["COUNTERSIGN_TEST_BROWSER", "COUNTERSIGN_TEST_DATABASE", "COUNTERSIGN_TEST_POSTGRES"];
 
@@ -32,14 +41,14 @@ impl Settings {
     /// Reads the file, if one is named, then the environment over it.
     pub fn read(
         file: Option<&Path>,
-        environment: impl Iterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Settings, ConfigError> {
         let mut values = match file {
             Some(path) => from_file(path)?,
             None => BTreeMap::new(),
         };
         let mut set: BTreeMap<&str, (String, Source, String)> = BTreeMap::new();
-        for (name, text) in environment.filter(|(name, _)| is_setting(name)) {
+        for (name, text) in environment.into_iter().filter(|(name, _)| is_setting(name)) {
             let (setting, source) = named(&name)?;
             let earlier = set.insert(setting.file, (name.clone(), source, text));
             if let Some((other, ..)) = earlier.filter(|(other, ..)| *other != name) {
@@ -54,14 +63,14 @@ impl Settings {
     }
 
     /// How to log, for the demo, which sets everything else itself; a name that is no setting is refused there too.
-    pub fn of_demo(environment: impl Iterator<Item = (String, String)>) -> Result<Settings, ConfigError> {
+    pub fn of_demo(environment: impl IntoIterator<Item = (String, String)>) -> Result<Settings, ConfigError> {
         let mut log = Vec::new();
-        for (name, text) in environment.filter(|(name, _)| is_setting(name)) {
+        for (name, text) in environment.into_iter().filter(|(name, _)| is_setting(name)) {
             if named(&name)?.0.file.starts_with("log") {
                 log.push((name, text));
             }
         }
-        Settings::read(None, log.into_iter())
+        Settings::read(None, log)
     }
 
     /// Sets what neither file nor environment said.

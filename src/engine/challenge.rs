@@ -277,10 +277,12 @@ impl Engine {
         }
     }
 
-    /// A new one-time code for the browser that answered; `None` once it was exchanged, or may not be any more.
+    /// A new one-time code for the browser that answered on the hosted page; `None` where another did, once it was exchanged, or
+    /// where it may not be any more.
     pub async fn return_code(&self, challenge: &Challenge) -> Result<Option<String>, Error> {
         let at = self.moment();
-        if !may_be_exchanged(challenge, at.now) {
+        let elsewhere = challenge.proof.as_ref().is_some_and(|proof| proof.by_client_token);
+        if elsewhere || !may_be_exchanged(challenge, at.now) {
             return Ok(None);
         }
         let code = at.token();

@@ -257,8 +257,13 @@ impl Engine {
         let factor_id = proven.spent.factor().cloned();
         let factor = case.factors.iter().find(|f| Some(&f.id) == factor_id.as_ref());
         let cooling_off = factor.is_some_and(|f| assurance::is_cooling_off(f.activated_at, self.cool_off, at.now));
-        let proof =
-            Proof { method: given.kind, factor_id, evidence: Evidence { cooling_off, ..proven.evidence }, at: at.now };
+        let proof = Proof {
+            method: given.kind,
+            factor_id,
+            evidence: Evidence { cooling_off, ..proven.evidence },
+            at: at.now,
+            by_client_token: delivery == Delivery::Code,
+        };
         let mut approved = challenge.clone();
         approved.status = ChallengeStatus::Approved;
         approved.proof = Some(proof.clone());

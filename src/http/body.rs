@@ -298,7 +298,7 @@ fn not_utf8() -> Refused {
 fn user(user_id: String) -> Result<String, Refused> {
     match User::is_valid_id(&user_id) {
         true => Ok(user_id),
-        false => Err(Refused::invalid("user_id", "Expected 1 to 255 bytes without control characters.")),
+        false => Err(Refused::invalid("user_id", User::ID_RULE)),
     }
 }
 

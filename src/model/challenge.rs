@@ -127,6 +127,9 @@ pub struct Proof {
     pub evidence: Evidence,
     /// When it was given.
     pub at: Timestamp,
+    /// It came by a client token: that browser has the code, and the hosted page gives none to another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_client_token: bool,
 }
 
 /// Where a challenge stands.

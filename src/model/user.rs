@@ -29,9 +29,14 @@ pub fn misleads(c: char) -> bool {
 }
 
 impl User {
-    /// Whether this text may name a user: 1 to 255 bytes of UTF-8 without control characters.
+    /// What a text that names no user is refused with.
+    pub const ID_RULE: &str = "Expected 1 to 255 bytes without control characters, and neither . nor ..";
+
+    /// Whether this text may name a user: 1 to 255 bytes of UTF-8 without control characters. Clients take `.` and `..` out of an
+    /// address, also where they are encoded (WHATWG URL, 4.4): a call about such a user would be one about another.
     pub fn is_valid_id(text: &str) -> bool {
-        !text.is_empty() && text.len() <= MAX_USER_ID && !text.chars().any(char::is_control)
+        let is_dots = matches!(text, "." | "..");
+        !text.is_empty() && text.len() <= MAX_USER_ID && !text.chars().any(char::is_control) && !is_dots
     }
 
     /// The best name that is known for the person.

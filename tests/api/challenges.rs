@@ -6,7 +6,7 @@ use countersign::clock::Clock;
 use countersign::model::Scope;
 use sha2::{Digest, Sha256};
 
-use crate::support::verbs::text;
+use crate::support::verbs::{claims, text};
 use crate::support::{App, Bank, User, World, json};
 
 async fn ann() -> User {
@@ -364,6 +364,34 @@ async fn an_answer_may_come_with_the_creation() {
     let used =
         json!({"answer": {"type": "totp", "code": app.code(), "factor_id": "fac_00000000000070008000000000000000"}});
     ann.ask(used).await.refused(422, "method_not_allowed");
+}
+
+/// api.md, 5: of an earlier session comes what was proved, and nothing else: for whom it is, how often it may be used, what was seen
+/// and how long it lives is the new challenge's own.
+#[tokio::test]
+async fn an_heir_is_what_its_own_challenge_says() {
+    let (ann, app) = ann_with_app().await;
+    let world = ann.bank.world.clone();
+    let seen = json!({"details": [{"label": "To", "value": "Bob"}]});
+    let first = ann.session(&app, json!({"action": "pay", "audience": ["https://a.example"], "display": seen})).await;
+    assert!(!claims(&first["jwt"])["ctx"].is_null());
+    let heir = async |more: serde_json::Value| {
+        let mut terms = json!({"session_token": first["token"], "action": "pay"});
+        for (name, value) in more.as_object().expect("members") {
+            terms[name] = value.clone();
+        }
+        ann.ask(terms).await.is(200)["session"].clone()
+    };
+    let once = heir(json!({"single_use": true})).await;
+    assert_eq!((&once["single_use"], &once["jwt"]), (&json!(true), &json!(null)));
+    world.wait(100);
+    let other = heir(json!({"audience": ["https://b.example"], "require": {"max_age": 86_400}})).await;
+    assert_eq!(other["audience"], json!(["https://b.example"]));
+    let claims = claims(&other["jwt"]);
+    assert_eq!((&claims["aud"], &claims["ctx"]), (&json!("https://b.example"), &json!(null)));
+    let end = countersign::model::Timestamp::from_seconds(world.now() + 600);
+    assert_eq!((&other["expires_at"], claims["exp"].as_i64()), (&json!(end.rfc3339()), Some(end.seconds())));
+    assert_eq!(heir(json!({})).await["audience"], json!([ann.bank.rp.id.as_str()]), "nobody's in particular");
 }
 
 /// S-08; api.md, 5: `session_token` and each of its conditions.
@@ -734,7 +762,10 @@ async fn a_client_token_opens_one_challenge_from_its_origin() {
         stranger.get(&one.path("")).await.refused(403, "origin_not_allowed");
         stranger.post(&one.path("/verify"), app.now()).await.refused(403, "origin_not_allowed");
     }
+    let of_two = text(&two.body["client_token"]);
+    let secret_of = |token: &str| token.split_once('.').expect("two parts").1.to_owned();
     for bad in [
+        format!("{}.{}", token.split_once('.').expect("two parts").0, secret_of(&of_two)),
         format!("{token}x"),
         token[..token.len() - 1].to_owned(),
         "ct_".to_owned(),
@@ -754,6 +785,19 @@ async fn a_browser_may_cancel_its_challenge() {
     let challenge = ann.challenge(json!({})).await;
     challenge.browser().ask(&challenge.path("/cancel")).await.is(200);
     assert_eq!(challenge.status().await, "cancelled");
+}
+
+/// As many as a JWT and a page can hold.
+#[tokio::test]
+async fn audience_and_details_are_bounded() {
+    let (ann, _) = ann_with_app().await;
+    let services = |n: usize| (0..n).map(|n| format!("https://{n}.example")).collect::<Vec<_>>();
+    let details = |n: usize| vec![json!({"label": "To", "value": "Bob"}); n];
+    ann.ask(json!({"audience": services(10), "display": {"details": details(20)}})).await.is(201);
+    for none in [services(0), services(11)] {
+        ann.ask(json!({"audience": none})).await.invalid("audience");
+    }
+    ann.ask(json!({"display": {"details": details(21)}})).await.invalid("display.details");
 }
 
 /// T-08 with several apps: each has its own steps; `factor_id` says which is meant.

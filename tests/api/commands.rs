@@ -45,6 +45,11 @@ async fn what_is_missing_or_malformed_is_named_before_anything_is_opened() {
         ("COUNTERSIGN_MASTER_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
         ("COUNTERSIGN_LISTEN", "nowhere"),
         ("COUNTERSIGN_PUBLIC_URL", "http://mfa.example.com"),
+        ("COUNTERSIGN_PUBLIC_URL", "https://mfa.example.com/path"),
+        ("COUNTERSIGN_PUBLIC_URL", "https://mfa.example.com/?a=b"),
+        ("COUNTERSIGN_PUBLIC_URL", "https://mfa.example.com/#a"),
+        ("COUNTERSIGN_PUBLIC_URL", "https://somebody@mfa.example.com/"),
+        ("COUNTERSIGN_SMS_COUNTRY_DAY", "-1"),
         ("COUNTERSIGN_DATABASE_URL", "mysql://x"),
         ("COUNTERSIGN_POOL", "0"),
         ("COUNTERSIGN_LOG", "nonsense=[["),
@@ -112,6 +117,95 @@ async fn a_master_key_may_come_from_a_file_or_a_command() {
     place.set("PATH", "/usr/bin:/bin");
     place.set("COUNTERSIGN_MASTER_KEY_COMMAND", &format!("cat '{}'", file.display()));
     place.serve().await.terminate();
+    // One that failed said nothing that counts.
+    place.set("COUNTERSIGN_MASTER_KEY_COMMAND", &format!("cat '{}'; exit 1", file.display()));
+    let ended = place.run(&["serve"]);
+    assert_eq!(ended.status, Some(1));
+    assert!(ended.stderr.contains("COUNTERSIGN_MASTER_KEY_COMMAND"), "{}", ended.stderr);
+    // Nor does any run where something is wrong with a name.
+    let trace = place.scratch.folder().join("ran");
+    place.set("COUNTERSIGN_MASTER_KEY_COMMAND", &format!("touch '{}'", trace.display()));
+    place.set("COUNTERSIGN_TYPO", "1");
+    assert_eq!(place.run(&["serve"]).status, Some(1));
+    assert!(!trace.exists());
+}
+
+/// A setting that is no text is named; what is none of ours may be anything.
+#[tokio::test]
+async fn the_environment_may_hold_what_is_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new().await;
+    place.run(&["migrate"]);
+    let no_text = std::ffi::OsStr::from_bytes(b"\xff");
+    let run = |name: &str, arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_countersign"));
+        command.args(arguments).env_clear().envs(place.pairs()).env(name, no_text);
+        let ended = command.output().expect("it runs");
+        let said = [ended.stdout, ended.stderr].concat();
+        (ended.status.code(), String::from_utf8_lossy(&said).into_owned())
+    };
+    assert_eq!(run("SOMETHING", &["rp", "list"]).0, Some(0));
+    for arguments in [&["rp", "list"][..], &["serve"], &["doctor"], &["demo", "--listen", "127.0.0.1:0"]] {
+        let (status, said) = run("COUNTERSIGN_LOG", arguments);
+        assert_eq!(status, Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("COUNTERSIGN_LOG") && !said.contains("panicked"), "{arguments:?}: {said}");
+    }
+}
+
+/// The demo knows everybody's password: it is for this machine alone, and makes nothing where it is asked for more.
+#[tokio::test]
+async fn the_demo_stays_on_loopback() {
+    let folder = Place::new().await.scratch.folder().join("demo");
+    let data = folder.to_str().expect("UTF-8");
+    for addresses in [&["--listen", "0.0.0.0:0"][..], &["--listen", "127.0.0.1:0", "--second", "[::]:0"]] {
+        let ended = child::run(&[&["demo", "--data", data][..], addresses].concat(), &[]);
+        assert_eq!(ended.status, Some(1), "{addresses:?}");
+        assert!(ended.stderr.contains("loopback"), "{}", ended.stderr);
+        assert!(!folder.exists(), "{addresses:?}");
+    }
+}
+
+/// What the demo keeps is its owner's alone, and each start ends the key of the one before (api.md, 2).
+#[tokio::test]
+async fn the_demo_keeps_its_secrets_and_ends_its_last_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new().await;
+    let folder = place.scratch.folder().join("demo");
+    let mut revoked = Vec::new();
+    for start in 1..=2 {
+        let port = child::free_port();
+        let mut demo = std::process::Command::new(env!("CARGO_BIN_EXE_countersign"))
+            .args(["demo", "--listen", &format!("127.0.0.1:{port}"), "--data", folder.to_str().expect("UTF-8")])
+            .env_clear()
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let is_there = async || {
+            let call = child::client().get(format!("http://localhost:{port}/readyz")).send();
+            call.await.is_ok_and(|answer| answer.status().is_success())
+        };
+        for _ in 0..600 {
+            if is_there().await {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert!(is_there().await, "it serves");
+        for path in [folder.clone(), folder.join("master.key"), folder.join("countersign.db")] {
+            let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}", path.display());
+        }
+        let database = format!("sqlite:{}", folder.join("countersign.db").display());
+        let listed = child::run(&["key", "list", "--json"], &[("COUNTERSIGN_DATABASE_URL", &database)]);
+        let keys: Value = serde_json::from_str(&listed.stdout).expect("JSON");
+        let keys = keys.as_array().expect("a list");
+        assert_eq!(keys.len(), start, "{keys:?}");
+        revoked = keys.iter().map(|key| !key["revoked_at"].is_null()).collect();
+        assert_eq!(revoked.iter().filter(|revoked| !**revoked).count(), 1, "{keys:?}");
+        demo.kill().expect("it ends");
+        demo.wait().expect("it ends");
+    }
+    assert_eq!(revoked.len(), 2);
 }
 
 #[tokio::test]
@@ -150,6 +244,10 @@ async fn relying_parties_and_keys_are_made_and_listed() {
     for bad in [
         &["rp", "create", "--name", "Bank", "--rp-id", "a.example", "--origin", "https://a.example"][..],
         &["rp", "create", "--name", "X", "--rp-id", "127.0.0.1", "--origin", "https://a.example"],
+        &["rp", "create", "--name", "", "--rp-id", "a.example", "--origin", "https://a.example"],
+        &["rp", "create", "--name", &"x".repeat(65), "--rp-id", "a.example", "--origin", "https://a.example"],
+        &["rp", "create", "--name", "a\u{202e}b", "--rp-id", "a.example", "--origin", "https://a.example"],
+        &["rp", "create", "--name", text(&rp["id"]).as_str(), "--rp-id", "a.example", "--origin", "https://a.example"],
         &["rp", "create", "--name", "X", "--rp-id", "a.example", "--origin", "http://a.example"],
         &["rp", "create", "--name", "X", "--rp-id", "a.example", "--origin", "https://a.example/path"],
         &["rp", "create", "--name", "X", "--rp-id", "a.example"],
@@ -369,6 +467,10 @@ async fn a_settings_file_serves_and_the_environment_wins() {
     place.run(&["--config", file.to_str().expect("UTF-8"), "migrate"]);
     assert!(place.scratch.folder().join("from-file.db").exists());
     assert_eq!(place.answer(&rp), json!([]) as Value);
+    let other = place.scratch.folder().join("from-environment.db");
+    place.set("COUNTERSIGN_DATABASE_URL", &format!("sqlite:{}", other.display()));
+    place.run(&["--config", file.to_str().expect("UTF-8"), "migrate"]);
+    assert!(other.exists());
     std::fs::write(&file, format!("{lines}colour = \"red\"\n")).expect("a file");
     let ended = place.run(&rp);
     assert!(ended.status == Some(1) && ended.stderr.contains("colour"), "{}", ended.stderr);

@@ -156,6 +156,9 @@ async fn a_body_that_is_too_large_or_of_another_type_is_refused() {
         let body = b"{\"user_id\":\"ann\"}".to_vec();
         bank.raw(Method::POST, "/v1/challenges", media, body).await.refused(415, "media_type_unsupported");
     }
+    let packed = bank.with("content-encoding", "gzip");
+    let body = b"{\"user_id\":\"ann\"}".to_vec();
+    packed.raw(Method::POST, "/v1/challenges", JSON, body).await.refused(415, "media_type_unsupported");
     for media in ["application/json; charset=utf-8", "Application/JSON"] {
         bank.raw(Method::POST, "/v1/challenges", Some(media), b"{\"user_id\":\"ann\"}".to_vec()).await.is(200);
     }
@@ -543,6 +546,7 @@ async fn only_registered_origins_get_cors_headers() {
     let known = bank.with("origin", bank.origin()).get("/v1/users/ann").await;
     assert_eq!(known.header("access-control-allow-origin"), Some("https://bank.example"));
     assert_eq!(known.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(known.header("cross-origin-resource-policy"), Some("same-origin"));
     for origin in ["https://evil.example", "null", "https://bank.example.evil.example", "http://bank.example"] {
         let unknown = bank.with("origin", origin).get("/v1/users/ann").await;
         assert_eq!(unknown.header("access-control-allow-origin"), None, "{origin}");

@@ -12,7 +12,7 @@ use crate::support::app::{base32, totp};
 use crate::support::child::Place;
 use crate::support::database::Scratch;
 use crate::support::gateway::Mood;
-use crate::support::verbs::text;
+use crate::support::verbs::{claims, text};
 use crate::support::{Answer, Bank, Caller, Value, World, at_once, json, until};
 
 /// One POST that has not been asked yet.
@@ -245,13 +245,6 @@ fn unsigned(answer: &Answer) -> String {
         Some(jwt) => body.replace(jwt, &claims(&json!(jwt)).to_string()),
         None => body,
     }
-}
-
-/// The claims of a JWT.
-fn claims(jwt: &Value) -> Value {
-    let part = text(jwt).split('.').nth(1).expect("three parts").to_owned();
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).expect("base64url");
-    serde_json::from_slice(&bytes).expect("JSON")
 }
 
 /// The same answer, said to be one that was given before.

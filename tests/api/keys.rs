@@ -317,6 +317,7 @@ async fn signing_keys_take_turns_and_no_token_is_lost() {
     let first = kids().await;
     let custodian = world.custodian().await;
     let (next, from, _) = custodian.rotate_signing().await.expect("published");
+    assert!(from.seconds() - world.now() >= 600, "twice as long as anybody may keep the set");
     assert!(custodian.rotate_signing().await.is_err(), "one waits already");
     world.refresh_keys().await;
     let mut both = kids().await;

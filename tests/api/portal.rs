@@ -51,6 +51,66 @@ async fn the_first_factor_needs_no_step_up() {
     assert_eq!(enrol_totp(&ann, &browser).await, 403, "the second does");
 }
 
+/// WR-20: a session lifts a visit to the portal where it was earned for a login or for factors, and may be used more than once.
+#[tokio::test]
+async fn a_session_for_something_else_changes_no_factor() {
+    let ann = ann().await;
+    let app = ann.enrol_totp().await;
+    for terms in [json!({"action": "payout"}), json!({"single_use": true}), json!({"action": "factors"})] {
+        let session = ann.session(&app, terms.clone()).await;
+        let browser = ann.browser(Some(&session["token"])).await;
+        assert_eq!(enrol_totp(&ann, &browser).await, 403, "{terms}");
+        browser.delete(&ann.path(&format!("/factors/{}", app.id))).await.refused(403, "step_up_required");
+    }
+    let session = ann.session(&app, json!({"action": "login"})).await;
+    assert_eq!(enrol_totp(&ann, &ann.browser(Some(&session["token"])).await).await, 200);
+}
+
+/// S-16, X-01: after a support reset nothing goes on that was begun before: no visit, no challenge, no approval that waits for its
+/// exchange, and no device is known.
+#[tokio::test]
+async fn a_reset_ends_what_was_under_way() {
+    let ann = ann().await;
+    ann.enrol_totp().await;
+    let codes = ann.recovery_codes().await;
+    let recovery = |n: usize| json!({"type": "recovery_code", "code": codes[n]});
+    let device = json!({"client": {"device": "home"}});
+    ann.challenge(device).await.verify(recovery(0)).await.is(200);
+    let (visit, open) = (ann.browser(None).await, ann.challenge(json!({})).await);
+    let approved = ann.challenge(json!({})).await;
+    let code = approved.browser().post(&approved.path("/verify"), recovery(1)).await.is(200)["code"].clone();
+    let operator = &ann.bank.world.operator;
+    let devices = async || operator.show_user(&ann.bank.rp, "ann").await.expect("a user").devices;
+    assert_eq!(devices().await, 1);
+
+    operator.reset_user(&ann.bank.rp, "ann").await.expect("it is reset");
+    visit.post(&ann.path("/factors"), json!({"type": "totp"})).await.refused(401, "client_token_invalid");
+    assert_eq!(open.status().await, "cancelled");
+    let exchange = approved.exchange(json!({"code": code})).await;
+    assert!(!exchange.is_success(), "{}", exchange.body);
+    assert_eq!((approved.status().await, devices().await), (json!("cancelled"), 0));
+    assert_eq!(enrol_totp(&ann, &ann.browser(None).await).await, 200, "and all begins anew");
+}
+
+/// A client token is its portal session's by its secret: the id of one with the secret of another opens neither.
+#[tokio::test]
+async fn a_client_token_with_the_secret_of_another_opens_nothing() {
+    let ann = ann().await;
+    let token = async || {
+        let made = ann.bank.post("/v1/portal-sessions", json!({"user_id": "ann", "flow": "settings"})).await.is(201);
+        let (id, secret) =
+            text(&made["client_token"]).split_once('.').map(|(i, s)| (i.to_owned(), s.to_owned())).expect("two");
+        (id, secret)
+    };
+    let (one, two) = (token().await, token().await);
+    let caller =
+        |(id, secret): (&str, &str)| ann.bank.world.caller(&format!("{id}.{secret}")).with("origin", ann.bank.origin());
+    caller((&one.0, &one.1)).get(&ann.path("")).await.is(200);
+    for mixed in [(one.0.as_str(), two.1.as_str()), (&two.0, &one.1)] {
+        caller(mixed).get(&ann.path("")).await.refused(401, "client_token_invalid");
+    }
+}
+
 /// WR-20, A-01, A-02, P-09, 3.13, 3.14: nothing is changed on a mere visit, nor by the code of what is only begun.
 #[tokio::test]
 async fn changing_anything_needs_a_step_up() {

@@ -49,6 +49,50 @@ async fn a_second_browser_cannot_open_the_link() {
     first.go(&url).await.says("Enter the code");
 }
 
+/// A code leads back the browser that answered, and no other that has the page open: not where the application's server
+/// answered, nor where another browser did with the client token, whose code stays good.
+#[tokio::test]
+async fn a_page_whose_challenge_was_answered_elsewhere_gives_no_code() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    for by_client_token in [false, true] {
+        let terms = json!({"user_id": "u", "action": "payout", "return_url": world.back, "state": "s",
+            "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"});
+        let made = world.says("POST", "/v1/challenges", terms).await;
+        let text = |name: &str| made[name].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
+        let (id, visitor) = (text("id"), Visitor::new(&world.base));
+        let page = visitor.open(&text("url").replace("127.0.0.1", "localhost")).await;
+        world.clock.advance(30);
+        let answer = json!({"type": "totp", "code": world.code(&secret)});
+        let path = format!("/v1/challenges/{id}/verify");
+        let code = match by_client_token {
+            false => {
+                let verdict = world.says("POST", &path, answer).await;
+                assert!(verdict["session"].is_object(), "{verdict}");
+                None
+            }
+            true => {
+                let call = Visitor::new(&world.base).client.post(format!("{}{path}", world.base));
+                let call =
+                    call.bearer_auth(text("client_token")).header("origin", "http://localhost:3000").json(&answer);
+                let verdict: serde_json::Value = call.send().await.expect("an answer").json().await.expect("JSON");
+                Some(verdict["code"].as_str().unwrap_or_else(|| panic!("{verdict}")).to_owned())
+            }
+        };
+        for path in [format!("{}/done", page.path), page.path.clone()] {
+            let done = visitor.go(&path).await;
+            done.says("You've already confirmed this");
+            let back = done.link("Continue to Harbour Bank");
+            assert!(done.refresh().is_none() && !back.contains("code=") && !back.contains("/challenge/"), "{back}");
+        }
+        if let Some(code) = code {
+            let verifier = json!({"code": code, "code_verifier": "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"});
+            let exchanged = world.says("POST", &format!("/v1/challenges/{id}/exchange"), verifier).await;
+            assert!(exchanged["session"].is_object(), "{exchanged}");
+        }
+    }
+}
+
 /// ux: the newest wins for each user, action and browser; the older one is not answered, and not lost either.
 #[tokio::test]
 async fn a_newer_request_in_the_same_browser_is_finished_first() {

@@ -32,7 +32,8 @@ impl Held {
         match self {
             Held::Sqlite(_) => tokio::time::sleep(Duration::from_millis(300)).await,
             Held::Postgres(conn) => {
-                let count = "select count(*) from pg_locks where not granted and pg_backend_pid() = any(pg_blocking_pids(pid))";
+                let count =
+                    "select count(*) from pg_locks where not granted and pg_backend_pid() = any(pg_blocking_pids(pid))";
                 for _ in 0..2000 {
                     if sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *conn).await.expect("it counts") > 0 {
                         return;

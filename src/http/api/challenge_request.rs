@@ -179,7 +179,7 @@ impl CreateRequest {
     pub fn model(self) -> Result<NewChallenge, Refused> {
         let user_id = self.user_id.take();
         if !User::is_valid_id(&user_id) {
-            return Err(Refused::invalid("user_id", "Expected 1 to 255 bytes without control characters."));
+            return Err(Refused::invalid("user_id", User::ID_RULE));
         }
         if self.binding.as_ref().is_some_and(|b| b.0.len() > LONGEST_BINDING) {
             return Err(Refused::invalid("binding", "Expected at most 255 bytes."));

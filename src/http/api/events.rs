@@ -127,8 +127,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Wanted {
                 }
                 "user_id" => {
                     let user = Some(value).filter(|u| User::is_valid_id(u));
-                    let wrong = "Expected 1 to 255 bytes without control characters.";
-                    filter.user_id = Some(user.ok_or_else(|| Refused::invalid("user_id", wrong))?);
+                    filter.user_id = Some(user.ok_or_else(|| Refused::invalid("user_id", User::ID_RULE))?);
                 }
                 "after" => filter.after = Some(time("after", &value)?),
                 "before" => filter.before = Some(time("before", &value)?),

@@ -66,7 +66,7 @@ pub async fn create(State(app): State<App>, server: Server, body: Body<CreateReq
     let request = body.read()?;
     let user_id = request.user_id.take();
     if !User::is_valid_id(&user_id) {
-        return Err(Refused::invalid("user_id", "Expected 1 to 255 bytes without control characters."));
+        return Err(Refused::invalid("user_id", User::ID_RULE));
     }
     let new = NewPortal {
         user_id,
