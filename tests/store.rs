@@ -25,9 +25,9 @@ use countersign::model::{
 use countersign::policy::chain;
 use countersign::policy::throttle::{Stop, Throttle};
 use countersign::store::{
-    Activation, Attempted, BudgetChange, ChallengeChange, Contest, EndpointChange, Error, EventQuery, FactorChange,
-    Keep, Limits, NewFactor, NewSession, PromptChange, Purge, Reservation, RingChange, RingKey, SEALED, SealedRow,
-    SessionChange, Settlement, Standing, Store, ThrottleLane,
+    Activation, Attempted, BudgetChange, ChallengeChange, Contest, DeviceChange, EndpointChange, Error, EventQuery,
+    FactorChange, Keep, Limits, NewFactor, NewSession, PromptChange, Purge, Reservation, RingChange, RingKey, SEALED,
+    SealedRow, SessionChange, Settlement, Standing, Store, ThrottleLane,
 };
 use countersign::vault::{MasterKey, Vault};
 use database::Scratch;
@@ -406,6 +406,7 @@ async fn a_settlement_stands_as_a_whole_or_not_at_all() {
                 Contest::Session,
                 Settlement { earlier: Some(SessionChange::Add(spent.session.id.clone())), ..ann.nothing() },
             ),
+            (Contest::Session, Settlement { earlier: Some(SessionChange::Add(over.clone())), ..ann.nothing() }),
             (Contest::Session, Settlement { earlier: Some(SessionChange::Stand(over.clone())), ..ann.nothing() }),
             (Contest::Session, Settlement { earlier: Some(SessionChange::End(over.clone())), ..ann.nothing() }),
         ];
@@ -511,6 +512,26 @@ async fn a_throttle_moves_on_from_the_state_that_was_read() {
         lost(ann.store.settle(stale).await, Contest::Throttle);
         let kept = ann.store.throttles(&ann.rp, "ann").await.expect("it answers");
         assert_eq!((kept[0].version, kept[0].state.as_str()), (4, "{}"));
+    })
+    .await;
+}
+
+/// The place of a device is taken by another, and that of strangers by none: what was counted of them stays.
+#[tokio::test]
+async fn no_lane_but_a_devices_gives_way_to_a_device() {
+    for_each(|ann| async move {
+        let device = |name: &str, change| Settlement { device: Some((name.to_owned(), change)), ..ann.nothing() };
+        let lanes = || async {
+            let lanes = ann.store.throttles(&ann.rp, "ann").await.expect("it answers");
+            lanes.into_iter().map(|row| (row.lane, row.state)).collect::<Vec<_>>()
+        };
+        let row = |lane: &str, state: &str| (lane.to_owned(), state.to_owned());
+        ann.store.settle(Settlement { throttle: Some(throttle(0, 7)), ..ann.nothing() }).await.expect("it is counted");
+        lost(ann.store.settle(device("new", DeviceChange::Instead)).await, Contest::Throttle);
+        assert_eq!(lanes().await, [row("", "7")]);
+        ann.store.settle(device("old", DeviceChange::New)).await.expect("it becomes known");
+        ann.store.settle(device("new", DeviceChange::Instead)).await.expect("in the place of the other");
+        assert_eq!(lanes().await, [row("", "7"), row("new", "{}")]);
     })
     .await;
 }
@@ -881,6 +902,49 @@ async fn the_last_factor_stays_where_one_must() {
     .await;
 }
 
+/// A recovery session's one right to remove is spent once, and ends with the session.
+#[tokio::test]
+async fn the_right_to_remove_a_factor_is_spent_once_and_ends_with_its_session() {
+    for_each(|ann| async move {
+        let (kept, removed, other) =
+            (ann.factor("Kept", None).await, ann.factor("Removed", None).await, ann.factor("Other", None).await);
+        let (spent, ended) = (ann.session(&kept), ann.session(&kept));
+        for new in [&spent, &ended] {
+            ann.store.settle(Settlement { session: Some(new.clone()), ..ann.nothing() }).await.expect("a session");
+        }
+        ann.store.end_session(&ended.session, &ann.event("x")).await.expect("it ends");
+        let remove = |factor: &Factor, by: &NewSession| {
+            let (ann, factor, right) = (ann.clone(), factor.id.clone(), by.session.id.clone());
+            async move {
+                ann.store.remove_factor(&ann.rp, "ann", &factor, true, Some(&right), &ann.event("factor.removed")).await
+            }
+        };
+        remove(&removed, &spent).await.expect("its right");
+        for session in [&spent, &ended] {
+            lost(remove(&other, session).await, Contest::Session);
+            assert!(ann.store.factor(&ann.rp, "ann", &other.id).await.expect("it answers").is_some());
+        }
+    })
+    .await;
+}
+
+/// Nothing is begun for somebody who was erased.
+#[tokio::test]
+async fn no_factor_is_made_for_somebody_who_is_gone() {
+    for_each(|ann| async move {
+        ann.store.erase_user(&ann.rp, "ann", "erased_1", &ann.event("user.erased")).await.expect("erased");
+        let (factor, event) = (ann.new_factor("App"), ann.event("enrolment.started"));
+        let prompt = Some(ann.new_prompt(&factor.id, 1));
+        let new = NewFactor { factor, prompt, beside: (99, 99), event };
+        lost(ann.store.create_factor(&ann.rp, &new).await, Contest::User);
+        assert!(ann.store.factors(&ann.rp, "ann", ann.now).await.expect("it answers").is_empty());
+        let prompt = ann.store.prompt(&ann.rp, "ann", &new.factor.id, MethodKind::Sms).await.expect("it answers");
+        assert!(prompt.is_none());
+        assert!(ann.store.event(&ann.rp, &new.event.id).await.expect("it answers").is_none());
+    })
+    .await;
+}
+
 // --- recovery codes ---
 
 #[tokio::test]
@@ -962,6 +1026,39 @@ async fn recovery_codes_do_not_outlive_what_they_stand_for() {
         );
         ann.store.erase_user(&ann.rp, "ann", "erased_1", &ann.event("user.erased")).await.expect("erased");
         lost(make(&ann, None, true).await, Contest::User);
+    })
+    .await;
+}
+
+/// Codes that were allowed before a factor was added are neither made nor confirmed after it.
+#[tokio::test]
+async fn recovery_codes_are_lost_to_a_factor_that_was_added_since_they_were_judged() {
+    for_each(|ann| async move {
+        ann.factor("App", None).await;
+        let standing = |judged: i64| Standing { judged: Some(judged), ..Standing::default() };
+        let make = |judged: i64| {
+            let (ann, set) = (ann.clone(), ann.new_set());
+            async move {
+                ann.store.create_recovery_set(&ann.rp, "ann", &standing(judged), &set, false, &ann.event("x")).await
+            }
+        };
+        let confirm = |judged: i64| {
+            let (ann, standing) = (ann.clone(), standing(judged));
+            async move { ann.store.confirm_recovery_set(&ann.rp, "ann", None, &standing, &ann.event("x")).await }
+        };
+        let status = || async {
+            let shown = ann.store.recovery_summary(&ann.rp, "ann", RecoveryStatus::Active).await;
+            shown.expect("it answers").status
+        };
+        let added = ThrottleLane { lane: "enrolment".to_owned(), ..throttle(0, 0) };
+        ann.store.settle(Settlement { throttle: Some(added), ..ann.nothing() }).await.expect("it is added");
+        lost(make(0).await, Contest::Throttle);
+        assert_eq!(status().await, RecoveryStatus::None);
+        make(1).await.expect("a set that waits");
+        lost(confirm(0).await, Contest::Throttle);
+        assert_eq!(status().await, RecoveryStatus::Unconfirmed);
+        confirm(1).await.expect("confirmed");
+        assert_eq!(status().await, RecoveryStatus::Active);
     })
     .await;
 }

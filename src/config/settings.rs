@@ -367,7 +367,7 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("countersign.example.toml");
         let text = std::fs::read_to_string(&path).expect("the example is there");
         let key = [("COUNTERSIGN_MASTER_KEY".to_owned(), "k".to_owned())];
-        Settings::read(Some(&path), key.clone().into_iter()).and_then(|s| s.serve()).expect("the example reads");
+        Settings::read(Some(&path), key.clone()).and_then(|s| s.serve()).expect("the example reads");
 
         let is_setting = |line: &str| line.split_once(" = ").is_some_and(|(name, _)| !name.contains(' '));
         let all = text.lines().map(|line| line.strip_prefix("# ").filter(|line| is_setting(line)).unwrap_or(line));

@@ -167,6 +167,25 @@ async fn a_hold_begins_at_a_hundred_and_has_three_ways_out() {
     ann.session(&app, json!({})).await;
 }
 
+/// another factor ends the hold of strangers also where it is proved on a device whose own lane counts nothing.
+#[tokio::test]
+async fn a_passkey_on_a_known_device_ends_the_hold_of_strangers() {
+    let (ann, app) = ann().await;
+    let mut passkey = ann.enrol_passkey().await;
+    let home = Some("home");
+    try_from(&ann, home, app.answer()).await.is(200);
+    hold(&ann, &app).await;
+    ann.bank.world.wait(DAY);
+    // Just now, so that the device has nothing else to write.
+    try_from(&ann, home, app.answer()).await.is(200);
+    let problem = try_from(&ann, None, app.answer()).await.refused(429, "method_paused");
+    assert_eq!(problem["retry_after"], DAY);
+    let challenge = ann.challenge(json!({"client": {"device": "home"}})).await;
+    let answer = passkey.answer(&challenge).await;
+    challenge.verify(answer).await.is(200);
+    try_from(&ann, None, app.answer()).await.is(200);
+}
+
 /// a hold is ended by another factor, which an empty bucket keeps from nothing; the daily budget by the day alone.
 #[tokio::test]
 async fn the_success_of_another_factor_fills_no_bucket() {
@@ -226,6 +245,22 @@ async fn a_device_is_forgotten_after_180_days() {
     try_from(&ann, Some("home"), app.miss()).await.refused(422, "code_incorrect");
     world.wait(1);
     try_from(&ann, Some("home"), app.now()).await.refused(429, "method_paused");
+}
+
+/// Also where nothing is counted that its successes could end.
+#[tokio::test]
+async fn a_device_that_is_used_with_a_passkey_alone_stays_known() {
+    let (ann, app) = ann().await;
+    let mut passkey = ann.enrol_passkey().await;
+    for _ in 0..2 {
+        let challenge = ann.challenge(json!({"client": {"device": "home"}})).await;
+        let answer = passkey.answer(&challenge).await;
+        challenge.verify(answer).await.is(200);
+        ann.bank.world.wait(100 * DAY);
+        while ann.bank.world.engine().purge().await.expect("it purges") > 0 {}
+    }
+    pause(&ann, &app).await;
+    try_from(&ann, Some("home"), app.miss()).await.refused(422, "code_incorrect");
 }
 
 #[tokio::test]

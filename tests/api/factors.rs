@@ -8,7 +8,7 @@ use countersign::model::Timestamp;
 use crate::support::app::base32;
 use crate::support::gateway::Mood;
 use crate::support::verbs::text;
-use crate::support::{Authenticator, User, Value, World, at_once, json};
+use crate::support::{Answer, Authenticator, User, Value, World, at_once, json};
 
 async fn ann() -> User {
     World::start().await.bank().await.user("ann")
@@ -171,6 +171,58 @@ async fn a_second_enrolment_leaves_the_active_app_as_it_is() {
     // Both prove the user from now on.
     ann.session(&app, json!({})).await;
     ann.session(&pending, json!({})).await;
+}
+
+/// Also where all were begun while none was active, and are proved at once.
+#[tokio::test]
+async fn a_user_has_five_active_apps_at_most() {
+    let ann = ann().await;
+    let mut begun = Vec::new();
+    for _ in 0..6 {
+        begun.push(ann.begin_totp().await);
+    }
+    let answers = at_once(6, |n| {
+        let (ann, app) = (ann.clone(), begun[n].clone());
+        async move { ann.activate(&app.id, json!({"code": app.code()})).await }
+    })
+    .await;
+    let (active, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Answer::is_success);
+    assert_eq!(active.len(), 5, "{refused:?}");
+    refused.into_iter().for_each(|answer| drop(answer.invalid("type")));
+    assert_eq!(ann.factors().await.iter().filter(|factor| factor["status"] == "active").count(), 5);
+    ann.begin(json!({"type": "totp"})).await.invalid("type");
+}
+
+/// Of whatever kind they are.
+#[tokio::test]
+async fn a_user_has_ten_pending_factors_at_most() {
+    let ann = ann().await;
+    let first = ann.begin_totp().await;
+    for kind in ["totp", "webauthn"].into_iter().cycle().take(9) {
+        ann.begin(json!({"type": kind})).await.is(201);
+    }
+    for kind in ["totp", "webauthn"] {
+        let problem = ann.begin(json!({"type": kind})).await.refused(429, "rate_limited");
+        assert_eq!(problem["retry_after"], 900);
+    }
+    ann.bank.user("bob").begin_totp().await;
+    ann.activate(&first.id, json!({"code": first.code()})).await.is(200);
+    ann.begin_totp().await;
+    ann.begin(json!({"type": "totp"})).await.refused(429, "rate_limited");
+}
+
+/// also at once.
+#[tokio::test]
+async fn ten_pending_factors_are_ten_also_at_once() {
+    let ann = ann().await;
+    let answers = at_once(20, |n| {
+        let (ann, kind) = (ann.clone(), ["totp", "webauthn"][n % 2]);
+        async move { ann.begin(json!({"type": kind})).await.status }
+    })
+    .await;
+    assert_eq!(answers.iter().filter(|s| **s == 201).count(), 10, "{answers:?}");
+    assert!(answers.iter().all(|s| matches!(s, 201 | 429)), "{answers:?}");
+    assert_eq!(ann.factors().await.len(), 10);
 }
 
 /// S-15.

@@ -121,6 +121,41 @@ async fn no_recovery_codes_slip_in_beside_the_first_factor() {
     .await;
 }
 
+/// WR-20: what a mere visit may do is asked behind what moves with every factor: one that becomes active in between is seen. Only
+/// PostgreSQL lets a test stand in between.
+#[tokio::test]
+async fn a_first_factor_that_comes_between_is_seen() {
+    let bank = World::start().await.bank().await;
+    if bank.world.scratch.is_sqlite() {
+        return;
+    }
+    for user in ["ann", "bob"] {
+        let owner = bank.user(user);
+        let (own, browser) = (owner.begin_totp().await, owner.browser(None).await);
+        let begun = browser.post(&owner.path("/factors"), json!({"type": "totp"})).await.is(201);
+        let secret = base32(begun["totp"]["secret"].as_str().expect("a secret"));
+        let (path, body) = match user {
+            "ann" => (owner.path("/recovery-codes"), json!({})),
+            _ => {
+                let path = owner.path(&format!("/factors/{}/activate", text(&begun["id"])));
+                (path, json!({"code": totp(&secret, bank.world.now() / 30)}))
+            }
+        };
+        let first = format!(
+            "lock table throttle_lanes in access exclusive mode;
+             update factors set activated_at = created_at where id = '{}';
+             insert into throttle_lanes (rp_id, user_id, lane, version, state)
+             select rp_id, user_id, 'enrolment', 1, '{{}}' from factors where id = '{0}'",
+            own.id
+        );
+        let mut held = bank.world.scratch.hold(&first).await;
+        let asked = tokio::spawn(async move { browser.post(&path, body).await });
+        held.is_waited_for().await;
+        held.let_go().await;
+        asked.await.expect("no panic").refused(403, "step_up_required");
+    }
+}
+
 /// T-08.
 #[tokio::test]
 async fn one_code_of_an_app_on_one_challenge() {
