@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::support::app::{base32, totp};
+use crate::support::child::Place;
 use crate::support::verbs::text;
 use crate::support::{Answer, Caller, Value, World, at_once, json};
 
@@ -109,4 +111,46 @@ async fn behind_a_trusted_proxy_only_its_own_word_counts() {
     let told = ann.bank.get("/v1/events?limit=100&type=verification.failed").await.is(200);
     let event: &Value = &told["data"][0];
     assert_eq!(text(&event["client"]["ip"]), "192.0.2.9", "{event}");
+}
+
+/// Hashes that are slow on purpose are computed a core's worth at once, however many ask; the others wait for their turn.
+#[tokio::test]
+async fn slow_hashes_take_turns() {
+    let place = Place::new().await;
+    let serve = place.serve().await;
+    let bank = place.bank();
+    let app = bank.post("/v1/users/ann/factors", json!({"type": "totp"})).await.1;
+    let secret = base32(app["totp"]["secret"].as_str().expect("a secret"));
+    let code = totp(&secret, countersign::clock::Clock::now(&countersign::clock::SystemClock).seconds() / 30);
+    let path = format!("/v1/users/ann/factors/{}/activate", text(&app["id"]));
+    assert_eq!(bank.post(&path, json!({"code": code})).await.0, 200);
+    assert_eq!(bank.post("/v1/users/ann/recovery-codes", json!({})).await.0, 201);
+    let mut challenges = Vec::new();
+    for _ in 0..8 {
+        challenges.push(text(&bank.post("/v1/challenges", json!({"user_id": "ann"})).await.1["id"]));
+    }
+    // The runtime's own; what reads SQLite has others.
+    let threads = || {
+        let all = std::fs::read_dir(format!("/proc/{}/task", serve.id())).expect("it runs").flatten();
+        let names = all.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("tokio")).count()
+    };
+    let before = threads();
+    let guesses: Vec<_> = (0..40)
+        .map(|n| {
+            let (bank, path) = (bank.clone(), format!("/v1/challenges/{}/verify", challenges[n % 8]));
+            let wrong = json!({"type": "recovery_code", "code": "0000-0000-0000-0000"});
+            tokio::spawn(async move { bank.post(&path, wrong).await.0 })
+        })
+        .collect();
+    let mut most = 0;
+    while guesses.iter().any(|guess| !guess.is_finished()) {
+        most = most.max(threads());
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    for guess in guesses {
+        assert!(matches!(guess.await.expect("no panic"), 422 | 429));
+    }
+    let cores = std::thread::available_parallelism().expect("cores").get();
+    assert!(most <= before + cores + 4, "{before} threads, then {most}");
 }
