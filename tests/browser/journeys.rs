@@ -336,13 +336,7 @@ async fn a_passkey_that_was_removed_meanwhile_is_told_and_forgotten_by_the_brows
     world.says("DELETE", &format!("/v1/users/u/factors/{newest}"), json!(null)).await;
     browser.run("window.released = true").await;
     browser.sees("That passkey was removed from your account.").await;
-    for _ in 0..50 {
-        if browser.held_by(&second).await.is_empty() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    panic!("the browser still holds what we do not");
+    browser.comes_to_hold(&second, &[]).await;
 }
 
 /// Keeps the page's answer back until the test lets it go.

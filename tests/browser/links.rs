@@ -5,7 +5,7 @@ use reqwest::header::{CONTENT_SECURITY_POLICY, SET_COOKIE};
 
 use serde_json::json;
 
-use crate::visitor::Visitor;
+use crate::visitor::{Visitor, guard};
 use crate::world::World;
 
 fn pair(name: &str, value: &str) -> (String, String) {
@@ -119,7 +119,7 @@ async fn a_newer_request_in_the_same_browser_is_finished_first() {
     told.says("A newer request is open").says("Finish it in the other window, or start again here.");
     let answered = visitor.send(&old, "Confirm", &[("code", &world.code(&secret))]).await;
     answered.says("A newer request is open");
-    let guard = old.html.split("name=\"guard\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard");
+    let guard = guard(&old.html);
     for (path, body) in [("options", json!({})), ("credential", json!({"credential": {}}))] {
         let call = visitor.client.post(format!("{}{}/{path}", world.base, old.path)).header("form-guard", guard);
         let refused = call.json(&body).send().await.expect("an answer");
@@ -209,7 +209,7 @@ async fn a_form_that_our_page_did_not_make_is_refused() {
     let (id, url) = world.challenge("u", "login").await;
     let visitor = Visitor::new(&world.base);
     let page = visitor.open(&url).await;
-    let guard = page.html.split("name=\"guard\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard");
+    let guard = guard(&page.html);
     let fields = |guard: &str| {
         [
             ("do", "answer".to_owned()),

@@ -4,7 +4,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::app::base32;
-use crate::visitor::{Page, Visitor};
+use crate::visitor::{Page, Visitor, guard};
 use crate::world::World;
 
 fn key(page: &Page) -> Vec<u8> {
@@ -299,7 +299,7 @@ async fn a_visit_that_ran_out_changes_nothing() {
     let world = World::start().await;
     let visitor = Visitor::new(&world.base);
     let page = visitor.open(&world.portal("new", "add_phone").await).await;
-    let guard = page.html.split("name=\"guard\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard");
+    let guard = guard(&page.html);
     let portal = page.path.trim_end_matches("/phone").to_owned();
     world.clock.advance(1801);
     let refused = visitor.send(&page, "Send code", &[("country", "US"), ("number", "4155550123")]).await;
@@ -363,9 +363,9 @@ async fn a_passkey_that_is_begun_again_keeps_its_name() {
     let world = World::start().await;
     let visitor = Visitor::new(&world.base);
     let page = visitor.open(&world.portal("new", "add_passkey").await).await;
-    let guard = page.html.split("data-guard=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard").to_owned();
+    let guard = guard(&page.html);
     for _ in 0..3 {
-        let call = visitor.client.post(format!("{}{}/options", visitor.base, page.path)).header("form-guard", &guard);
+        let call = visitor.client.post(format!("{}{}/options", visitor.base, page.path)).header("form-guard", guard);
         let answer = call.json(&json!({"authenticator": "any"})).send().await.expect("an answer");
         assert_eq!(answer.status(), StatusCode::OK);
         let factors = world.says("GET", "/v1/users/new/factors", json!(null)).await["data"].clone();
@@ -376,7 +376,7 @@ async fn a_passkey_that_is_begun_again_keeps_its_name() {
 
 /// How many passkeys the browser is asked for on a challenge's page.
 async fn offered(visitor: &Visitor, page: &Page) -> usize {
-    let guard = page.html.split("name=\"guard\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard");
+    let guard = guard(&page.html);
     let call = visitor.client.post(format!("{}{}/options", visitor.base, page.path)).header("form-guard", guard);
     let options: serde_json::Value = call.json(&json!({})).send().await.expect("an answer").json().await.expect("JSON");
     options["options"]["allowCredentials"].as_array().unwrap_or_else(|| panic!("{options}")).len()
@@ -462,7 +462,7 @@ async fn setting_up_may_be_put_off_and_what_is_there_is_asked_for_first() {
     let factor = factors["data"][0]["id"].as_str().expect("an id").to_owned();
     world.says("DELETE", &format!("/v1/users/v/factors/{factor}"), json!(null)).await;
     visitor.go(&page.path).await.says("Ask your administrator to set this up.");
-    let guard = page.html.split("name=\"guard\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a guard");
+    let guard = guard(&page.html);
     let fields = [("guard", guard), ("do", "enrol")].map(|(n, v)| (n.to_owned(), v.to_owned()));
     visitor.post(&page.path, &fields).await.says("Ask your administrator to set this up.");
 }

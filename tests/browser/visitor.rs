@@ -155,6 +155,12 @@ fn attribute(tag: &str, name: &str) -> String {
     unescaped(value.unwrap_or_default())
 }
 
+/// What the forms of a page carry against forgery, and the calls of its module.
+pub fn guard(html: &str) -> &str {
+    let found = ["name=\"guard\" value=\"", "data-guard=\""].iter().find_map(|mark| html.split(mark).nth(1));
+    found.and_then(|rest| rest.split('"').next()).expect("a guard")
+}
+
 /// Text of a page without its entities.
 pub fn unescaped(text: &str) -> String {
     [("&amp;", "&"), ("&#38;", "&"), ("&#60;", "<"), ("&#62;", ">"), ("&#34;", "\""), ("&#39;", "'")]

@@ -168,6 +168,19 @@ impl Browser {
         self.call(Method::GET, &path, json!({})).await.as_array().cloned().unwrap_or_default()
     }
 
+    /// Waits until an authenticator holds these credentials and no others.
+    pub async fn comes_to_hold(&self, authenticator: &str, ids: &[Value]) {
+        let mut held = Vec::new();
+        for _ in 0..50 {
+            held = self.held_by(authenticator).await.iter().map(|held| held["credentialId"].clone()).collect();
+            if held == ids {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("it holds {held:?}, not {ids:?}");
+    }
+
     /// Sets the width of the page in CSS pixels; a window cannot be made so narrow.
     pub async fn width(&self, pixels: u32) {
         let metrics = json!({"width": pixels, "height": 800, "deviceScaleFactor": 1, "mobile": false});
