@@ -10,7 +10,7 @@ use super::verification::Delivery;
 use super::{Caller, Ending, Engine, Error, Given, Known, Verdict};
 use crate::model::{
     Challenge, ChallengeStatus, Flow, Id, Kind, MethodKind, Moment, Portal, PortalSession, RelyingParty, Requirement,
-    Terms, Timestamp,
+    Session, Terms, Timestamp,
 };
 use crate::policy::{assurance, requirement};
 use crate::store;
@@ -295,11 +295,7 @@ impl Engine {
         let Some(highest) = assurance::highest(&factors, self.cool_off, at.now) else {
             return Ok(None);
         };
-        let session = match session_id {
-            Some(id) => self.store.session(&caller.rp.id, id).await?,
-            None => None,
-        };
-        let session = session.filter(|s| s.is_active(at.now) && s.user_id == user_id).ok_or(Error::StepUpRequired)?;
+        let session = self.step_up(at, caller, user_id, session_id).await?.ok_or(Error::StepUpRequired)?;
         if !session.is_recovery() {
             return if session.grant.acr >= highest { Ok(None) } else { Err(Error::StepUpRequired) };
         }
@@ -309,6 +305,25 @@ impl Engine {
             Manage::Rename | Manage::RecoveryCodes => false,
         };
         if unspent { Ok(Some(session.id)) } else { Err(Error::StepUpRequired) }
+    }
+
+    /// Whether the person proved who they are to this portal session, and the proof counts still.
+    pub async fn is_proven(&self, caller: &Caller, portal: &PortalSession) -> Result<bool, Error> {
+        let session = self.step_up(&self.moment(), caller, &portal.user_id, portal.session_id.as_ref()).await?;
+        Ok(session.is_some())
+    }
+
+    /// The user's step-up session of this id, while it counts.
+    async fn step_up(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        user_id: &str,
+        id: Option<&Id>,
+    ) -> Result<Option<Session>, Error> {
+        let Some(id) = id else { return Ok(None) };
+        let session = self.store.session(&caller.rp.id, id).await?;
+        Ok(session.filter(|s| s.is_active(at.now) && s.user_id == user_id))
     }
 }
 

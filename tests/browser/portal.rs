@@ -510,4 +510,15 @@ async fn a_person_sees_what_happened_of_late() {
     assert_eq!(proven.html.matches("from 203.0.113.7").count(), 2);
     let strange = Visitor::new(&world.base).go(&page.path).await;
     assert_eq!(strange.status, StatusCode::NOT_FOUND);
+
+    // As long as the proof counts, and no longer.
+    let shown = async || visitor.go(&page.path).await.html.contains("from 203.0.113.7");
+    world.clock.advance(599);
+    assert!(shown().await);
+    world.clock.advance(1);
+    assert!(!shown().await, "it has run out");
+    confirm(&world, &secret, &visitor, &visitor.go(&list.html_link("Passkey or security key")).await).await;
+    assert!(shown().await);
+    world.says("DELETE", "/v1/users/u/sessions", json!(null)).await;
+    assert!(!shown().await, "it was ended");
 }

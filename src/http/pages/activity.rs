@@ -51,7 +51,7 @@ async fn activity(visit: AtPortal) -> Result<Response, Response> {
     let latest = engine.latest_events(&visit.caller, &visit.subject.user_id, LOOKED_THROUGH).await;
     let told = latest.map_err(|error| visit.fault(error))?;
     // Whoever has the password alone need not learn where from the person comes.
-    let is_proven = visit.subject.session_id.is_some();
+    let is_proven = engine.is_proven(&visit.caller, &visit.subject).await.map_err(|error| visit.fault(error))?;
     let entry = |event: &Recorded| {
         let client = event.client.as_deref().filter(|_| is_proven);
         let address = client.and_then(|text| serde_json::from_str::<Source<'_>>(text).ok());
