@@ -243,6 +243,40 @@ async fn a_form_that_our_page_did_not_make_is_refused() {
     assert_eq!(answer.status(), StatusCode::SEE_OTHER, "the true form still passes");
 }
 
+/// S-18: it depends on the cookie of the browser that holds the page.
+#[tokio::test]
+async fn the_guard_of_another_browser_is_refused() {
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let (visitor, other) = (Visitor::new(&world.base), Visitor::new(&world.base));
+    let page = visitor.open(&world.challenge("u", "login").await.1).await;
+    let foreign = other.open(&world.challenge("u", "login").await.1).await;
+    let code = world.code(&secret);
+    for (guard, status) in [(guard(&foreign.html), StatusCode::FORBIDDEN), (guard(&page.html), StatusCode::OK)] {
+        let answer = visitor.send(&page, "Confirm", &[("guard", guard), ("code", &code)]).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+    }
+}
+
+/// C-03, S-18: a call of a page's module comes from our own origin, whatever guard it carries.
+#[tokio::test]
+async fn a_call_from_elsewhere_is_refused_with_the_right_guard_too() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("new", "add_passkey").await).await;
+    for (name, value, status) in [
+        ("origin", "https://evil.example", StatusCode::FORBIDDEN),
+        ("sec-fetch-site", "cross-site", StatusCode::FORBIDDEN),
+        ("origin", &world.base, StatusCode::OK),
+    ] {
+        let call = visitor.client.post(format!("{}{}/options", world.base, page.path)).header(name, value);
+        let call = call.header("form-guard", guard(&page.html)).json(&json!({"authenticator": "any"}));
+        assert_eq!(call.send().await.expect("an answer").status(), status, "{name}: {value}");
+        let begun = world.says("GET", "/v1/users/new/factors", json!(null)).await["data"].clone();
+        assert_eq!(begun != json!([]), status == StatusCode::OK, "{name}: {value}");
+    }
+}
+
 /// C-08, C-09, C-12, C-13.
 #[tokio::test]
 async fn pages_allow_nothing_inline_foreign_framed_or_kept() {

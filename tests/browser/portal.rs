@@ -67,6 +67,48 @@ fn path(url: &serde_json::Value) -> &str {
     url.as_str().and_then(|url| url.splitn(4, '/').nth(3)).expect("a path")
 }
 
+/// S-18, C-06: no form of the portal does anything without the guard of its page, and each does with it.
+#[tokio::test]
+async fn no_form_of_the_portal_does_anything_without_its_guard() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let state = async || {
+        let user = world.says("GET", "/v1/users/new", json!(null)).await;
+        let factors = world.says("GET", "/v1/users/new/factors", json!(null)).await;
+        let codes = world.says("GET", "/v1/users/new/recovery-codes", json!(null)).await;
+        (user, factors, codes, world.running.engine.inbox().texts().len())
+    };
+    let send = async |page: &Page, button: &str, filled: &[(&str, &str)]| {
+        let before = state().await;
+        for guard in ["", "0123456789abcdef0123456789abcdef"] {
+            let refused = visitor.send(page, button, &[filled, &[("guard", guard)]].concat()).await;
+            assert_eq!(refused.status, StatusCode::FORBIDDEN, "{button} on {}: {guard:?}", page.path);
+            refused.says("That didn't come from this page");
+        }
+        assert_eq!(state().await, before, "{button} on {}", page.path);
+        visitor.send(page, button, filled).await
+    };
+    let page = visitor.open(&world.portal("new", "add_authenticator_app").await).await;
+    let secret = key(&page);
+    let added = send(&page, "Continue", &[("code", &world.code(&secret))]).await;
+    send(added.says("Authenticator app added"), "Rename", &[("name", "Work")]).await.says("Renamed.");
+
+    let phone = visitor.go(&page.path.replace("authenticator-app", "phone")).await;
+    let page = confirm(&world, &secret, &visitor, &phone).await;
+    let sent = send(&page, "Send code", &[("country", "US"), ("number", "(415) 555-0123")]).await;
+    send(&sent, "Continue", &[("code", &world.texted())]).await.says("Phone added");
+
+    let page = visitor.go(&page.path.replace("phone", "recovery-codes")).await;
+    let codes = send(&page, "Get recovery codes", &[]).await;
+    assert_eq!(send(&codes, "Download", &[]).await.headers["content-type"], "text/plain; charset=utf-8");
+    send(&codes, "Continue", &[("saved", "1")]).await.says("Recovery codes saved");
+
+    let list = visitor.go(&page.path.replace("recovery-codes", "settings")).await;
+    let list = send(&list, "Save", &[("name", "Home")]).await;
+    let ask = visitor.go(&list.says("Home").html_link("Remove<span class=\"out-of-sight\"> Phone")).await;
+    send(&ask, "Remove", &[]).await.says("Add a second method so you aren't locked out.");
+}
+
 #[tokio::test]
 async fn a_set_up_that_ran_out_begins_anew_and_says_so() {
     let world = World::start().await;
