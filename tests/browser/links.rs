@@ -1,7 +1,7 @@
 //! Who may open a page, and what guards it.
 
-use reqwest::StatusCode;
-use reqwest::header::{CONTENT_SECURITY_POLICY, SET_COOKIE};
+use reqwest::header::{CONTENT_SECURITY_POLICY, COOKIE, LOCATION, SET_COOKIE};
+use reqwest::{Response, StatusCode};
 
 use serde_json::json;
 
@@ -14,6 +14,25 @@ fn pair(name: &str, value: &str) -> (String, String) {
 
 fn token(url: &str) -> String {
     url.split_once("token=").expect("a link token").1.to_owned()
+}
+
+/// Opens a link without its first page.
+async fn opened(world: &World, url: &str) -> Response {
+    let address = url.split('?').next().expect("an address");
+    let call = Visitor::new(&world.base).client.post(address).form(&[("token", token(url))]);
+    let answer = call.send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+    answer
+}
+
+/// The cookies that an answer sets.
+fn cookies(answer: &Response) -> Vec<String> {
+    answer.headers().get_all(SET_COOKIE).iter().map(|value| value.to_str().expect("text").to_owned()).collect()
+}
+
+/// The name of a cookie that is set, and its value.
+fn named(cookie: &str) -> (&str, &str) {
+    cookie.split(';').next().and_then(|cookie| cookie.split_once('=')).expect("a name and a value")
 }
 
 /// C-06.
@@ -35,18 +54,44 @@ async fn a_link_that_is_only_looked_at_burns_nothing() {
 async fn a_second_browser_cannot_open_the_link() {
     let world = World::start().await;
     world.person("u").await;
-    let (id, url) = world.challenge("u", "login").await;
-    let (first, second) = (Visitor::new(&world.base), Visitor::new(&world.base));
-    first.open(&url).await.says("Confirm it's you");
+    for (url, words) in [
+        (world.challenge("u", "login").await.1, "Enter the code"),
+        (world.portal("u", "settings").await, "Add a method"),
+    ] {
+        let (first, second) = (Visitor::new(&world.base), Visitor::new(&world.base));
+        first.open(&url).await.says(words);
 
-    for page in [second.go(&url).await, second.go(&format!("/challenge/{id}")).await] {
-        assert_eq!(page.status, StatusCode::NOT_FOUND);
-        page.says("This link doesn't work");
+        let path = url.split('?').next().and_then(|url| url.strip_prefix(&world.base)).expect("a path");
+        for page in [second.go(&url).await, second.go(path).await] {
+            assert_eq!(page.status, StatusCode::NOT_FOUND);
+            page.says("This link doesn't work");
+        }
+        let forced = second.post(path, &[pair("token", &token(&url))]).await;
+        forced.says("This link doesn't work");
+
+        first.go(&url).await.says(words);
     }
-    let forced = second.post(&format!("/challenge/{id}"), &[pair("token", &token(&url))]).await;
-    forced.says("This link doesn't work");
+}
 
-    first.go(&url).await.says("Enter the code");
+/// What another visit's cookie holds opens nothing, under this one's name neither.
+#[tokio::test]
+async fn a_cookie_opens_its_own_visit_and_no_other() {
+    let world = World::start().await;
+    world.person("u").await;
+    for (below, mine, other) in [
+        ("", world.challenge("u", "login").await.1, world.challenge("u", "login").await.1),
+        ("/settings", world.portal("u", "settings").await, world.portal("u", "settings").await),
+    ] {
+        let (mine, other) = (opened(&world, &mine).await, opened(&world, &other).await);
+        let path = mine.headers()[LOCATION].to_str().expect("a path");
+        let (mine, other) = (cookies(&mine).remove(0), cookies(&other).remove(0));
+        let ((name, own), (_, foreign)) = (named(&mine), named(&other));
+        for (value, status) in [(foreign, StatusCode::NOT_FOUND), (own, StatusCode::OK)] {
+            let call = Visitor::new(&world.base).client.get(format!("{}{path}{below}", world.base));
+            let answer = call.header(COOKIE, format!("{name}={value}")).send().await.expect("an answer");
+            assert_eq!(answer.status(), status, "{path}");
+        }
+    }
 }
 
 /// A code leads back the browser that answered, and no other that has the page open: not where the application's server
@@ -175,30 +220,49 @@ async fn the_cookie_is_for_this_browser_and_this_host_alone() {
             config.public_url = public.map_or(config.public_url.clone(), |url| url.parse().expect("an address"));
         };
         let world = World::start_with(behind).await;
-        world.person("u").await;
-        let (id, url) = world.challenge("u", "login").await;
-        let address = format!("{}/challenge/{id}?token={}", world.base, token(&url));
-        let landing = Visitor::new(&world.base).client.get(address).send().await.expect("an answer");
-        let probe = landing.headers()[SET_COOKIE].to_str().expect("text");
-        assert!(probe.starts_with(if public.is_some() { "__Host-cs_probe=" } else { "cs_probe=" }), "{probe}");
+        let secret = world.person("u").await;
+        let (_, url) = world.challenge("u", "login").await;
+        let client = Visitor::new(&world.base).client;
+        let landing = client.get(&url).send().await.expect("an answer");
+        is_closed(&landing, "cs_probe=", public.is_some());
         let hsts = landing.headers().get("strict-transport-security").map(|value| value.to_str().expect("text"));
         assert_eq!(hsts, public.map(|_| "max-age=31536000; includeSubDomains"));
-        let call = Visitor::new(&world.base).client.post(format!("{}/challenge/{id}", world.base));
-        let answer = call.form(&[("token", token(&url))]).send().await.expect("an answer");
-        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
-        let cookie = answer.headers()[SET_COOKIE].to_str().expect("text").to_owned();
-        for part in ["; Path=/", "; HttpOnly", "; SameSite=Lax", "; Max-Age="] {
-            assert!(cookie.contains(part), "{cookie}");
+        let answer = opened(&world, &url).await;
+        let address = format!("{}{}", world.base, answer.headers()[LOCATION].to_str().expect("a path"));
+        let cookie = is_closed(&answer, "cs_chl_", public.is_some());
+        let (name, value) = named(&cookie);
+        assert!(!answer.text().await.expect("text").contains(value));
+
+        // What a right code leaves in the browser: by what it is known from then on, and what it is offered first.
+        let held = format!("{name}={value}");
+        let page = client.get(&address).header(COOKIE, &held).send().await.expect("an answer");
+        let (page, code) = (page.text().await.expect("text"), world.code(&secret));
+        let fields = [("do", "answer"), ("method", "totp"), ("guard", guard(&page)), ("code", &code)];
+        let right = client.post(&address).header(COOKIE, &held).form(&fields).send().await.expect("an answer");
+        let device = is_closed(&right, "cs_device=", public.is_some());
+        for value in [value, named(&device).1] {
+            assert_eq!(value.len(), 43, "256 bits and nothing else");
         }
-        assert!(!cookie.contains("Domain"), "{cookie}");
-        assert!(cookie.len() < 300, "{cookie}");
-        let name = if public.is_some() { "__Host-cs_chl_" } else { "cs_chl_" };
-        assert!(cookie.starts_with(name), "{cookie}");
-        assert_eq!(cookie.ends_with("; Secure"), public.is_some(), "{cookie}");
-        let value = cookie.split_once('=').expect("a value").1.split(';').next().expect("a value").to_owned();
-        assert_eq!(value.len(), 43, "256 bits and nothing else");
-        assert!(!answer.text().await.expect("text").contains(&value));
+        let done = client.get(format!("{address}/done")).header(COOKIE, &held).send().await.expect("an answer");
+        assert_eq!(named(&is_closed(&done, "cs_usual=", public.is_some())).1, "totp");
     }
+}
+
+/// The only cookie of an answer: of this name, for the server alone and this host alone.
+#[track_caller]
+fn is_closed(answer: &Response, name: &str, is_secure: bool) -> String {
+    let set = cookies(answer);
+    let [cookie] = &set[..] else { panic!("{name} is not the only cookie: {set:?}") };
+    let name = if is_secure { format!("__Host-{name}") } else { name.to_owned() };
+    assert!(cookie.starts_with(&name), "{cookie}");
+    for part in ["; Path=/", "; HttpOnly", "; SameSite=Lax"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    assert_eq!(cookie.contains("; Max-Age="), !name.ends_with("cs_probe="), "{cookie}");
+    assert!(!cookie.contains("Domain"), "{cookie}");
+    assert!(cookie.len() < 300, "{cookie}");
+    assert_eq!(cookie.ends_with("; Secure"), is_secure, "{cookie}");
+    cookie.clone()
 }
 
 /// C-03, C-06, S-18.
