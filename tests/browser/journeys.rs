@@ -198,6 +198,29 @@ async fn a_form_that_was_sent_offline_goes_out_when_the_network_is_back() {
     assert_eq!(world.exchange(&id, &query).await["amr"], json!(["otp"]));
 }
 
+/// ux, 7: double submit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_is_submitted_twice_at_once_is_sent_once() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let secret = world.person("u").await;
+    let id = open(&world, &browser, "u", "login").await;
+    browser.write("#code", &world.code(&secret)).await;
+    assert_eq!(browser.run(TWICE).await, 1);
+    let query = brought_back(&world, &browser).await;
+    assert_eq!(world.exchange(&id, &query).await["amr"], json!(["otp"]));
+}
+
+/// Presses the button twice in a row; gives how many times the form was let go.
+const TWICE: &str = "
+let sent = 0;
+document.addEventListener('submit', (event) => { if (!event.defaultPrevented) sent += 1; });
+const button = document.querySelector('[value=answer]');
+button.click();
+button.click();
+return sent;
+";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_answer_is_waited_for_in_words_and_may_be_asked_for_again() {
     let Some(browser) = Browser::start().await else { return };
@@ -337,6 +360,68 @@ async fn a_passkey_that_was_removed_meanwhile_is_told_and_forgotten_by_the_brows
     browser.run("window.released = true").await;
     browser.sees("That passkey was removed from your account.").await;
     browser.comes_to_hold(&second, &[]).await;
+}
+
+/// WA-14: with the list of methods the browser learns which passkeys are left, and drops no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_looks_at_the_list_has_the_browser_forget_what_was_removed() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let first = browser.plug_in(json!({})).await;
+    enrol(&world, &browser, "u").await;
+    // Lists are in order of time, and two of the same millisecond in no order.
+    world.clock.advance(1);
+    browser.go(&world.portal("u", "add_passkey").await).await;
+    browser.press(OPEN).await;
+    browser.press(START).await;
+    browser.sees("Create a passkey").await;
+    let second = browser.plug_in(json!({"transport": "usb"})).await;
+    browser.press("[data-start=security_key]:not([hidden])").await;
+    browser.sees("Security key added").await;
+    let kept = browser.held_by(&second).await[0]["credentialId"].clone();
+    assert_eq!(browser.held_by(&first).await.len(), 1);
+
+    let factors = world.says("GET", "/v1/users/u/factors", json!(null)).await;
+    let oldest = factors["data"][0]["id"].as_str().expect("an id");
+    world.says("DELETE", &format!("/v1/users/u/factors/{oldest}"), json!(null)).await;
+    browser.go(&world.portal("u", "settings").await).await;
+    browser.press(OPEN).await;
+    browser.sees("Your sign-in methods").await;
+    browser.comes_to_hold(&first, &[]).await;
+    browser.comes_to_hold(&second, &[kept]).await;
+}
+
+/// WA-14: a new passkey that is refused is dropped by the browser, unless it is refused because we hold it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_that_was_not_saved_is_forgotten_and_one_that_is_there_stays() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let authenticator = browser.plug_in(json!({})).await;
+    let mut held = Vec::new();
+    for (user, code, words) in [
+        ("u", "factor_duplicate", "This device already has a passkey"),
+        ("v", "credential_invalid", "Your browser made a passkey, but we couldn't save it."),
+    ] {
+        browser.go(&world.portal(user, "add_passkey").await).await;
+        browser.press(OPEN).await;
+        browser.sees("Create a passkey").await;
+        browser.run(&refusing(code)).await;
+        browser.press("[data-start=any]:not([hidden])").await;
+        browser.sees(words).await;
+        if held.is_empty() {
+            held = browser.held_by(&authenticator).await.iter().map(|held| held["credentialId"].clone()).collect();
+        }
+    }
+    assert_eq!(held.len(), 1);
+    browser.comes_to_hold(&authenticator, &held).await;
+}
+
+/// Answers a new passkey with a refusal, in the engine's place.
+fn refusing(code: &str) -> String {
+    format!(
+        "const real = window.fetch; window.fetch = async (path, call) => String(path).endsWith('/credential')
+        ? Response.json({{ code: '{code}' }}, {{ status: 409 }}) : real(path, call);"
+    )
 }
 
 /// Keeps the page's answer back until the test lets it go.
