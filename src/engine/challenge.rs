@@ -281,8 +281,7 @@ impl Engine {
     /// where it may not be any more.
     pub async fn return_code(&self, challenge: &Challenge) -> Result<Option<String>, Error> {
         let at = self.moment();
-        let elsewhere = challenge.proof.as_ref().is_some_and(|proof| proof.by_client_token);
-        if elsewhere || !may_be_exchanged(challenge, at.now) {
+        if !challenge.may_lead_back() || !may_be_exchanged(challenge, at.now) {
             return Ok(None);
         }
         let code = at.token();

@@ -209,6 +209,11 @@ impl Challenge {
             status => status,
         }
     }
+
+    /// Whether its page may lead back with a one-time code: it was answered there, and no session was given for it yet.
+    pub fn may_lead_back(&self) -> bool {
+        self.exchanged_at.is_none() && self.proof.as_ref().is_some_and(|proof| !proof.by_client_token)
+    }
 }
 
 /// Something that was asked and awaits its response: a WebAuthn ceremony or a code that was sent. One per owner and method.

@@ -231,8 +231,7 @@ async fn approved(visit: &Visit<Challenge>, now: bool) -> Result<Message, Respon
     let (challenge, party) = (&visit.subject, visit.party());
     let own = challenge.terms.portal.is_some();
     if !now {
-        let here = challenge.proof.as_ref().is_some_and(|proof| !proof.by_client_token);
-        let open = own || (challenge.terms.return_url.is_some() && challenge.exchanged_at.is_none() && here);
+        let open = own || (challenge.terms.return_url.is_some() && challenge.may_lead_back());
         let target = if open { Some(visit.path("done")) } else { home(challenge) };
         return Ok(ends::already(party, target.as_deref()));
     }
