@@ -19,8 +19,8 @@ use countersign::clock::{Clock, SystemClock, SystemRng};
 use countersign::config::Database;
 use countersign::model::{
     Acr, Actor, ApiKey, Budget, BudgetKey, Challenge, ChallengeStatus, Channel, Delivery, Details, Endpoint, Event,
-    Evidence, Factor, Grant, Id, Kind, Link, MethodKind, Mode, Moment, Outcome, Prompt, Proof, RecoverySet,
-    RecoveryStatus, RelyingParty, Scope, Session, Terms, Timestamp, User,
+    Evidence, Factor, Flow, Grant, Id, Kind, Link, MethodKind, Mode, Moment, Outcome, PortalSession, Prompt, Proof,
+    RecoverySet, RecoveryStatus, RelyingParty, Scope, Session, Terms, Timestamp, User,
 };
 use countersign::policy::chain;
 use countersign::policy::throttle::{Stop, Throttle};
@@ -1005,7 +1005,10 @@ async fn recovery_codes_do_not_outlive_what_they_stand_for() {
         };
         ann.factor("App", None).await;
         make(&ann, None, false).await.expect("a set that waits");
+        // Another visit of the same person is not the one that went on.
+        let visit = ann.visit().await;
         lost(make(&ann, Some(Id::new(Kind::Portal, &ann.at())), true).await, Contest::Session);
+        make(&ann, Some(visit), false).await.expect("a set that waits");
         let all = at_once(16, |n| {
             let (ann, made) = (ann.clone(), make(&ann, None, true));
             async move {
@@ -2037,6 +2040,27 @@ impl Fixture {
             .await
             .expect("a set");
         set
+    }
+
+    /// A visit to the portal.
+    async fn visit(&self) -> Id {
+        let visit = PortalSession {
+            id: Id::new(Kind::Portal, &self.at()),
+            rp_id: self.rp.clone(),
+            user_id: self.user_id.clone(),
+            flow: Flow::Settings,
+            return_url: None,
+            created_at: self.now,
+            expires_at: self.now.plus_seconds(1800),
+            link_hash: vec![1],
+            link_opened_at: None,
+            browser_hash: None,
+            client_token_hash: vec![2],
+            session_id: None,
+            factor_id: None,
+        };
+        self.store.create_portal_session(&visit, &self.event("x")).await.expect("a visit");
+        visit.id
     }
 
     fn proof(&self, factor: &Factor) -> Proof {
