@@ -1,6 +1,7 @@
 //! What the settings mean: text becomes addresses, numbers and sections, or an error that names the setting.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,10 +20,11 @@ const OTHERS: [&str; 19] =
 /// The environment's settings as text; what is none of ours may be anything.
 pub fn environment() -> Result<Vec<(String, String)>, ConfigError> {
     let all = std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value));
-    let settings = all.filter(|(name, _)| is_setting(name));
-    settings
-        .map(|(name, value)| Ok((name.clone(), value.into_string().map_err(|_| error(&name, "is no UTF-8"))?)))
-        .collect()
+    let text = |(name, value): (String, OsString)| match value.into_string() {
+        Ok(value) => Ok((name, value)),
+        Err(_) => Err(error(&name, "is no UTF-8")),
+    };
+    all.filter(|(name, _)| is_setting(name)).map(text).collect()
 }
 
 /// What the project's own tests read, and an engine that they start does not.
@@ -38,7 +40,7 @@ fn is_setting(name: &str) -> bool {
 pub struct Settings(BTreeMap<&'static str, Zeroizing<String>>);
 
 impl Settings {
-    /// Reads the file, if one is named, then the environment over it.
+    /// Reads the file, if one is named, then what [`environment`] gives over it.
     pub fn read(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -48,7 +50,7 @@ impl Settings {
             None => BTreeMap::new(),
         };
         let mut set: BTreeMap<&str, (String, Source, String)> = BTreeMap::new();
-        for (name, text) in environment.into_iter().filter(|(name, _)| is_setting(name)) {
+        for (name, text) in environment {
             let (setting, source) = named(&name)?;
             let earlier = set.insert(setting.file, (name.clone(), source, text));
             if let Some((other, ..)) = earlier.filter(|(other, ..)| *other != name) {
@@ -65,7 +67,7 @@ impl Settings {
     /// How to log, for the demo, which sets everything else itself; a name that is no setting is refused there too.
     pub fn of_demo(environment: impl IntoIterator<Item = (String, String)>) -> Result<Settings, ConfigError> {
         let mut log = Vec::new();
-        for (name, text) in environment.into_iter().filter(|(name, _)| is_setting(name)) {
+        for (name, text) in environment {
             if named(&name)?.0.file.starts_with("log") {
                 log.push((name, text));
             }

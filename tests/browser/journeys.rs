@@ -331,19 +331,25 @@ async fn a_ceremony_that_was_stopped_costs_nothing_and_leaves_the_other_ways() {
     assert_eq!(world.exchange(&id, &query).await["amr"], json!(["otp"]));
 }
 
-/// WA-14.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_passkey_that_was_removed_meanwhile_is_told_and_forgotten_by_the_browser() {
-    let Some(browser) = Browser::start().await else { return };
-    let world = World::start().await;
+/// A person with a passkey on an authenticator, whose portal is about to add another.
+async fn about_to_add_another(world: &World, browser: &Browser) -> String {
     let first = browser.plug_in(json!({})).await;
-    enrol(&world, &browser, "u").await;
+    enrol(world, browser, "u").await;
     // Lists are in order of time, and two of the same millisecond in no order.
     world.clock.advance(1);
     browser.go(&world.portal("u", "add_passkey").await).await;
     browser.press(OPEN).await;
     browser.press(START).await;
     browser.sees("Create a passkey").await;
+    first
+}
+
+/// WA-14.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_that_was_removed_meanwhile_is_told_and_forgotten_by_the_browser() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let first = about_to_add_another(&world, &browser).await;
     browser.pull_out(&first).await;
     world.clock.advance(1);
     let second = browser.plug_in(json!({})).await;
@@ -367,14 +373,7 @@ async fn a_passkey_that_was_removed_meanwhile_is_told_and_forgotten_by_the_brows
 async fn whoever_looks_at_the_list_has_the_browser_forget_what_was_removed() {
     let Some(browser) = Browser::start().await else { return };
     let world = World::start().await;
-    let first = browser.plug_in(json!({})).await;
-    enrol(&world, &browser, "u").await;
-    // Lists are in order of time, and two of the same millisecond in no order.
-    world.clock.advance(1);
-    browser.go(&world.portal("u", "add_passkey").await).await;
-    browser.press(OPEN).await;
-    browser.press(START).await;
-    browser.sees("Create a passkey").await;
+    let first = about_to_add_another(&world, &browser).await;
     let second = browser.plug_in(json!({"transport": "usb"})).await;
     browser.press("[data-start=security_key]:not([hidden])").await;
     browser.sees("Security key added").await;

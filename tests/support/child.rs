@@ -45,7 +45,7 @@ fn command(binary: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Co
     command
 }
 
-/// A `countersign serve` that runs until it is told to end, or is dropped.
+/// A `countersign serve`, or a demo, that runs until it is told to end, or is dropped.
 pub struct Serve {
     child: Child,
     stderr: Arc<Mutex<String>>,
@@ -60,14 +60,22 @@ impl Serve {
 
     /// The same with another binary.
     pub async fn start_of(binary: &str, port: u16, environment: &[(&str, &str)]) -> Serve {
-        let serve = Serve::spawn_of(binary, port, environment);
+        let serve = Serve::spawn_of(binary, &["serve"], port, environment);
         serve.ready().await;
         serve
     }
 
+    /// Starts the demo in this folder, and waits until it serves.
+    pub async fn demo(port: u16, data: &str) -> Serve {
+        let arguments = ["demo", "--listen", &format!("127.0.0.1:{port}"), "--data", data];
+        let demo = Serve::spawn_of(OWN, &arguments, port, &[]);
+        demo.ready().await;
+        demo
+    }
+
     /// Starts it.
     pub fn spawn(port: u16, environment: &[(&str, &str)]) -> Serve {
-        Serve::spawn_of(OWN, port, environment)
+        Serve::spawn_of(OWN, &["serve"], port, environment)
     }
 
     /// Starts it, with its log going elsewhere.
@@ -76,8 +84,8 @@ impl Serve {
         Serve { child: started.expect("the binary runs"), stderr: Arc::default(), port }
     }
 
-    fn spawn_of(binary: &str, port: u16, environment: &[(&str, &str)]) -> Serve {
-        let mut child = command(binary, &["serve"], environment)
+    fn spawn_of(binary: &str, arguments: &[&str], port: u16, environment: &[(&str, &str)]) -> Serve {
+        let mut child = command(binary, arguments, environment)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
