@@ -7,6 +7,8 @@
 mod database;
 #[path = "store/lifecycles.rs"]
 mod lifecycles;
+#[path = "store/neighbours.rs"]
+mod neighbours;
 #[path = "store/restorations.rs"]
 mod restorations;
 

@@ -1,11 +1,11 @@
-//! The release binary as a child process on a database of its own, and a way to ask it.
+//! A database for a benchmark, the release binary as a child process on it, and a way to ask it.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use countersign::config::{Database, Storage};
 use countersign::model::RelyingParty;
-use countersign::{NewParty, operator};
+use countersign::{NewParty, Operator, operator};
 use serde_json::Value;
 
 use crate::watch;
@@ -15,42 +15,38 @@ pub struct Engine {
     pub address: String,
     pub key: String,
     pub rp: RelyingParty,
-    pub storage: Storage,
+    pub place: Place,
     pub master_key: String,
     process: Child,
+}
+
+/// A database that is made for a benchmark, and gone after it.
+pub struct Place {
+    pub storage: Storage,
+    url: String,
     postmaster: Option<u32>,
     folder: std::path::PathBuf,
 }
 
-impl Engine {
-    pub async fn start(postgres: Option<&str>) -> Engine {
+impl Place {
+    pub fn fresh(postgres: Option<&str>) -> Place {
         let folder = std::env::temp_dir().join(format!("countersign-bench-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).expect("a folder for the benchmark");
-        let url = match postgres {
-            None => format!("sqlite:{}", folder.join("bench.db").display()),
-            Some(server) => fresh_database(server),
+        let file = folder.join("bench.db");
+        let (url, database) = match postgres {
+            None => (format!("sqlite:{}", file.display()), Database::Sqlite(file)),
+            Some(server) => {
+                let url = fresh_database(server);
+                (url.clone(), Database::Postgres(url))
+            }
         };
-        let database = match postgres {
-            None => Database::Sqlite(folder.join("bench.db")),
-            Some(_) => Database::Postgres(url.clone()),
-        };
-        let storage = Storage::new(database);
-        let master_key = countersign::new_master_key().to_string();
-        let address = free_address();
-        let process = Command::new(env!("CARGO_BIN_EXE_countersign"))
-            .args(["serve", "--migrate"])
-            .env_clear()
-            .env("COUNTERSIGN_LISTEN", &address)
-            .env("COUNTERSIGN_DATABASE_URL", &url)
-            .env("COUNTERSIGN_PUBLIC_URL", format!("http://localhost:{}", address.rsplit(':').next().expect("a port")))
-            .env("COUNTERSIGN_MASTER_KEY", &master_key)
-            .env("COUNTERSIGN_LOG", "warn")
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("the engine starts");
-        until_ready(&address).await;
-        let operator = operator(&storage, false).await.expect("the database opens beside the engine");
+        Place { storage: Storage::new(database), url, postmaster: postgres.and_then(postmaster), folder }
+    }
+
+    /// A relying party in it.
+    pub async fn party(&self) -> (Operator, RelyingParty) {
+        let operator = operator(&self.storage, false).await.expect("the database opens");
         let new = NewParty {
             name: "Bench".to_owned(),
             host: "localhost".to_owned(),
@@ -59,9 +55,7 @@ impl Engine {
             test: true,
         };
         let rp = operator.create_relying_party(new).await.expect("a relying party");
-        let key = operator.create_key(&rp, Vec::new(), None).await.expect("a key").secret;
-        let postmaster = postgres.and_then(postmaster);
-        Engine { address, key, rp, storage, master_key, process, postmaster, folder }
+        (operator, rp)
     }
 
     /// The database for who fills it: on PostgreSQL nobody waits until each of a million rows is on disk.
@@ -83,9 +77,43 @@ impl Engine {
         }
     }
 
+    /// CPU seconds of this process, with its children, and of the database server so far.
+    pub fn cpu(&self, process: u32) -> (f64, f64) {
+        (watch::cpu(process), self.postmaster.map(watch::cpu).unwrap_or_default())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Engine {
+    pub async fn start(postgres: Option<&str>) -> Engine {
+        let place = Place::fresh(postgres);
+        let master_key = countersign::new_master_key().to_string();
+        let address = free_address();
+        let process = Command::new(env!("CARGO_BIN_EXE_countersign"))
+            .args(["serve", "--migrate"])
+            .env_clear()
+            .env("COUNTERSIGN_LISTEN", &address)
+            .env("COUNTERSIGN_DATABASE_URL", &place.url)
+            .env("COUNTERSIGN_PUBLIC_URL", format!("http://localhost:{}", address.rsplit(':').next().expect("a port")))
+            .env("COUNTERSIGN_MASTER_KEY", &master_key)
+            .env("COUNTERSIGN_LOG", "warn")
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the engine starts");
+        until_ready(&address).await;
+        let (operator, rp) = place.party().await;
+        let key = operator.create_key(&rp, Vec::new(), None).await.expect("a key").secret;
+        Engine { address, key, rp, master_key, process, place }
+    }
+
     /// CPU seconds of the engine and of its database server so far.
     pub fn cpu(&self) -> (f64, f64) {
-        (watch::cpu(self.process.id()), self.postmaster.map(watch::cpu).unwrap_or_default())
+        self.place.cpu(self.process.id())
     }
 
     /// MiB.
@@ -106,7 +134,6 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

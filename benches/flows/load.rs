@@ -68,8 +68,8 @@ pub struct Wire {
 }
 
 impl Wire {
-    async fn open(address: &str) -> Wire {
-        let stream = TcpStream::connect(address).await.expect("the engine listens");
+    async fn open(address: String) -> Wire {
+        let stream = TcpStream::connect(&address).await.expect("the engine listens");
         stream.set_nodelay(true).expect("a socket");
         Wire { stream, buffer: Vec::with_capacity(8192) }
     }
@@ -104,7 +104,8 @@ pub async fn run(
     request: impl Fn(usize) -> Request + Send + Sync + 'static,
 ) -> Row {
     let request = Arc::new(request);
-    measure(address, connections, rate, span, cost, memory, move |mut wire, n| {
+    let open = || Wire::open(address.to_owned());
+    measure(open, connections, rate, span, cost, memory, move |mut wire, n| {
         let request = Arc::clone(&request);
         async move {
             let request = request(n);
@@ -127,8 +128,9 @@ async fn until(due: Instant) {
     }
 }
 
-async fn measure<F, R>(
-    address: &str,
+/// Flows in a closed loop, or due at a rate, of as many workers as there are connections, each with what it opened.
+pub async fn measure<O, W, F, R>(
+    open: impl Fn() -> O,
     connections: usize,
     rate: Option<f64>,
     span: Duration,
@@ -137,18 +139,19 @@ async fn measure<F, R>(
     flow: F,
 ) -> Row
 where
-    F: Fn(Wire, usize) -> R + Send + Sync + 'static,
-    R: Future<Output = (Wire, bool)> + Send,
+    O: Future<Output = W> + Send + 'static,
+    W: Send,
+    F: Fn(W, usize) -> R + Send + Sync + 'static,
+    R: Future<Output = (W, bool)> + Send,
 {
     let (flow, count, refused) = (Arc::new(flow), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let before = cost();
     let start = Instant::now();
     let workers: Vec<_> = (0..connections)
         .map(|_| {
-            let (flow, count, refused, address) =
-                (Arc::clone(&flow), Arc::clone(&count), Arc::clone(&refused), address.to_owned());
+            let (flow, count, refused, opening) = (Arc::clone(&flow), Arc::clone(&count), Arc::clone(&refused), open());
             tokio::spawn(async move {
-                let mut wire = Wire::open(&address).await;
+                let mut wire = opening.await;
                 let mut took = Vec::new();
                 loop {
                     let n = count.fetch_add(1, Ordering::Relaxed);
@@ -264,7 +267,9 @@ fn step() -> i64 {
 pub async fn passkeys(engine: &Engine, passkeys: Vec<Passkey>, connections: usize, span: Duration) -> Row {
     let (address, key) = (engine.address.clone(), engine.key.clone());
     let devices: Arc<Vec<Mutex<Passkey>>> = Arc::new(passkeys.into_iter().map(Mutex::new).collect());
-    measure(&address.clone(), connections, None, span, &|| engine.cpu(), &|| engine.memory(), move |mut wire, n| {
+    let host = address.clone();
+    let open = || Wire::open(host.clone());
+    measure(open, connections, None, span, &|| engine.cpu(), &|| engine.memory(), move |mut wire, n| {
         let (devices, address, key) = (Arc::clone(&devices), address.clone(), key.clone());
         async move {
             let mut passkey = devices[n % devices.len()].lock().await;

@@ -5,7 +5,8 @@
 //!
 //! Starts the release binary on a fresh database, seeds users by the store's own verbs, and drives it over loopback. Prints
 //! flows per second, latency, CPU and memory, and the ratios to limits taken in the same run: SQLite's one-row and 64-row
-//! commits, pgbench with one guarded update a transaction, and an empty route under the same load.
+//! commits, pgbench with one guarded update a transaction, and an empty route under the same load. Last, what the writes of a
+//! right code cost by the store alone.
 
 #![allow(
     missing_docs,
@@ -22,6 +23,7 @@ mod limits;
 mod load;
 mod population;
 mod watch;
+mod writes;
 
 use std::time::Duration;
 
@@ -100,6 +102,7 @@ async fn main() {
         let right = measure(&options, None, &mut figures).await;
         ratio("a right code, of SQLite's one-row rate", right, lite.one_row);
         ratio("a right code, of SQLite's 64-row rate", right, lite.group);
+        say(&mut figures, "SQLite: the writes of a right code", &writes::alone(&options, None).await);
         figures.push(json!({"what": "SQLite limits", "one_row": lite.one_row, "group": lite.group}));
     }
     if let Some(server) = &options.postgres {
@@ -107,6 +110,7 @@ async fn main() {
         println!("{:<34} {:>9.0}", "pgbench, 1 guarded row a commit", pgbench);
         let right = measure(&options, Some(server), &mut figures).await;
         ratio("a right code, of pgbench's rate", right, pgbench);
+        say(&mut figures, "PostgreSQL: writes of a right code", &writes::alone(&options, Some(server)).await);
         figures.push(json!({"what": "pgbench", "rate": pgbench}));
     }
     written(&options, &figures);

@@ -16,6 +16,7 @@ use crate::engine::Engine;
 /// A user with an authenticator app.
 pub struct App {
     pub user: String,
+    pub factor: Id,
     pub secret: Vec<u8>,
     /// The step of the last code that was sent.
     pub last: AtomicI64,
@@ -42,26 +43,40 @@ pub struct Passkey {
 const AT_ONCE: usize = 512;
 
 pub async fn apps(engine: &Engine, users: usize) -> Apps {
-    let store = open_store(&engine.for_seeding(), false).await.expect("the database opens beside the engine");
-    let vault = Arc::new(vault(engine, &store).await);
+    let store = open_store(&engine.place.for_seeding(), false).await.expect("the database opens beside the engine");
+    let vault = vault(engine, &store).await;
+    let all = enrolled(&store, &engine.rp.id, users, move |at, row, secret| vault.seal(at, row, secret)).await;
+    // The seeding's own events are linked first, so that their cost is not counted as that of flows.
+    while !store.unsealed_realms(SystemClock.now()).await.expect("it answers").is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    engine.place.tidy();
+    Apps { all, next: AtomicUsize::new(0) }
+}
+
+/// Users with an active authenticator app, whose secret is sealed in this way.
+pub async fn enrolled(
+    store: &Store,
+    rp: &Id,
+    users: usize,
+    seal: impl Fn(&Moment<'_>, Row<'_>, &[u8]) -> Vec<u8> + Send + Sync + 'static,
+) -> Vec<App> {
+    let seal: Arc<Seal> = Arc::new(seal);
     let mut all = Vec::with_capacity(users);
     for start in (0..users).step_by(AT_ONCE) {
-        let batch = (start..users.min(start + AT_ONCE)).map(|n| enrol(&store, &vault, &engine.rp.id, n));
+        let batch = (start..users.min(start + AT_ONCE)).map(|n| enrol(store, &seal, rp, n));
         let batch: Vec<_> = batch.map(tokio::spawn).collect();
         for app in batch {
             all.push(app.await.expect("the store takes it"));
         }
     }
-    // The seeding's own events are linked first, so that their cost is not counted as that of flows.
-    while !store.unsealed_realms(SystemClock.now()).await.expect("it answers").is_empty() {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
-    engine.tidy();
-    Apps { all, next: AtomicUsize::new(0) }
+    all
 }
 
-fn enrol(store: &Store, vault: &Arc<Vault>, rp: &Id, n: usize) -> impl Future<Output = App> + use<> {
-    let (store, vault, rp) = (store.clone(), Arc::clone(vault), rp.clone());
+type Seal = dyn Fn(&Moment<'_>, Row<'_>, &[u8]) -> Vec<u8> + Send + Sync;
+
+fn enrol(store: &Store, seal: &Arc<Seal>, rp: &Id, n: usize) -> impl Future<Output = App> + use<> {
+    let (store, seal, rp) = (store.clone(), Arc::clone(seal), rp.clone());
     async move {
         let at = Moment::new(SystemClock.now(), &SystemRng);
         let (user_id, secret, id) = (format!("user-{n:08}"), at.random::<20>().to_vec(), Id::new(Kind::Factor, &at));
@@ -87,18 +102,19 @@ fn enrol(store: &Store, vault: &Arc<Vault>, rp: &Id, n: usize) -> impl Future<Ou
             last_used_at: None,
             last_step: 0,
             version: 1,
-            sealed: vault.seal(&at, row, &secret),
+            sealed: seal(&at, row, &secret),
             credential_id: None,
         };
         let event = event(&at, &rp, &user_id);
         let new = NewFactor { factor, prompt: None, beside: (9, 9), event: event.clone() };
         store.create_factor(&rp, &new).await.expect("a factor");
+        let factor = id.clone();
         let activation = Activation { id, details: Details::Totp, sealed: None, credential_id: None, last_step: 0 };
         let event = Event { id: Id::new(Kind::Event, &at), ..event };
         let nothing = Settlement::nothing(rp.clone(), user_id.clone(), at.now, event);
         let settlement = Settlement { factor: Some(FactorChange::Activate(activation)), ..nothing };
         store.settle(settlement).await.expect("an active factor");
-        App { user: user_id, secret, last: AtomicI64::new(0) }
+        App { user: user_id, factor, secret, last: AtomicI64::new(0) }
     }
 }
 

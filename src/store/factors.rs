@@ -219,8 +219,9 @@ impl Store {
             let now = event.at.0;
             if let Some(session) = &right_of {
                 let spent = sql! { conn,
-                    "update sessions set removed_at = $1 where id = $2 and removed_at is null and ended_at is null",
-                    now, session.as_str()
+                    "update sessions set removed_at = $1
+                     where rp_id = $2 and user_id = $3 and id = $4 and removed_at is null and ended_at is null",
+                    now, rp.as_str(), &user_id, session.as_str()
                 };
                 won(spent, Contest::Session)?;
             }
