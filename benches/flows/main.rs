@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use serde_json::{Value, json};
+use writes::Rows;
 
 /// What is measured, and for how long.
 #[derive(Clone, Parser)]
@@ -102,7 +103,7 @@ async fn main() {
         let right = measure(&options, None, &mut figures).await;
         ratio("a right code, of SQLite's one-row rate", right, lite.one_row);
         ratio("a right code, of SQLite's 64-row rate", right, lite.group);
-        say(&mut figures, "SQLite: the writes of a right code", &writes::alone(&options, None).await);
+        writes_alone(&options, None, &mut figures).await;
         figures.push(json!({"what": "SQLite limits", "one_row": lite.one_row, "group": lite.group}));
     }
     if let Some(server) = &options.postgres {
@@ -110,7 +111,7 @@ async fn main() {
         println!("{:<34} {:>9.0}", "pgbench, 1 guarded row a commit", pgbench);
         let right = measure(&options, Some(server), &mut figures).await;
         ratio("a right code, of pgbench's rate", right, pgbench);
-        say(&mut figures, "PostgreSQL: writes of a right code", &writes::alone(&options, Some(server)).await);
+        writes_alone(&options, Some(server), &mut figures).await;
         figures.push(json!({"what": "pgbench", "rate": pgbench}));
     }
     written(&options, &figures);
@@ -175,6 +176,14 @@ async fn measure(options: &Options, postgres: Option<&str>, figures: &mut Vec<Va
     println!("{:<34} idle {idle:.1} MiB, now {:.1} MiB", format!("{name}: memory"), engine.memory());
     ratio("cost of a wrong code, of a right one", rows[1].cost(), rows[0].cost());
     rows[0].rate
+}
+
+/// What the store alone makes of a right code's rows.
+async fn writes_alone(options: &Options, postgres: Option<&str>, figures: &mut Vec<Value>) {
+    let name = if postgres.is_some() { "PostgreSQL" } else { "SQLite" };
+    for (what, rows) in [("its writes alone", Rows::All), ("without session and event", Rows::Three)] {
+        say(figures, &format!("{name}: {what}"), &writes::alone(options, postgres, rows).await);
+    }
 }
 
 fn say(figures: &mut Vec<Value>, what: &str, row: &load::Row) {

@@ -127,6 +127,7 @@ async fn a_page_whose_challenge_was_answered_elsewhere_gives_no_code() {
         for path in [format!("{}/done", page.path), page.path.clone()] {
             let done = visitor.go(&path).await;
             done.says("You've already confirmed this");
+            assert!(done.headers.get("set-cookie").is_none(), "what others answered with is not this browser's habit");
             let back = done.link("Continue to Harbour Bank");
             assert!(done.refresh().is_none() && !back.contains("code=") && !back.contains("/challenge/"), "{back}");
         }

@@ -291,6 +291,12 @@ async fn a_method_is_removed_after_a_proof_and_a_question_and_never_the_last_one
     assert_eq!(refused.title(), "Error: You can't remove your only method – Harbour Bank");
     assert_eq!(refused.status, StatusCode::CONFLICT);
     refused.says("You can't remove your only method").says("Add another first.");
+
+    // What it was proven with no longer counts.
+    visitor.go(&list.path).await.says("Used now");
+    world.says("DELETE", "/v1/users/u/sessions", json!(null)).await;
+    assert!(!visitor.go(&list.path).await.text().contains("Used now"));
+    assert!(!visitor.go(&list.html_link("Remove<span")).await.text().contains("You used this"));
 }
 
 #[tokio::test]

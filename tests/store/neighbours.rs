@@ -5,13 +5,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use countersign::config::Database;
 use countersign::model::{
     ApiKey, Budget, BudgetKey, Challenge, Delivery, Endpoint, Factor, Id, Kind, MethodKind, PortalSession, Prompt,
     RecoverySet, RecoveryStatus, Scope, Timestamp,
 };
 use countersign::store::{
     Activation, Attempted, BudgetChange, ChallengeChange, Contest, DeviceChange, EndpointChange, FactorChange, Keep,
-    Names, NewSession, PromptChange, Reservation, Result, SessionChange, Settlement, Standing, Store, ThrottleLane,
+    Names, NewSession, PromptChange, Reservation, Restoration, Result, SessionChange, Settlement, Standing, Store,
+    ThrottleLane,
 };
 
 use super::database::Scratch;
@@ -552,5 +554,58 @@ async fn asked_of_office(store: &Store, office: &Office, now: Timestamp) {
     for (key, hash) in &office.keys {
         let (found, party) = store.api_key(hash, now).await.expect("it answers").expect("it opens");
         assert_eq!((&found.id, &party.id), (&key.id, &key.rp_id));
+    }
+}
+
+/// What was used up, removed or erased since a backup stays so when that is restored, and its neighbours are as they were.
+#[tokio::test]
+async fn what_a_restoration_takes_back_is_nobody_elses() {
+    let world = World::new(Scratch::sqlite()).await;
+    let Database::Sqlite(file) = world.scratch.storage.database.clone() else { panic!("it is SQLite") };
+    let backup = file.with_file_name("backup.db");
+    let (Home { person, factors, recovery, .. }, other) = (&world.zoe, &world.other);
+    let (store, rp, user) = (&person.store, &person.rp, person.user_id.as_str());
+    let then = world.rows().await;
+    store.backup(&backup).await.expect("a backup");
+
+    let code = FactorChange::RecoveryCode(recovery.id.clone(), recovery.unused[0].clone());
+    store.settle(Settlement { factor: Some(code), ..person.nothing() }).await.expect("a code");
+    store.remove_factor(rp, user, &factors[1].id, true, None, &person.event("x")).await.expect("removed");
+    let (stands, event) = (Standing::default(), other.person.event("x"));
+    store.confirm_recovery_set(&other.person.rp, user, None, &stands, &event).await.expect("the set before is gone");
+    let (key, endpoint) = (&world.office.keys[0].0.id, &world.office.endpoints[0].id);
+    store.revoke_api_key(key, &person.event("x")).await.expect("revoked");
+    store.remove_webhook_endpoint(rp, endpoint, &person.event("x")).await.expect("removed");
+    store.erase_user(rp, "kim", "usr_gone", &world.kim.person.event("x")).await.expect("erased");
+    store.close().await;
+
+    let own: [&[&str]; 7] = [
+        &[recovery.id.as_str(), "a1a1a1a1"],
+        &[factors[1].id.as_str()],
+        &[other.recovery.id.as_str()],
+        &[key.as_str()],
+        &[endpoint.as_str()],
+        &[rp.as_str(), "kim"],
+        &[rp.as_str(), "usr_gone"],
+    ];
+    // What is open ends for everybody, as the factors that were not active.
+    let open = ["prompts: ", "challenges: ", "sessions: ", "portal_sessions: "];
+    let pending = [&world.zoe, &world.kim, other].map(|home| &home.pending);
+    let pending: Vec<&Factor> = pending.into_iter().flatten().collect();
+    let ends = |row: &str| {
+        open.iter().any(|table| row.starts_with(table)) || pending.iter().any(|f| row.contains(f.id.as_str()))
+    };
+    // Every app's last step is 5: none is set back to 4, and none is another method's.
+    for (turn, steps) in [("totp", 4), ("webauthn", 7)].into_iter().enumerate() {
+        let restoration = Restoration { now: person.now.plus_seconds(turn as i64), steps };
+        Store::restore(&file, &backup, restoration).await.expect("restored");
+        let now = world.rows().await;
+        let changed: Vec<&String> = then.symmetric_difference(&now).filter(|row| !ends(row)).collect();
+        let is_own = |row: &str| own.iter().any(|words| words.iter().all(|word| row.contains(word)));
+        let strange: Vec<_> = changed.iter().filter(|row| !is_own(row)).collect();
+        assert!(strange.is_empty(), "{steps:?}: {strange:#?}");
+        for words in own {
+            assert!(changed.iter().any(|row| words.iter().all(|word| row.contains(word))), "{words:?} came back");
+        }
     }
 }

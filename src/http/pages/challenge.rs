@@ -207,7 +207,9 @@ async fn done(visit: Visit<Challenge>) -> Result<Response, Response> {
         ChallengeStatus::Pending => Ok(see(&visit.path(""))),
         status => {
             let page = ended(&visit, status, true).await?.respond(StatusCode::OK);
-            let usual = visit.subject.proof.as_ref().map(|p| p.method).filter(|m| *m != MethodKind::RecoveryCode);
+            // What another browser or a server answered is not this one's habit.
+            let proof = visit.subject.proof.as_ref().filter(|_| visit.subject.may_lead_back());
+            let usual = proof.map(|p| p.method).filter(|m| *m != MethodKind::RecoveryCode);
             Ok(match usual {
                 Some(kind) => remembered(&visit.app, page, kind),
                 None => page,

@@ -164,12 +164,12 @@ async fn list(
     Ok(render(status, &page))
 }
 
-/// By what the person was let in; a recovery code is no card.
+/// By what the person was let in, for as long as that counts; a recovery code is no card.
 async fn just_used(visit: &AtPortal) -> Result<Option<Id>, Response> {
     let Some(session) = &visit.subject.session_id else { return Ok(None) };
     match visit.app.engine.session(&visit.caller, session).await {
-        Ok(session) => Ok(session.factor_id),
-        Err(Error::NotFound) => Ok(None),
+        Ok(session) if session.is_active(visit.now) => Ok(session.factor_id),
+        Ok(_) | Err(Error::NotFound) => Ok(None),
         Err(error) => Err(visit.fault(error)),
     }
 }
