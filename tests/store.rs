@@ -1702,19 +1702,26 @@ async fn an_endpoint_keeps_its_last_deliveries() {
             })
             .await;
         }
-        let enabled = async |on| {
+        // Of another endpoint the oldest and the newest have ended too: they neither go nor count.
+        let other = ann.endpoint().await;
+        for number in [1, 2_060] {
+            ann.store.queue_delivery(&tried(&ann, &other, number), 3_000).await.expect("queued");
+        }
+        let enabled = async |endpoint: &Endpoint, on| {
             let change = EndpointChange { enabled: Some(on), ..EndpointChange::default() };
             ann.store.change_webhook_endpoint(&ann.rp, &endpoint.id, &change, &ann.event("x")).await.expect("changed");
             ann.store.webhook_endpoint(&ann.rp, &endpoint.id).await.expect("it answers").expect("it is there")
         };
-        enabled(false).await;
-        let moved = enabled(true).await;
+        enabled(&other, false).await;
+        enabled(&endpoint, false).await;
+        let moved = enabled(&endpoint, true).await;
         ann.store.queue_delivery(&tried(&ann, &endpoint, 0), 1).await.expect("queued");
         ann.store.hand_out(&moved, moved.handed_to + 1, &[], ann.now).await.expect("handed out");
         let kept = ann.store.deliveries(&ann.rp, &endpoint.id, None, 3_000).await.expect("it answers");
         let ids: Vec<_> = kept.iter().map(|delivery| delivery.event_id.clone()).collect();
         let meant = (51..=2_050).rev().chain([0]).map(|n: u128| Id::from_bytes(Kind::Event, n.to_be_bytes()));
         assert_eq!(ids, meant.collect::<Vec<_>>());
+        assert_eq!(ann.store.deliveries(&ann.rp, &other.id, None, 9).await.expect("it answers").len(), 2);
     })
     .await;
 }

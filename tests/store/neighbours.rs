@@ -409,6 +409,17 @@ async fn offices(world: &World) {
     let (id, event_id) = (first.id.as_str(), of_first[0].event_id.as_str());
     let told: &[&[&str]] = &[&[id, event_id]];
     let until = boss.now.plus_seconds(60);
+    let due = async |at, all: &[&Endpoint]| {
+        let due = store.due_endpoints(at).await.expect("it answers");
+        let due: BTreeSet<Id> = due.into_iter().map(|due| due.endpoint).collect();
+        assert_eq!(due, all.iter().map(|endpoint| endpoint.id.clone()).collect());
+    };
+    let [third, fourth] = &world.elsewhere.endpoints;
+    due(boss.now, &[first, second, third, fourth]).await;
+    for delivery in &world.elsewhere.deliveries[0] {
+        store.claim_delivery(delivery, boss.now, until).await.expect("claimed");
+    }
+    due(boss.now, &[first, second, fourth]).await;
     world.reaches("an attempt", told, store.claim_delivery(&of_first[0], boss.now, until)).await;
     let ended = |outcome, pause| Attempted {
         at: boss.now,
@@ -420,12 +431,26 @@ async fn offices(world: &World) {
         disable: None,
     };
     let failed = ended("failed", Some(until));
+    for delivery in [&of_first[1], &of_second[0]] {
+        store.claim_delivery(delivery, boss.now, until).await.expect("claimed");
+    }
+    due(boss.now, &[second, fourth]).await;
+    // Another attempt is under way: what the one before came to is nobody's any more, though others are at their first.
+    let again = store.due_deliveries(first, until, 1).await.expect("it answers").remove(0);
+    store.claim_delivery(&again, until, until.plus_seconds(60)).await.expect("claimed");
+    let before = world.rows().await;
+    store.note_attempt(first, &again, 1, &failed).await.expect("it answers");
+    assert_eq!(world.rows().await, before);
     let own: &[&[&str]] = &[&[id, event_id], &[id, "webhook_endpoints"]];
-    world.reaches("a failure", own, store.note_attempt(first, &of_first[0], 1, &failed)).await;
-    store.claim_delivery(&of_first[1], boss.now, until).await.expect("claimed");
+    world.reaches("a failure", own, store.note_attempt(first, &again, 2, &failed)).await;
+    let before = world.rows().await;
+    store.note_attempt(first, &again, 2, &ended("failed", Some(until.plus_seconds(60)))).await.expect("it answers");
+    assert_eq!(world.rows().await, before, "it has ended");
+    due(until, &[first, second, third, fourth]).await;
     let (id, event_id) = (first.id.as_str(), of_first[1].event_id.as_str());
     let own: &[&[&str]] = &[&[id, event_id], &[id, "webhook_endpoints"]];
     world.reaches("a success", own, store.note_attempt(first, &of_first[1], 1, &ended("delivered", None))).await;
+    due(until, &[second, third, fourth]).await;
     let own: &[&[&str]] = &[&[id, "webhook_endpoints"]];
     world.reaches("events handed out", own, store.hand_out(first, 7, &[], boss.now)).await;
     for change in [
@@ -441,6 +466,10 @@ async fn offices(world: &World) {
     let another = super::tried(&boss, first, 3);
     let third = another.event_id.as_str();
     world.reaches("a trial", &[&[id, third]], store.queue_delivery(&another, 1)).await;
+    // What failed under the secrets before says nothing of the endpoint.
+    store.claim_delivery(&another, boss.now, until).await.expect("claimed");
+    let former = Endpoint { url: "https://new.invalid/".to_owned(), ..first.clone() };
+    world.reaches("an old failure", &[&[id, third]], store.note_attempt(&former, &another, 1, &failed)).await;
     let enabled = |on| EndpointChange { enabled: Some(on), ..EndpointChange::default() };
     let (event, off, on) = (boss.event("x"), enabled(false), enabled(true));
     let dropped: &[&[&str]] = &[&[id, "webhook_endpoints"], &[id, third]];
@@ -545,6 +574,8 @@ async fn asked_of_office(store: &Store, office: &Office, now: Timestamp) {
         };
         own(store.deliveries(rp, &endpoint.id, None, 9).await.expect("it answers"));
         own(store.due_deliveries(endpoint, now, 9).await.expect("it answers"));
+        let page = store.deliveries(rp, &endpoint.id, Some(&told[1].event_id), 9).await.expect("it answers");
+        assert_eq!(page.iter().map(|d| &d.event_id).collect::<Vec<_>>(), [&told[0].event_id]);
         // As many as may wait do, of this endpoint alone.
         super::lost(
             store.queue_delivery(&Delivery { event_id: Id::bound(Kind::Event, now), ..told[0].clone() }, 2).await,
