@@ -13,7 +13,7 @@ use countersign::model::{
 use countersign::store::{
     Activation, Attempted, BudgetChange, ChallengeChange, Contest, DeviceChange, EndpointChange, FactorChange, Keep,
     Names, NewSession, PromptChange, Reservation, Restoration, Result, SessionChange, Settlement, Standing, Store,
-    ThrottleLane,
+    ThrottleLane, Which,
 };
 
 use super::database::Scratch;
@@ -321,6 +321,8 @@ async fn recovery_and_visits(world: &World) {
     let code = FactorChange::RecoveryCode(recovery.id.clone(), recovery.unused[0].clone());
     let own: &[&[&str]] = &[&[recovery.id.as_str(), "a1a1a1a1"]];
     world.reaches("a recovery code", own, store.settle(Settlement { factor: Some(code), ..person.nothing() })).await;
+    let left = store.dossier(rp, user, person.now).await.expect("it answers").recovery.expect("codes");
+    assert_eq!((left.total, left.remaining), (2, 1));
     let next = RecoverySet { unused: vec![vec![0xc1; 4]], ..person.new_set() };
     let own: &[&[&str]] = &[&[unconfirmed.id.as_str()], &[next.id.as_str()]];
     let (event, stands) = (person.event("x"), Standing { visit: Some(visits[0].id.clone()), judged: None });
@@ -502,6 +504,7 @@ async fn what_is_asked_of_one_is_answered_of_no_other() {
         for home in [&world.zoe, &world.kim, &world.other] {
             asked(home).await;
         }
+        entered(&world).await;
         for office in [&world.office, &world.elsewhere] {
             asked_of_office(&world.zoe.person.store, office, world.zoe.person.now).await;
         }
@@ -560,6 +563,28 @@ async fn asked(home: &Home) {
         );
     }
     assert!(store.kept(rp, "nobody's", elsewhere).await.expect("it answers").is_none());
+}
+
+/// A key opens what is its relying party's, and of that what is named.
+async fn entered(world: &World) {
+    let (own, foreign) = (&world.office.keys[1].1, &world.elsewhere.keys[1].1);
+    let Home { person, open, sessions, .. } = &world.zoe;
+    let (store, now) = (&person.store, person.now);
+    for (challenge, _) in open {
+        let (_, rp, case) = store.enter_case(own, &challenge.id, now).await.expect("it answers").expect("it opens");
+        assert_eq!((&rp.id, case.map(|(found, _)| found.id)), (&person.rp, Some(challenge.id.clone())));
+        let (_, _, case) = store.enter_case(foreign, &challenge.id, now).await.expect("it answers").expect("it opens");
+        assert!(case.is_none(), "it is another relying party's");
+        assert!(store.enter_case(b"no key", &challenge.id, now).await.expect("it answers").is_none());
+    }
+    for new in sessions {
+        for which in [Which::Id(&new.session.id), Which::Token(&new.token_hash)] {
+            let (.., found) = store.enter_session(own, which, now).await.expect("it answers").expect("it opens");
+            assert_eq!(found.map(|found| found.id), Some(new.session.id.clone()));
+            let (.., found) = store.enter_session(foreign, which, now).await.expect("it answers").expect("it opens");
+            assert!(found.is_none(), "it is another relying party's");
+        }
+    }
 }
 
 async fn asked_of_office(store: &Store, office: &Office, now: Timestamp) {
