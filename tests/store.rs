@@ -1024,6 +1024,7 @@ async fn recovery_codes_do_not_outlive_what_they_stand_for() {
         all[8].as_ref().expect("it is reset");
         let left = ann.store.recovery_summary(&ann.rp, "ann", RecoveryStatus::Active).await.expect("it answers");
         assert_eq!(left.status, RecoveryStatus::None, "{all:?}");
+        ann.pending("Not active yet").await;
         lost(make(&ann, None, true).await, Contest::Factor);
         lost(
             ann.store.confirm_recovery_set(&ann.rp, "ann", None, &Standing::default(), &ann.event("x")).await,
@@ -1056,7 +1057,10 @@ async fn recovery_codes_are_lost_to_a_factor_that_was_added_since_they_were_judg
             shown.expect("it answers").status
         };
         let added = ThrottleLane { lane: "enrolment".to_owned(), ..throttle(0, 0) };
-        ann.store.settle(Settlement { throttle: Some(added), ..ann.nothing() }).await.expect("it is added");
+        // What happens in another lane adds no factor.
+        for lane in [added, throttle(0, 1), throttle(1, 2)] {
+            ann.store.settle(Settlement { throttle: Some(lane), ..ann.nothing() }).await.expect("it is written");
+        }
         lost(make(0).await, Contest::Throttle);
         assert_eq!(status().await, RecoveryStatus::None);
         make(1).await.expect("a set that waits");

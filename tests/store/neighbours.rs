@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 
 use countersign::config::Database;
 use countersign::model::{
-    ApiKey, Budget, BudgetKey, Challenge, Delivery, Endpoint, Factor, Id, Kind, MethodKind, PortalSession, Prompt,
-    RecoverySet, RecoveryStatus, Scope, Timestamp,
+    ApiKey, Budget, BudgetKey, Challenge, ChallengeStatus, Delivery, Endpoint, Factor, Id, Kind, MethodKind,
+    PortalSession, Prompt, RecoverySet, RecoveryStatus, Scope, Timestamp,
 };
 use countersign::store::{
     Activation, Attempted, BudgetChange, ChallengeChange, Contest, DeviceChange, EndpointChange, FactorChange, Keep,
@@ -330,6 +330,8 @@ async fn recovery_and_visits(world: &World) {
     let own: &[&[&str]] = &[&[recovery.id.as_str()], &[next.id.as_str()]];
     let event = person.event("x");
     world.reaches("codes saved", own, store.confirm_recovery_set(rp, user, Some(&next.id), &stands, &event)).await;
+    let redeems = store.recovery_set(rp, user).await.expect("it answers").expect("a set");
+    assert_eq!((redeems.id, redeems.unused), (next.id, next.unused), "and its own codes with it");
 
     let own: &[&[&str]] = &[&[visits[0].id.as_str()]];
     world.reaches("a visit begun", own, store.open_portal_link(&visits[0], b"browser", person.now)).await;
@@ -398,6 +400,10 @@ async fn people(world: &World) {
     world.reaches("a name", own, store.put_user(rp, &person.user(), &names)).await;
     world.reaches("an unlock", own, store.clear_throttles(rp, user, &person.event("x"))).await;
     world.reaches("the end of all sessions", own, store.end_sessions_of(rp, user, &person.event("x"))).await;
+    let [exchanged, approved] = &world.zoe.approved;
+    for (challenge, status) in [(exchanged, ChallengeStatus::Approved), (approved, ChallengeStatus::Cancelled)] {
+        assert_eq!(person.found(&challenge.id).await.expect("it is there").status, status);
+    }
     world.reaches("a reset", own, store.reset_user(rp, user, &person.event("x"))).await;
     let own: &[&[&str]] = &[&[rp.as_str(), "kim"], &[rp.as_str(), "usr_gone"]];
     let event = world.kim.person.event("x");
@@ -547,6 +553,17 @@ async fn asked(home: &Home) {
         let by_token = store.session_by_token(rp, &new.token_hash).await.expect("it answers").expect("it is there");
         assert_eq!((&by_id.id, &by_token.id), (&new.session.id, &new.session.id));
     }
+    let mut ids = sessions.each_ref().map(|new| &new.session.id);
+    // Both are of one moment: the greater id counts as the newer.
+    ids.sort();
+    let [older, newer] = ids;
+    let listed = async |at: Timestamp, behind: Option<&Id>, ids: &[&Id]| {
+        let page = store.sessions_of(rp, user, at, behind, 9).await.expect("it answers");
+        assert_eq!(page.iter().map(|session| &session.id).collect::<Vec<_>>(), ids);
+    };
+    listed(now, None, &[newer, older]).await;
+    listed(now, Some(newer), &[older]).await;
+    listed(now.plus_seconds(600), None, &[]).await;
     let redeems = store.recovery_set(rp, user).await.expect("it answers").expect("a set");
     assert_eq!((&redeems.id, BTreeSet::from_iter(&redeems.unused)), (&recovery.id, recovery.unused.iter().collect()));
     let summary = store.recovery_summary(rp, user, RecoveryStatus::Unconfirmed).await.expect("it answers");
