@@ -405,6 +405,9 @@ async fn people(world: &World) {
         assert_eq!(person.found(&challenge.id).await.expect("it is there").status, status);
     }
     world.reaches("a reset", own, store.reset_user(rp, user, &person.event("x"))).await;
+    let lanes = store.throttles(rp, user).await.expect("it answers");
+    let lanes: Vec<_> = lanes.iter().map(|lane| (lane.lane.as_str(), lane.state.as_str())).collect();
+    assert_eq!(lanes, [("", "{}"), ("device:1", "{}")], "the device that is known goes, the others are emptied");
     let own: &[&[&str]] = &[&[rp.as_str(), "kim"], &[rp.as_str(), "usr_gone"]];
     let event = world.kim.person.event("x");
     world.reaches("an erasure", own, store.erase_user(rp, "kim", "usr_gone", &event)).await;
