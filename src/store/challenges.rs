@@ -18,20 +18,6 @@ struct PromptRow {
     expires_at: i64,
 }
 
-/// Puts a prompt in the place of any before it, on the connection of a writing body.
-macro_rules! put_prompt {
-    ($conn:expr, $rp:expr, $user:expr, $prompt:expr) => {{
-        let prompt: &crate::model::Prompt = $prompt;
-        sql! { $conn,
-            crate::store::parts::PUT_PROMPT,
-            $rp.as_str(), $user, prompt.owner_id.as_str(), prompt.method.as_str(), prompt.id.as_str(),
-            prompt.factor_id.as_ref().map(|f| f.as_str()), &prompt.sealed, prompt.sends, prompt.sent_at.0,
-            prompt.expires_at.0
-        };
-    }};
-}
-pub(super) use put_prompt;
-
 impl Store {
     /// Opens a challenge that awaits its answer.
     pub fn create_challenge(&self, challenge: &Challenge, event: &Event) -> impl Future<Output = Result<()>> + Send {

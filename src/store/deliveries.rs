@@ -79,17 +79,6 @@ pub struct Attempted {
 /// How many ended deliveries an endpoint keeps, about.
 const KEPT: i64 = 2000;
 
-/// Inserts a delivery that is due at once, on the connection of a writing body.
-macro_rules! queue {
-    ($conn:expr, $endpoint:expr, $event:expr, $sequence:expr, $kind:expr, $now:expr) => {
-        sql! { $conn,
-            "insert into webhook_deliveries (rp_id, endpoint_id, event_id, sequence, kind, created_at, attempts, next_at)
-             values ($1, $2, $3, $4, $5, $6, 0, $6) on conflict do nothing",
-            $endpoint.rp_id.as_str(), $endpoint.id.as_str(), $event, $sequence, $kind, $now.0
-        }
-    };
-}
-
 impl Store {
     /// Turns events into deliveries of an endpoint and moves it on to the number `to`, if it still stands where it was read and
     /// is enabled; else `Conflict(Row)`.
@@ -106,7 +95,11 @@ impl Store {
             };
             won(done, Contest::Row)?;
             for (event, sequence, kind) in &rows {
-                queue!(conn, endpoint, event, sequence, kind, now);
+                sql! { conn,
+                    "insert into webhook_deliveries (rp_id, endpoint_id, event_id, sequence, kind, created_at, attempts, next_at)
+                     values ($1, $2, $3, $4, $5, $6, 0, $6) on conflict do nothing",
+                    endpoint.rp_id.as_str(), endpoint.id.as_str(), event, sequence, kind, now.0
+                };
             }
             sql! { conn,
                 "delete from webhook_deliveries where rp_id = $1 and endpoint_id = $2 and next_at is null and event_id <=

@@ -2,7 +2,6 @@
 
 use sqlx::FromRow;
 
-use super::challenges::put_prompt;
 use super::events::append;
 use super::journal::{Note, Noting};
 use super::recovery::dying_sets;
@@ -141,7 +140,13 @@ impl Store {
                 factor.created_at.0, factor.expires_at.0, factor.last_step, factor.version, &factor.sealed
             };
             if let Some(prompt) = &new.prompt {
-                put_prompt!(conn, rp, &factor.user_id, prompt);
+                sql! { conn,
+                    "insert into prompts (rp_id, user_id, owner_id, method, id, factor_id, sealed, sends, sent_at, expires_at)
+                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                    rp.as_str(), &factor.user_id, prompt.owner_id.as_str(), prompt.method.as_str(), prompt.id.as_str(),
+                    prompt.factor_id.as_ref().map(|f| f.as_str()), &prompt.sealed, prompt.sends, prompt.sent_at.0,
+                    prompt.expires_at.0
+                };
             }
             append!(conn, &new.event);
             Ok(())

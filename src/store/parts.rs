@@ -66,40 +66,14 @@ const BURN: Part = (
     Contest::Prompt,
     "delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $17 and method = $18 and id = $19",
 );
-/// Puts a prompt in the place of any before it, its ten values numbered as they stand among others.
-macro_rules! put_prompt_text {
-    ($owner:literal $method:literal $id:literal $factor:literal $sealed:literal $sends:literal $sent_at:literal $end:literal) => {
-        concat!(
-            "insert",
-            " into prompts (rp_id, user_id, owner_id, method, id, factor_id, sealed, sends, sent_at, expires_at)
-             values ($1, $2, ",
-            $owner,
-            ", ",
-            $method,
-            ", ",
-            $id,
-            ", ",
-            $factor,
-            ", ",
-            $sealed,
-            ", ",
-            $sends,
-            ", ",
-            $sent_at,
-            ", ",
-            $end,
-            ")
-             on conflict (rp_id, user_id, owner_id, method) do update set
-             id = excluded.id, factor_id = excluded.factor_id, sealed = excluded.sealed, sends = excluded.sends,
-             sent_at = excluded.sent_at, expires_at = excluded.expires_at"
-        )
-    };
-}
-
-/// [`put_prompt_text`] on its own.
-pub(super) const PUT_PROMPT: &str = put_prompt_text!("$3" "$4" "$5" "$6" "$7" "$8" "$9" "$10");
-
-const AWAIT: Part = (Contest::Row, put_prompt_text!("$17" "$18" "$19" "$48" "$49" "$50" "$3" "$51"));
+const AWAIT: Part = (
+    Contest::Row,
+    "insert into prompts (rp_id, user_id, owner_id, method, id, factor_id, sealed, sends, sent_at, expires_at)
+     values ($1, $2, $17, $18, $19, $48, $49, $50, $3, $51)
+     on conflict (rp_id, user_id, owner_id, method) do update set
+     id = excluded.id, factor_id = excluded.factor_id, sealed = excluded.sealed, sends = excluded.sends,
+     sent_at = excluded.sent_at, expires_at = excluded.expires_at",
+);
 const STEP: Part = (
     Contest::Factor,
     "update factors set last_step = $21, last_used_at = $3
