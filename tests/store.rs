@@ -45,6 +45,7 @@ fn a_migration_that_has_landed_is_not_edited() {
         ("0001_first.sql", "36cf49bab4f6077b09cb67d30d355c845b94c5aafd59ef0e27c02c47fb999fe6"),
         ("0002_second.sql", "823eb494ee92d624102d4d09d2a5b1f2fc28289b8fa9403d1fb808afbf120ba1"),
         ("0003_webhooks.sql", "675edc5a02df1f31eaf375bb58ae410c0cf24d2a901f0980a8d19a33cae52650"),
+        ("0004_answered_at_once.sql", "6e4f6e4d8d8e49840ca5358af03708732456feabc14c5cead53604cc1eb494fc"),
     ];
     for (name, digest) in landed {
         let text = std::fs::read(format!("migrations/{name}")).expect("it is there");
@@ -1176,11 +1177,47 @@ async fn a_session_ends_once_and_lets_nothing_through_afterwards() {
         })
         .await;
         assert_eq!(ends.iter().filter(|e| e.is_ok()).count(), 1);
-        let heir = ann.session(&factor);
-        let challenge = ann.new_challenge();
-        let through = ann.store.inherit_session(&new.session.id, &challenge, &heir, &ann.event("x")).await;
-        lost(through, Contest::Session);
-        assert!(ann.found(&challenge.id).await.is_none());
+        let heir = ann.answered_at_once(&factor);
+        lost(ann.store.inherit_session(&new.session.id, &heir, &ann.event("x")).await, Contest::Session);
+        assert!(ann.found(&heir.session.grant.challenge_id).await.is_none());
+    })
+    .await;
+}
+
+/// It is found as every challenge, says what it said, and takes nothing more; a session that came later is no challenge.
+#[tokio::test]
+async fn a_challenge_that_is_answered_in_the_call_that_makes_it_lies_with_its_session() {
+    for_each(|ann| async move {
+        let store = &ann.store;
+        let factor = ann.factor("App", None).await;
+        let (new, later) = (ann.answered_at_once(&factor), ann.session(&factor));
+        for new in [&new, &later] {
+            store.settle(Settlement { session: Some(new.clone()), ..ann.nothing() }).await.expect("a session");
+        }
+        let made = *new.challenge.clone().expect("its challenge");
+        let found = ann.found(&made.id).await.expect("it is there");
+        let expected = Challenge { exchanged_at: Some(ann.now), ..made.clone() };
+        assert_eq!(format!("{found:?}"), format!("{expected:?}"));
+        assert!(ann.found(&later.session.id.sibling(Kind::Challenge)).await.is_none(), "a session alone");
+        assert_eq!(
+            store.session(&ann.rp, &new.session.id).await.expect("it answers").map(|s| s.id),
+            Some(new.session.id.clone())
+        );
+
+        let charge = ChallengeChange::Charge(made.id.clone(), made.attempts_left);
+        lost(store.settle(Settlement { challenge: charge, ..ann.nothing() }).await, Contest::Challenge);
+        let approve = ChallengeChange::Approve(made.id.clone(), ann.proof(&factor), None);
+        lost(store.settle(Settlement { challenge: approve, ..ann.nothing() }).await, Contest::Challenge);
+        lost(store.cancel_challenge(&made, &ann.event("x")).await, Contest::Challenge);
+        lost(store.set_exchange_code(&made, b"code", ann.now.plus_seconds(60)).await, Contest::Token);
+        let twice = Settlement { session: Some(NewSession { token_hash: vec![9], ..new.clone() }), ..ann.nothing() };
+        lost(store.settle(twice).await, Contest::Row);
+
+        store.end_session(&new.session, &ann.event("x")).await.expect("it ends");
+        let found = ann.found(&made.id).await.expect("it is there");
+        assert_eq!(found.status, ChallengeStatus::Approved, "what was proven was proven");
+        store.erase_user(&ann.rp, &ann.user_id, "erased_1", &ann.event("x")).await.expect("erased");
+        assert!(ann.found(&made.id).await.is_none());
     })
     .await;
 }
@@ -1195,11 +1232,12 @@ async fn no_heir_of_a_session_outlives_the_end_of_all() {
             let first = ann.session(&factor);
             ann.store.settle(Settlement { session: Some(first.clone()), ..ann.nothing() }).await.expect("a session");
             let ends = at_once(24, |n| {
-                let (ann, heir, from, factor) = (ann.clone(), ann.session(&factor), first.clone(), factor.clone());
+                let heir = ann.answered_at_once(&factor);
+                let (ann, from, factor) = (ann.clone(), first.clone(), factor.clone());
                 async move {
                     let (store, rp, event) = (&ann.store, &ann.rp, ann.event("x"));
                     if n != 12 {
-                        return store.inherit_session(&from.session.id, &ann.new_challenge(), &heir, &event).await;
+                        return store.inherit_session(&from.session.id, &heir, &event).await;
                     }
                     match end {
                         "revoked" => store.end_sessions_of(rp, "ann", &event).await.map(drop),
@@ -2110,7 +2148,17 @@ impl Fixture {
             added_at: None,
             removed_at: None,
         };
-        NewSession { session, token_hash: self.at().random::<32>().to_vec() }
+        NewSession { session, token_hash: self.at().random::<32>().to_vec(), challenge: None }
+    }
+
+    /// A session and its challenge, of one call.
+    fn answered_at_once(&self, factor: &Factor) -> NewSession {
+        let proof = Some(self.proof(factor));
+        let challenge = Challenge { status: ChallengeStatus::Approved, proof, ..self.new_challenge() };
+        let mut new = self.session(factor);
+        new.session.id = challenge.id.sibling(Kind::Session);
+        new.session.grant.challenge_id = challenge.id.clone();
+        NewSession { challenge: Some(Box::new(challenge)), ..new }
     }
 
     /// Everything that a settlement may have touched, as text.

@@ -181,7 +181,7 @@ async fn measure(options: &Options, postgres: Option<&str>, figures: &mut Vec<Va
 /// What the store alone makes of a right code's rows.
 async fn writes_alone(options: &Options, postgres: Option<&str>, figures: &mut Vec<Value>) {
     let name = if postgres.is_some() { "PostgreSQL" } else { "SQLite" };
-    for (what, rows) in [("its writes alone", Rows::All), ("without session and event", Rows::Three)] {
+    for (what, rows) in [("its writes alone", Rows::All), ("without the event", Rows::Three)] {
         say(figures, &format!("{name}: {what}"), &writes::alone(options, postgres, rows).await);
     }
 }

@@ -11,7 +11,7 @@ use countersign::model::{
     Acr, Actor, Challenge, ChallengeStatus, Channel, Event, Evidence, Grant, Id, Kind, MethodKind, Moment, Proof,
     Session,
 };
-use countersign::store::{ChallengeChange, FactorChange, NewSession, Settlement, ThrottleLane};
+use countersign::store::{FactorChange, NewSession, Settlement, ThrottleLane};
 
 use crate::engine::Place;
 use crate::population::{self, App};
@@ -20,9 +20,9 @@ use crate::{Options, load, watch};
 /// Which rows of a right code.
 #[derive(Clone, Copy)]
 pub enum Rows {
-    /// All five.
+    /// All four.
     All,
-    /// Throttle, challenge and factor: as if the challenge's row were session and event too.
+    /// Throttle, factor and session: as if the session's row were the event too.
     Three,
 }
 
@@ -57,7 +57,7 @@ pub async fn alone(options: &Options, postgres: Option<&str>, rows: Rows) -> loa
             let whole = of_right_code(rp, &users[n], turn);
             let settlement = match rows {
                 Rows::All => whole,
-                Rows::Three => Settlement { session: None, event: None, ..whole },
+                Rows::Three => Settlement { event: None, ..whole },
             };
             ((), store.settle(settlement).await.is_ok())
         }
@@ -108,7 +108,7 @@ fn of_right_code(rp: &Id, app: &App, turn: i64) -> Settlement {
         challenge_id: challenge.id.clone(),
     };
     let session = Session {
-        id: Id::new(Kind::Session, &at),
+        id: challenge.id.sibling(Kind::Session),
         rp_id: rp.clone(),
         user_id: app.user.clone(),
         grant,
@@ -134,9 +134,12 @@ fn of_right_code(rp: &Id, app: &App, turn: i64) -> Settlement {
     };
     Settlement {
         throttle: Some(lane),
-        challenge: ChallengeChange::Create(Box::new(challenge)),
         factor: Some(FactorChange::Step(app.factor.clone(), turn + 1)),
-        session: Some(NewSession { session, token_hash: at.random::<32>().to_vec() }),
+        session: Some(NewSession {
+            session,
+            token_hash: at.random::<32>().to_vec(),
+            challenge: Some(Box::new(challenge)),
+        }),
         ..Settlement::nothing(rp.clone(), app.user.clone(), at.now, event)
     }
 }

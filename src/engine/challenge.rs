@@ -167,14 +167,14 @@ impl Engine {
         }
         let mut approved = challenge.clone();
         approved.status = ChallengeStatus::Approved;
-        let mut issued = self.inherited_session(at, &approved, &session);
+        let mut issued = self.inherited_session(at, &approved, &session).at_once(&approved);
         self.sign(at, &mut issued)?;
         let mut event = self.event(at, caller, "session.inherited", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());
         event.session_id = Some(issued.new.session.id.clone());
         let ending = Ending::Approved { challenge: &approved, issued: Some(&issued), reason: BY_SESSION };
         let store = self.keeping(at, caller, &challenge.user_id, ending);
-        match store.inherit_session(&session.id, &approved, &issued.new, &event).await {
+        match store.inherit_session(&session.id, &issued.new, &event).await {
             Ok(()) => {}
             Err(store::Error::Conflict(_)) => return Ok(None),
             Err(error) => return Err(error.into()),

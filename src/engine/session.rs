@@ -52,6 +52,15 @@ pub enum Introspection {
     },
 }
 
+impl Issued {
+    /// Of a challenge that is approved in the call that makes it.
+    pub(super) fn at_once(mut self, challenge: &Challenge) -> Issued {
+        self.new.session.id = challenge.id.sibling(Kind::Session);
+        self.new.challenge = Some(Box::new(challenge.clone()));
+        self
+    }
+}
+
 impl Engine {
     /// A session that this proof earns; nothing is written yet.
     pub(super) fn new_session(&self, at: &Moment<'_>, challenge: &Challenge, proof: &Proof) -> Issued {
@@ -110,7 +119,7 @@ impl Engine {
             added_at: None,
             removed_at: None,
         };
-        Issued { new: NewSession { session, token_hash: token_hash(&token) }, token, jwt: None }
+        Issued { new: NewSession { session, token_hash: token_hash(&token), challenge: None }, token, jwt: None }
     }
 
     /// Signs a session that is about to stand.

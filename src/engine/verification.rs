@@ -269,6 +269,7 @@ impl Engine {
         approved.proof = Some(proof.clone());
 
         let mut issued = match delivery {
+            Delivery::Session if case.fresh => Some(self.new_session(at, &approved, &proof).at_once(&approved)),
             Delivery::Session => Some(self.new_session(at, &approved, &proof)),
             Delivery::Code | Delivery::Page => None,
         };
@@ -289,7 +290,7 @@ impl Engine {
             throttle: case.lane.right(given.kind, at.now),
             device: case.lane.device(),
             challenge: match case.fresh {
-                true => ChallengeChange::Create(Box::new(approved.clone())),
+                true => ChallengeChange::None,
                 false => ChallengeChange::Approve(challenge.id.clone(), proof, code_kept),
             },
             prompt: case.prompt.as_ref().map(|p| (challenge.id.clone(), p.method, p.id.clone())),

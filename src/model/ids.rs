@@ -37,21 +37,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 12] = [
-        Kind::RelyingParty,
-        Kind::ApiKey,
-        Kind::Factor,
-        Kind::Challenge,
-        Kind::Session,
-        Kind::Event,
-        Kind::Message,
-        Kind::Request,
-        Kind::Portal,
-        Kind::Prompt,
-        Kind::RecoverySet,
-        Kind::Webhook,
-    ];
-
     /// The prefix with its underscore.
     pub fn prefix(self) -> &'static str {
         match self {
@@ -114,6 +99,11 @@ impl Id {
         Id(format!("{}{}", kind.prefix(), uuid::Uuid::from_bytes(bytes).simple()))
     }
 
+    /// The id of another kind with the same digits: of what was made with this, in one call.
+    pub fn sibling(&self, kind: Kind) -> Id {
+        Id(format!("{}{}", kind.prefix(), self.digits().unwrap_or_default()))
+    }
+
     /// The smallest id of this kind that could have been made at this time.
     pub fn bound(kind: Kind, at: Timestamp) -> Id {
         Id(format!("{}{:012x}{}", kind.prefix(), at.0.max(0), "0".repeat(20)))
@@ -126,7 +116,7 @@ impl Id {
 
     /// The text without its prefix.
     pub fn digits(&self) -> Option<&str> {
-        Kind::ALL.iter().find_map(|k| self.0.strip_prefix(k.prefix()))
+        self.0.split_once('_').map(|(_, digits)| digits)
     }
 
     /// The whole text.

@@ -9,7 +9,7 @@ use super::dossier::PartRow;
 use super::gather::{Waiting, tell};
 use super::postgres::Postgres;
 use super::{Error, Result};
-use crate::model::{Id, Timestamp};
+use crate::model::{Id, Kind, Timestamp};
 
 /// A question: in the name of a relying party or by an API key, of a user, of a challenge and its user, of a session, or of nothing
 /// more; or of a challenge, its user and its relying party by the challenge's id alone.
@@ -19,6 +19,8 @@ pub(super) struct Ask {
     pub(super) rp_id: Option<String>,
     pub(super) user_id: Option<String>,
     pub(super) challenge_id: Option<String>,
+    /// The session in whose row the challenge lies, if it was answered in the call that made it.
+    pub(super) at_once_id: Option<String>,
     pub(super) session_id: Option<String>,
     pub(super) token_hash: Option<Vec<u8>>,
     pub(super) now: i64,
@@ -47,7 +49,8 @@ impl Ask {
 
     /// A challenge, and what is known of its user.
     pub(super) fn challenge(self, id: &Id) -> Ask {
-        Ask { challenge_id: Some(id.as_str().to_owned()), ..self }
+        let at_once = id.sibling(Kind::Session);
+        Ask { challenge_id: Some(id.as_str().to_owned()), at_once_id: Some(at_once.as_str().to_owned()), ..self }
     }
 
     /// A session.
@@ -106,6 +109,8 @@ pub(super) enum Of {
     All,
     /// Those that name a challenge, as `w`.
     Challenge,
+    /// Those that name a challenge which lies in its session's row, as `w`.
+    AtOnce,
     /// Those that name a session, as `w`.
     Session,
     /// Of those that show the same key the first, as `q`.
@@ -122,7 +127,7 @@ const SESSION: &str = "s.id, s.user_id, s.granted, s.factor_id, TEXT,
 
 /// The parts in the order of their numbers. All have columns of the same types; where one has nothing to say, it says of which
 /// type.
-pub(super) const PARTS: [Part; 11] = [
+pub(super) const PARTS: [Part; 12] = [
     Part(
         Tells::Factor,
         Of::All,
@@ -170,6 +175,13 @@ pub(super) const PARTS: [Part; 11] = [
         &[("challenges c", "c.rp_id = w.rp_id and c.user_id = w.user_id and c.id = w.challenge_id")],
     ),
     Part(
+        Tells::Challenge,
+        Of::AtOnce,
+        "s.user_id, s.terms, 'approved', s.proof, s.rp_id, s.attempts_left, s.created_at, s.answer_by, NUMBER,
+         s.created_at, NUMBER, BYTES, BYTES, BYTES, BYTES",
+        &[("sessions s", "s.rp_id = w.rp_id and s.user_id = w.user_id and s.id = w.at_once_id")],
+    ),
+    Part(
         Tells::Key,
         Of::Key,
         "k.id, k.hint, k.scopes, k.rp_id, TEXT,
@@ -212,7 +224,7 @@ impl Names {
     fn want(self, of: &Of) -> bool {
         match of {
             Of::All | Of::Key => true,
-            Of::Challenge => self.challenge,
+            Of::Challenge | Of::AtOnce => self.challenge,
             Of::Session => self.session,
         }
     }
@@ -224,17 +236,25 @@ pub(super) const MOST: usize = 32;
 /// What answers all questions of a table `asked` at once; its first column says which.
 fn answers(names: Names) -> String {
     let key = reached(Join::Left, &("api_keys k", "k.hash = q.key_hash"));
-    let named = (
-        "challenges c",
-        "c.id = q.challenge_id and (c.rp_id = coalesce(q.rp_id, k.rp_id) or q.rp_id is null and q.key_hash is null)",
-    );
+    let named = [
+        (
+            "challenges c",
+            "c.id = q.challenge_id and (c.rp_id = coalesce(q.rp_id, k.rp_id) or q.rp_id is null and q.key_hash is null)",
+        ),
+        (
+            "sessions s",
+            "c.id is null and s.id = q.at_once_id and s.terms is not null
+               and (s.rp_id = coalesce(q.rp_id, k.rp_id) or q.rp_id is null and q.key_hash is null)",
+        ),
+    ];
     let (of_challenge, challenge) = match names.challenge {
         true => {
-            let alone = "case when q.rp_id is null and q.key_hash is null then c.rp_id end";
-            let whose = format!("coalesce(q.rp_id, k.rp_id, {alone}), {alone}, coalesce(q.user_id, c.user_id), c.id");
-            (whose, reached(Join::Left, &named))
+            let alone = "case when q.rp_id is null and q.key_hash is null then coalesce(c.rp_id, s.rp_id) end";
+            let user = "coalesce(q.user_id, c.user_id, s.user_id)";
+            let whose = format!("coalesce(q.rp_id, k.rp_id, {alone}), {alone}, {user}, c.id, s.id");
+            (whose, named.iter().map(|rows| reached(Join::Left, rows)).collect())
         }
-        false => ("coalesce(q.rp_id, k.rp_id), null, q.user_id, null".to_owned(), String::new()),
+        false => ("coalesce(q.rp_id, k.rp_id), null, q.user_id, null, null".to_owned(), String::new()),
     };
     let part = |n: usize, Part(_, of, columns, tables): &Part| {
         let columns = [("TEXT", "text"), ("NUMBER", "bigint"), ("BYTES", "bytea")]
@@ -242,7 +262,7 @@ fn answers(names: Names) -> String {
             .fold(columns.to_string(), |c, (word, kind)| c.replace(word, &format!("cast(null as {kind})")));
         let (asks, from, only) = match of {
             Of::Key => ("q", "asked q", " where q.fresh = 1"),
-            Of::All | Of::Challenge | Of::Session => ("w", "who w", ""),
+            Of::All | Of::Challenge | Of::AtOnce | Of::Session => ("w", "who w", ""),
         };
         let tables: String = tables.iter().map(|rows| reached(Join::Inner, rows)).collect();
         format!("select {asks}.ask, cast({} as bigint), {columns} from {from}{tables}{only}", n + 1)
@@ -250,7 +270,7 @@ fn answers(names: Names) -> String {
     let parts = PARTS.iter().enumerate().filter(|(_, part)| names.want(&part.1));
     let parts: Vec<String> = parts.map(|(n, one)| part(n, one)).collect();
     format!(
-        "who (ask, now, session_id, token_hash, rp_id, party, user_id, challenge_id) as materialized (
+        "who (ask, now, session_id, token_hash, rp_id, party, user_id, challenge_id, at_once_id) as materialized (
            select q.ask, q.now, q.session_id, q.token_hash, {of_challenge} from asked q{key}{challenge})
          {}",
         parts.join("\n union all ")
@@ -275,7 +295,8 @@ fn reached(join: Join, (table, rows): &Rows) -> String {
 }
 
 /// The columns of a question.
-const ASKED: &str = "asked (ask, fresh, key_hash, rp_id, user_id, challenge_id, session_id, token_hash, now)";
+const ASKED: &str =
+    "asked (ask, fresh, key_hash, rp_id, user_id, challenge_id, at_once_id, session_id, token_hash, now)";
 
 /// The statements on PostgreSQL for any number of questions, by what these name.
 static ON_POSTGRES: LazyLock<[String; 4]> = LazyLock::new(|| {
@@ -284,7 +305,7 @@ static ON_POSTGRES: LazyLock<[String; 4]> = LazyLock::new(|| {
         format!(
             "with {ASKED} as (
                select u.place - 1, u.fresh, ($2::bytea[])[u.place], ($3::text[])[u.place], ($4::text[])[u.place],
-                 ($5::text[])[u.place], ($6::text[])[u.place], ($7::bytea[])[u.place], ($8::bigint[])[u.place]
+                 ($5::text[])[u.place], ($6::text[])[u.place], ($7::text[])[u.place], ($8::bytea[])[u.place], ($9::bigint[])[u.place]
                from unnest($1::bigint[]) with ordinality u (fresh, place)), {answers}"
         )
     })
@@ -321,6 +342,7 @@ async fn ask(postgres: &Postgres, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
         .bind(asks.iter().map(|a| a.rp_id.as_deref()).collect::<Vec<_>>())
         .bind(asks.iter().map(|a| a.user_id.as_deref()).collect::<Vec<_>>())
         .bind(asks.iter().map(|a| a.challenge_id.as_deref()).collect::<Vec<_>>())
+        .bind(asks.iter().map(|a| a.at_once_id.as_deref()).collect::<Vec<_>>())
         .bind(asks.iter().map(|a| a.session_id.as_deref()).collect::<Vec<_>>())
         .bind(asks.iter().map(|a| a.token_hash.as_deref()).collect::<Vec<_>>())
         .bind(asks.iter().map(|a| a.now).collect::<Vec<_>>());

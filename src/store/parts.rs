@@ -45,11 +45,6 @@ const APPROVE: Part = (
     "update challenges set status = 'approved', proof = $11, code_hash = $12, code_expires_at = $13, exchanged_at = $14
      where rp_id = $1 and user_id = $2 and id = $9 and status = 'pending' and attempts_left > 0 and expires_at > $3",
 );
-const CREATE: Part = (
-    Contest::Challenge,
-    "insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, proof, exchanged_at)
-     values ($1, $2, $9, $15, 'approved', $10, $3, $16, $11, $3)",
-);
 const OPEN: Part = (
     Contest::Row,
     "insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, link_hash, link_opened_at,
@@ -125,6 +120,13 @@ const SESSION: Part = (
     "insert into sessions (rp_id, user_id, id, token_hash, granted, factor_id, created_at, expires_at)
      values ($1, $2, $27, $28, $29, $30, $3, $31)",
 );
+/// With the challenge that was made and answered in the same call.
+const SESSION_AT_ONCE: Part = (
+    Contest::Row,
+    "insert into sessions (rp_id, user_id, id, token_hash, granted, factor_id, created_at, expires_at, terms, proof, attempts_left,
+       answer_by)
+     values ($1, $2, $27, $28, $29, $30, $3, $31, $15, $11, $10, $16)",
+);
 const EVENT: Part = (
     Contest::Row,
     "insert into events (rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client, request_id)
@@ -139,7 +141,6 @@ pub const PARTS: [Part; 22] = [
     DEVICE_INSTEAD,
     CHARGE,
     APPROVE,
-    CREATE,
     OPEN,
     EXCHANGE,
     BURN,
@@ -154,6 +155,7 @@ pub const PARTS: [Part; 22] = [
     STAND,
     END,
     SESSION,
+    SESSION_AT_ONCE,
     EVENT,
 ];
 
@@ -170,7 +172,6 @@ impl Settlement {
             ChallengeChange::None => None,
             ChallengeChange::Charge(..) => Some(CHARGE),
             ChallengeChange::Approve(..) => Some(APPROVE),
-            ChallengeChange::Create(_) => Some(CREATE),
             ChallengeChange::Open(_) => Some(OPEN),
             ChallengeChange::Exchange(..) => Some(EXCHANGE),
         });
@@ -189,7 +190,7 @@ impl Settlement {
             SessionChange::Stand(_) => STAND,
             SessionChange::End(_) => END,
         }));
-        parts.extend(self.session.as_ref().map(|_| SESSION));
+        parts.extend(self.session.as_ref().map(|new| if new.challenge.is_some() { SESSION_AT_ONCE } else { SESSION }));
         parts.extend(self.event.as_ref().map(|_| EVENT));
         parts
     }
@@ -222,7 +223,7 @@ impl Settlement {
     pub(super) fn values(&self) -> [Value<'_>; VALUES] {
         use Value::{Bytes, Number, Text};
         let throttle = self.throttle.as_ref();
-        let challenge = OfChallenge::of(&self.challenge);
+        let challenge = OfChallenge::of(self);
         let code = challenge.code;
         let (factor, step, version, bytes, details, credential) = match &self.factor {
             None => (None, None, None, None, None, None),
@@ -322,11 +323,21 @@ struct OfChallenge<'s> {
 }
 
 impl OfChallenge<'_> {
-    fn of(change: &ChallengeChange) -> OfChallenge<'_> {
+    fn of(settlement: &Settlement) -> OfChallenge<'_> {
         let nothing = OfChallenge::default();
-        let made = |c: &'_ Challenge| (Some(c.attempts_left), Some(text(&c.terms)), Some(c.expires_at.0));
-        match change {
-            ChallengeChange::None => nothing,
+        fn made(c: &Challenge) -> OfChallenge<'_> {
+            OfChallenge {
+                attempts: Some(c.attempts_left),
+                terms: Some(text(&c.terms)),
+                end: Some(c.expires_at.0),
+                proof: c.proof.as_ref().map(text),
+                ..OfChallenge::default()
+            }
+        }
+        match &settlement.challenge {
+            ChallengeChange::None => {
+                settlement.session.as_ref().and_then(|new| new.challenge.as_deref()).map_or(nothing, made)
+            }
             ChallengeChange::Charge(id, left) => OfChallenge { id: Some(id), attempts: Some(*left), ..nothing },
             ChallengeChange::Approve(id, proof, code) => OfChallenge {
                 id: Some(id),
@@ -335,14 +346,7 @@ impl OfChallenge<'_> {
                 code_end: code.as_ref().map(|(_, end)| end.0),
                 ..nothing
             },
-            ChallengeChange::Create(c) => {
-                let (attempts, terms, end) = made(c);
-                OfChallenge { id: Some(&c.id), attempts, terms, end, proof: c.proof.as_ref().map(text), ..nothing }
-            }
-            ChallengeChange::Open(c) => {
-                let (attempts, terms, end) = made(c);
-                OfChallenge { id: Some(&c.id), attempts, terms, end, opened: Some(c), ..nothing }
-            }
+            ChallengeChange::Open(c) => OfChallenge { id: Some(&c.id), opened: Some(c), ..made(c) },
             ChallengeChange::Exchange(id, code) => OfChallenge { id: Some(id), code: Some(code), ..nothing },
         }
     }

@@ -16,14 +16,26 @@ static ON_SQLITE: LazyLock<Vec<String>> = LazyLock::new(|| PARTS.iter().map(by_i
 /// Whose a challenge is that is asked for by its id.
 const WHOSE: &str = "select c.rp_id, c.user_id from challenges c where c.id = ?1";
 
+/// The same of one that lies in its session's row, by that one's id.
+const WHOSE_AT_ONCE: &str = "select s.rp_id, s.user_id from sessions s where s.id = ?1 and s.terms is not null";
+
 fn by_itself(Part(_, _, columns, tables): &Part) -> String {
     let (table, rows) = tables[0];
     // SQLite takes joins that are no plain ones in their order.
     let others: String = tables[1..].iter().map(|(table, rows)| format!(" cross join {table} on {rows}")).collect();
     let text = format!("select {columns} from {table}{others} where {rows}");
     let nothing = ["TEXT", "NUMBER", "BYTES"].iter().fold(text, |text, word| text.replace(word, "null"));
-    let names =
-        ["w.now", "q.key_hash", "w.rp_id", "w.user_id", "w.challenge_id", "w.party", "w.session_id", "w.token_hash"];
+    let names = [
+        "w.now",
+        "q.key_hash",
+        "w.rp_id",
+        "w.user_id",
+        "w.challenge_id",
+        "w.at_once_id",
+        "w.party",
+        "w.session_id",
+        "w.token_hash",
+    ];
     names.iter().zip(1..).fold(nothing, |text, (name, n)| text.replace(name, &format!("?{n}")))
 }
 
@@ -51,14 +63,17 @@ struct Asked<'a> {
     user_id: Option<&'a str>,
     /// If it is there.
     challenge_id: Option<&'a str>,
+    /// If the challenge lies there.
+    at_once_id: Option<&'a str>,
     /// Of a challenge that was asked for by its id alone.
     party: Option<&'a str>,
 }
 
 impl Asked<'_> {
-    fn values(&self) -> [&dyn ToSql; 8] {
+    fn values(&self) -> [&dyn ToSql; 9] {
         let Ask { key_hash, session_id, token_hash, now, .. } = self.ask;
-        [now, key_hash, &self.rp_id, &self.user_id, &self.challenge_id, &self.party, session_id, token_hash]
+        let Asked { rp_id, user_id, challenge_id, at_once_id, party, .. } = self;
+        [now, key_hash, rp_id, user_id, challenge_id, at_once_id, party, session_id, token_hash]
     }
 
     /// Whether a part would find nothing, as it goes by what the question does not name.
@@ -68,6 +83,7 @@ impl Asked<'_> {
             (Of::All, _) => self.user_id.is_none(),
             (Of::Challenge, Tells::Party) => self.party.is_none(),
             (Of::Challenge, _) => self.challenge_id.is_none(),
+            (Of::AtOnce, _) => self.at_once_id.is_none(),
             (Of::Session, _) => self.ask.session_id.is_none() && self.ask.token_hash.is_none(),
         }
     }
@@ -89,7 +105,8 @@ impl Asked<'_> {
 /// What answers one question. Keys and their relying parties that were read for one before it are not read again.
 fn ask_here(conn: &Connection, ask: &Ask, keys: &mut Vec<(Vec<u8>, Vec<PartRow>)>) -> Result<Vec<PartRow>> {
     let mut rows = Vec::with_capacity(8);
-    let nobody = Asked { ask, rp_id: ask.rp_id.as_deref(), user_id: None, challenge_id: None, party: None };
+    let rp_id = ask.rp_id.as_deref();
+    let nobody = Asked { ask, rp_id, user_id: None, challenge_id: None, at_once_id: None, party: None };
     if let Some(hash) = &ask.key_hash {
         match keys.iter().find(|(known, _)| known == hash) {
             Some((_, known)) => rows.extend_from_slice(known),
@@ -102,18 +119,25 @@ fn ask_here(conn: &Connection, ask: &Ask, keys: &mut Vec<(Vec<u8>, Vec<PartRow>)
     }
     let of_key = rows.iter().find_map(PartRow::party_of_key).map(str::to_owned);
     let rp_id = nobody.rp_id.or(of_key.as_deref());
-    let whose = match &ask.challenge_id {
-        Some(id) => whose(conn, id).map_err(unread_here)?,
-        None => None,
+    let whose = |statement, id: &Option<String>| match id {
+        Some(id) => whose(conn, statement, id).map_err(unread_here),
+        None => Ok(None),
     };
+    let challenge = whose(WHOSE, &ask.challenge_id)?;
+    let is_at_once = challenge.is_none();
     let alone = ask.rp_id.is_none() && ask.key_hash.is_none();
+    let whose = match challenge {
+        None => whose(WHOSE_AT_ONCE, &ask.at_once_id)?,
+        found => found,
+    };
     let whose = whose.filter(|(rp, _)| alone || Some(rp.as_str()) == rp_id);
     let found = whose.as_ref().map(|(rp, user)| (rp.as_str(), user.as_str()));
     let asked = Asked {
         ask,
         rp_id: rp_id.or(found.map(|(rp, _)| rp)),
         user_id: ask.user_id.as_deref().or(found.map(|(_, user)| user)),
-        challenge_id: ask.challenge_id.as_deref().filter(|_| found.is_some()),
+        challenge_id: ask.challenge_id.as_deref().filter(|_| found.is_some() && !is_at_once),
+        at_once_id: ask.at_once_id.as_deref().filter(|_| found.is_some() && is_at_once),
         party: found.map(|(rp, _)| rp).filter(|_| alone),
     };
     for (n, part) in PARTS.iter().enumerate() {
@@ -124,9 +148,9 @@ fn ask_here(conn: &Connection, ask: &Ask, keys: &mut Vec<(Vec<u8>, Vec<PartRow>)
     Ok(rows)
 }
 
-fn whose(conn: &Connection, challenge: &str) -> rusqlite::Result<Option<(String, String)>> {
-    let mut statement = conn.prepare_cached(WHOSE)?;
-    statement.query_row([challenge], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+fn whose(conn: &Connection, statement: &str, id: &str) -> rusqlite::Result<Option<(String, String)>> {
+    let mut statement = conn.prepare_cached(statement)?;
+    statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
 fn unread_here(error: rusqlite::Error) -> Error {
@@ -141,7 +165,7 @@ fn unread_here(error: rusqlite::Error) -> Error {
 
 /// Every statement that is put together here.
 pub(super) fn statements() -> impl Iterator<Item = String> {
-    ON_SQLITE.iter().cloned().chain([WHOSE.to_owned()])
+    ON_SQLITE.iter().cloned().chain([WHOSE, WHOSE_AT_ONCE].map(str::to_owned))
 }
 
 #[cfg(test)]

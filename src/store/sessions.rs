@@ -48,6 +48,8 @@ pub struct NewSession {
     pub session: Session,
     /// SHA-256 of the opaque token.
     pub token_hash: Vec<u8>,
+    /// The approved challenge that is made in the same call, with an id that is the session's sibling.
+    pub challenge: Option<Box<Challenge>>,
 }
 
 /// Runs a statement that ends or deletes sessions until it finds none, on the connection of a writing body; tells how many. One that
@@ -106,20 +108,19 @@ impl Store {
         rows.into_iter().map(SessionRow::model).collect()
     }
 
-    /// Keeps a session that was earned without a new proof, and its challenge as approved. `Conflict(Session)` where the one that
-    /// it inherits from has ended meanwhile.
+    /// Keeps a session that was earned without a new proof, and with it its challenge as approved. `Conflict(Session)` where the one
+    /// that it inherits from has ended meanwhile.
     pub fn inherit_session(
         &self,
         from: &Id,
-        challenge: &Challenge,
         new: &NewSession,
         event: &Event,
     ) -> impl Future<Output = Result<()>> + Send {
+        let Session { rp_id, user_id, .. } = &new.session;
         self.settle(Settlement {
-            challenge: ChallengeChange::Create(Box::new(challenge.clone())),
             earlier: Some(SessionChange::Stand(from.clone())),
             session: Some(new.clone()),
-            ..Settlement::of_challenge(challenge, event)
+            ..Settlement::nothing(rp_id.clone(), user_id.clone(), event.at, event.clone())
         })
     }
 

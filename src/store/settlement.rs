@@ -17,14 +17,13 @@ use crate::model::{Challenge, Details, Event, Id, MethodKind, Prompt, Proof, Tim
 /// What happens to the challenge.
 #[derive(Clone)]
 pub enum ChallengeChange {
-    /// There is none: an enrolment, or a wrong answer in the call that would have made it.
+    /// There is none of its own: an enrolment, or an answer in the call that makes it. A wrong one leaves none, a right one's lies
+    /// with the session.
     None,
     /// A wrong answer: one attempt less than these, denied with the last.
     Charge(Id, i64),
     /// A right answer. The code's hash and end, where a code is to be exchanged for the session.
     Approve(Id, Proof, Option<(Vec<u8>, Timestamp)>),
-    /// A right answer in the call that makes it: it is written approved.
-    Create(Box<Challenge>),
     /// It is made and awaits its answer.
     Open(Box<Challenge>),
     /// Its one-time code, by this hash, is spent for a session.

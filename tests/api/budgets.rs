@@ -292,6 +292,7 @@ async fn the_name_of_a_device_is_not_kept() {
     for query in [
         "select lane || state from throttle_lanes",
         "select terms from challenges",
+        "select coalesce(terms, '') from sessions",
         "select coalesce(client, '') from events",
     ] {
         for text in ann.bank.world.scratch.texts(query).await {

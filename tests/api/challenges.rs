@@ -144,6 +144,7 @@ async fn inline_enrolment_is_offered_where_it_is_allowed_and_would_do() {
         assert_eq!(told, [true; 4], "{body}");
     }
     assert_eq!(world.scratch.number("select count(*) from challenges").await, 0);
+    assert_eq!(world.scratch.number("select count(*) from sessions").await, 0);
     assert!(ann.ask(json!({})).await.is(200)["url"].is_string());
 }
 

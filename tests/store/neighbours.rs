@@ -27,6 +27,7 @@ struct Home {
     /// Each awaits a text and a passkey.
     open: [(Challenge, [Prompt; 2]); 2],
     approved: [Challenge; 2],
+    /// The second with its challenge.
     sessions: [NewSession; 2],
     recovery: RecoverySet,
     unconfirmed: RecoverySet,
@@ -71,8 +72,7 @@ impl Home {
             }
             (linked, prompts)
         };
-        let earn = async |factor: &Factor| {
-            let new = person.session(factor);
+        let earn = async |new: NewSession| {
             store.settle(Settlement { session: Some(new.clone()), ..person.nothing() }).await.expect("a session");
             new
         };
@@ -95,7 +95,7 @@ impl Home {
         }
         let visits = [visit(&person).await, visit(&person).await];
         let (open, approved) = ([open().await, open().await], [approve().await, approve().await]);
-        let sessions = [earn(&factors[0]).await, earn(&factors[1]).await];
+        let sessions = [earn(person.session(&factors[0])).await, earn(person.answered_at_once(&factors[1])).await];
         let (recovery, unconfirmed) = (codes(0xa1, true).await, codes(0xb1, false).await);
         let held = [hold("first").await, hold("second").await];
         Home { factors, pending, open, approved, sessions, recovery, unconfirmed, visits, held, person }
@@ -555,6 +555,12 @@ async fn asked(home: &Home) {
         let by_id = store.session(rp, &new.session.id).await.expect("it answers").expect("it is there");
         let by_token = store.session_by_token(rp, &new.token_hash).await.expect("it answers").expect("it is there");
         assert_eq!((&by_id.id, &by_token.id), (&new.session.id, &new.session.id));
+        let id = new.session.id.sibling(Kind::Challenge);
+        let case = store.case(rp, &id, now).await.expect("it answers");
+        let any = store.any_case(&id, now).await.expect("it answers");
+        let expected = new.challenge.as_ref().map(|challenge| (challenge.id.clone(), user.to_owned(), all.len()));
+        assert_eq!(case.map(|(found, dossier)| (found.id, found.user_id, dossier.factors.len())), expected);
+        assert_eq!(any.map(|(_, found, dossier)| (found.id, found.user_id, dossier.factors.len())), expected);
     }
     let mut ids = sessions.each_ref().map(|new| &new.session.id);
     // Both are of one moment: the greater id counts as the newer.
@@ -604,6 +610,11 @@ async fn entered(world: &World) {
             let (.., found) = store.enter_session(foreign, which, now).await.expect("it answers").expect("it opens");
             assert!(found.is_none(), "it is another relying party's");
         }
+        let id = new.session.id.sibling(Kind::Challenge);
+        let (.., case) = store.enter_case(own, &id, now).await.expect("it answers").expect("it opens");
+        assert_eq!(case.map(|(found, _)| found.id), new.challenge.as_ref().map(|challenge| challenge.id.clone()));
+        let (.., case) = store.enter_case(foreign, &id, now).await.expect("it answers").expect("it opens");
+        assert!(case.is_none(), "it is another relying party's");
     }
 }
 
