@@ -45,7 +45,11 @@ async fn decide(app: &App, request: Request, next: Next) -> Result<Response, Ref
     let (issuer, id, own) = (app.engine.issuer(), request_id(&parts), own_id(&parts.headers));
     parts.extensions.insert(Arc::clone(&once));
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    settle(app, rp, &once, own, problem::complete(response, issuer, &id)).await
+    // Nothing of it is left once the answer is complete.
+    let refused = response.extensions().get::<Refused>().cloned();
+    let settled = settle(app, rp, &once, own, refused.as_ref(), problem::complete(response, issuer, &id)).await;
+    let attempts_left = refused.and_then(|refused| refused.attempts_left);
+    settled.map_err(|refused| Refused { attempts_left: refused.attempts_left.or(attempts_left), ..refused })
 }
 
 /// Whether it is the first of its kind; with its body.
@@ -83,10 +87,16 @@ async fn counted(app: &App, parts: &mut Parts, refused: Refused) -> Refused {
 }
 
 /// Keeps what is not kept yet, and gives way where the answer is none that is kept.
-async fn settle(app: &App, rp: &Id, once: &Once, own: Option<String>, response: Response) -> Result<Response, Refused> {
+async fn settle(
+    app: &App,
+    rp: &Id,
+    once: &Once,
+    own: Option<String>,
+    refused: Option<&Refused>,
+    response: Response,
+) -> Result<Response, Refused> {
     let status = response.status();
-    let was_late = response.extensions().get::<Refused>().is_some_and(|r| r.is(problem::IDEMPOTENCY_IN_PROGRESS));
-    if was_late {
+    if refused.is_some_and(|refused| refused.is(problem::IDEMPOTENCY_IN_PROGRESS)) {
         return match app.engine.recall(once).await? {
             Some(kept) => replay(app, rp, own, kept).await,
             None => Ok(response),
@@ -101,14 +111,13 @@ async fn settle(app: &App, rp: &Id, once: &Once, own: Option<String>, response: 
     if let Some(told) = once.told() {
         return Ok(again(&told.whole).unwrap_or(response));
     }
-    let attempts_left = response.extensions().get::<Refused>().and_then(|refused| refused.attempts_left);
     let (head, body) = response.into_parts();
     let body = body::bytes(body).await?;
     let user_id = answers::user(&body).unwrap_or_default();
     match app.engine.keep_afterwards(once, &user_id, &keepable(status, &body)).await {
         Err(Error::Clash(Clash::InProgress)) => match app.engine.recall(once).await? {
             Some(kept) => replay(app, rp, own, kept).await,
-            None => Err(Refused { attempts_left, ..problem::IDEMPOTENCY_IN_PROGRESS.into() }),
+            None => Err(problem::IDEMPOTENCY_IN_PROGRESS.into()),
         },
         // What was done is done: better told and not kept than done twice.
         Ok(()) | Err(_) => Ok(Response::from_parts(head, Body::from(body))),

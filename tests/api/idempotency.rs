@@ -626,6 +626,40 @@ async fn a_text_is_sent_once_and_its_key_waits_for_it() {
     call.with_key("u").await.is(200);
 }
 
+/// I-02, I-07: two nodes looked for a kept answer before either had taken its place. Who comes second hears that the first is under
+/// way, with what the challenge still takes (api.md, 3), and that is kept for nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_its_place_second_is_told_to_wait() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    let world = World::start_on(scratch, |_| {}).await;
+    let second = world.second().await;
+    let ann = world.bank().await.user("ann");
+    ann.enrol_phone("+14155550123").await;
+    let challenge = ann.challenge(json!({})).await;
+    world.wait(60);
+    world.gateway.is(Mood::Hanging);
+    let asked = world.gateway.asked();
+    let call = Call::new(&ann.bank, challenge.path("/prepare"), json!({"type": "sms"}), 200);
+    let mut held = world.scratch.hold("lock table kept_answers in share mode").await;
+    let copies = [&world, &second].map(|node| {
+        let call = Call { caller: call.caller.at(node), ..call.clone() };
+        tokio::spawn(async move { call.with_key("t").await })
+    });
+    held.is_waited_for_by(2).await;
+    held.let_go().await;
+    until(|| world.gateway.asked() > asked && copies.iter().any(|copy| copy.is_finished())).await;
+    world.gateway.is(Mood::Well);
+    let mut answers = Vec::new();
+    for copy in copies {
+        answers.push(copy.await.expect("no panic"));
+    }
+    answers.sort_by_key(|answer| answer.status);
+    answers[0].clone().is(200);
+    let late = answers[1].clone().refused(409, "idempotency_in_progress");
+    assert_eq!(late["attempts_left"], challenge.attempts_left().await);
+    same(&call.with_key("t").await, &answers[0]);
+}
+
 /// I-08: an answer that had no effect is kept as well, and the key is bound to it.
 #[tokio::test]
 async fn a_refusal_that_costs_nothing_is_kept_too() {

@@ -29,13 +29,18 @@ pub enum Held {
 impl Held {
     /// Until somebody waits for it. SQLite does not tell: there it is as long as a call takes that waits for nothing, many times over.
     pub async fn is_waited_for(&mut self) {
+        self.is_waited_for_by(1).await;
+    }
+
+    /// Until so many wait for it.
+    pub async fn is_waited_for_by(&mut self, many: i64) {
         match self {
             Held::Sqlite(_) => tokio::time::sleep(Duration::from_millis(300)).await,
             Held::Postgres(conn) => {
                 let count =
                     "select count(*) from pg_locks where not granted and pg_backend_pid() = any(pg_blocking_pids(pid))";
                 for _ in 0..2000 {
-                    if sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *conn).await.expect("it counts") > 0 {
+                    if sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *conn).await.expect("it counts") >= many {
                         return;
                     }
                     tokio::time::sleep(Duration::from_millis(5)).await;
