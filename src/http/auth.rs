@@ -13,6 +13,9 @@ use super::{App, RequestId};
 use crate::engine::{Caller, Known, Named, Once, Opened};
 use crate::model::{Actor, Client, Id, Kind, RelyingParty, Scope};
 
+/// Every API key begins so.
+const API_KEY: &str = "sk_";
+
 /// A relying party's server.
 pub struct Server {
     /// On whose behalf.
@@ -169,7 +172,10 @@ impl FromRequestParts<App> for Bearer {
 async fn bearer(token: &str, parts: &Parts, app: &App, named: Named<'_>) -> Result<Bearer, Refused> {
     let request_id = request_id(parts);
     if token.starts_with("ct_") {
-        app.flood.visit(app.client_address(parts))?;
+        // What names an origin was counted before that was looked up.
+        if !parts.headers.contains_key(ORIGIN) {
+            app.flood.visit(app.client_address(parts))?;
+        }
         let found = app.engine.by_client_token(token).await?;
         let (opened, known) = found.ok_or(Refused::from(problem::CLIENT_TOKEN_INVALID))?;
         check_origin(&parts.headers, &app.engine.origins(opened.rp()))?;
@@ -177,7 +183,7 @@ async fn bearer(token: &str, parts: &Parts, app: &App, named: Named<'_>) -> Resu
         let caller = Caller { once: once(parts), known, ..caller };
         return Ok(Bearer::Browser(caller, opened));
     }
-    if !token.starts_with("sk_") {
+    if !token.starts_with(API_KEY) {
         return Err(denied(parts, app));
     }
     let found = app.engine.by_api_key(token, named).await?;
@@ -186,6 +192,11 @@ async fn bearer(token: &str, parts: &Parts, app: &App, named: Named<'_>) -> Resu
     let (rp, actor, key_id) = (Arc::new(rp), Actor::Server, Some(key.id));
     let caller = Caller { rp, actor, portal: None, enrols: None, request_id, client: None, key_id, known, once };
     Ok(Bearer::Server(Server { caller, scopes: key.scopes }))
+}
+
+/// Whether an API key is shown, or what looks like one.
+pub fn shows_key(headers: &HeaderMap) -> bool {
+    token(headers).is_some_and(|token| token.starts_with(API_KEY))
 }
 
 /// No key of ours; an address that shows such too often is told to wait.

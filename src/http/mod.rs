@@ -183,26 +183,35 @@ fn is_sane(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// CORS for registered origins, on the API alone: client tokens are used by pages of the relying party's own. Whoever ends the engine
-/// waits until `_working` is dropped, with the request.
+/// CORS for registered origins, on the API alone: client tokens are used by pages of the relying party's own. The origin is looked
+/// up first, so that a page can read a refusal too, and each such call is a visit; whoever is told to wait may read it from any
+/// origin. Whoever ends the engine waits until `_working` is dropped, with the request.
 async fn cross_origin(app: App, request: Request, next: Next, _working: watch::Receiver<()>) -> Response {
-    let origin = request.headers().get(header::ORIGIN).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let Some(origin) = origin.filter(|_| request.uri().path().starts_with("/v1/")) else {
-        return next.run(request).await;
-    };
-    let known = match app.engine.knows_origin(&origin).await {
-        Ok(known) => known,
-        Err(error) => return Refused::from(error).into_response(),
-    };
+    let origin = request.headers().get(header::ORIGIN).filter(|_| request.uri().path().starts_with("/v1/")).cloned();
+    let Some(origin) = origin else { return next.run(request).await };
+    let name = String::from_utf8_lossy(origin.as_bytes()).into_owned();
     let is_preflight = request.method() == axum::http::Method::OPTIONS;
-    let mut response = match is_preflight && known {
-        true => StatusCode::NO_CONTENT.into_response(),
-        false => next.run(request).await,
+    let (parts, body) = request.into_parts();
+    let visit = if auth::shows_key(&parts.headers) { None } else { Some(app.flood.visit(app.client_address(&parts))) };
+    let request = Request::from_parts(parts, body);
+    let (known, mut response) = match visit {
+        Some(Err(refused)) => (true, refused.into_response()),
+        Some(Ok(())) => match app.engine.knows_origin(&name).await {
+            Err(error) => return Refused::from(error).into_response(),
+            Ok(true) if is_preflight => (true, StatusCode::NO_CONTENT.into_response()),
+            Ok(known) => (known, next.run(request).await),
+        },
+        // A server. Whoever tries keys is counted for that, and has nothing looked up.
+        None => {
+            let response = next.run(request).await;
+            let is_refused = response.status() == StatusCode::UNAUTHORIZED;
+            (!is_refused && app.engine.knows_origin(&name).await.unwrap_or_default(), response)
+        }
     };
     let headers = response.headers_mut();
     headers.append(header::VARY, HeaderValue::from_static("origin"));
-    if let (true, Ok(value)) = (known, HeaderValue::from_str(&origin)) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, value);
+    if known {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
             HeaderValue::from_static("request-id, retry-after, idempotent-replayed"),

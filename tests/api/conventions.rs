@@ -551,6 +551,8 @@ async fn only_registered_origins_get_cors_headers() {
         let unknown = bank.with("origin", origin).get("/v1/users/ann").await;
         assert_eq!(unknown.header("access-control-allow-origin"), None, "{origin}");
     }
+    let guess = world.caller("sk_live_x").with("origin", bank.origin()).get("/v1/users/ann").await;
+    assert_eq!((guess.status, guess.header("access-control-allow-origin")), (401, None), "nothing is looked up for it");
 }
 
 /// C-10: a browser that asks first is told what a page of a registered origin may send, to the API alone, and never with cookies.

@@ -82,6 +82,28 @@ async fn pages_and_client_tokens_are_limited() {
     challenge.browser().get(&challenge.path("")).await.is(200);
 }
 
+/// Where each call has an origin looked up, it is counted before: also one that shows nothing, and only once where it shows a client
+/// token. A page can read for how long it has to wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_from_pages_are_limited_before_their_origin_is_looked_up() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let guess = with_key(&world, "ct_chl_00000000000070008000000000000000.x").with("origin", bank.origin());
+    assert_eq!(refused(VISITS / 2, |_| guess.clone(), "/v1/users/ann").await, 0);
+    // What shows no token at all is counted as well, by what it may cost: a page of an origin that nobody registered.
+    let nobody = world.stranger().with("origin", "https://evil.example");
+    for caller in [&nobody, &guess] {
+        assert_eq!(refused(VISITS / 4, |_| caller.clone(), "/v1/nothing").await, 0);
+    }
+    let told = nobody.get("/v1/nothing").await;
+    assert_eq!(told.header("access-control-allow-origin"), Some("https://evil.example"));
+    told.refused(429, "rate_limited");
+    let ask = world.client.request(reqwest::Method::OPTIONS, world.url("/v1/challenges"));
+    let told = ask.header("origin", bank.origin()).header("access-control-request-method", "POST").send().await;
+    assert_eq!(told.expect("an answer").status(), 429);
+    bank.with("origin", bank.origin()).get("/v1/users/ann").await.is(200);
+}
+
 /// X-11, 3.38: of a proxy that is listed the address counts that it saw itself; what stands left of it was written by anybody. A
 /// subscriber of IPv6 is a /64.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
