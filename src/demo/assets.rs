@@ -7,8 +7,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
-const CSS: &str = include_str!("../../web/assets/demo.css");
-const JS: &str = include_str!("../../web/assets/demo.js");
+const CSS: &str = include_str!("../../web/demo/demo.css");
+const JS: &str = include_str!("../../web/demo/demo.js");
 
 struct Names {
     css: String,
