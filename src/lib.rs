@@ -278,7 +278,7 @@ pub async fn migrate(storage: &Storage) -> Result<(), StartError> {
 /// Writes a copy of the SQLite file of these settings, while others write it.
 pub async fn backup(storage: &Storage, file: &Path) -> Result<(), StartError> {
     if let Database::Postgres(_) = &storage.database {
-        return Err(store::Error::Unavailable("PostgreSQL is backed up by its own tools".to_owned()).into());
+        return Err(StartError::Unfit("PostgreSQL is backed up by its own tools"));
     }
     is_there(storage)?;
     Ok(engine::open_store(storage, false).await?.backup(file).await?)
@@ -295,17 +295,12 @@ pub async fn restore(storage: &Storage, backup: Option<&Path>) -> Result<Restore
             engine::open_store(storage, false).await?.close().await;
             Store::make_safe(url, restoration).await?
         }
-        (Database::Sqlite(_), None) => {
-            return Err(store::Error::Unavailable("name the backup's file".to_owned()).into());
-        }
+        (Database::Sqlite(_), None) => return Err(StartError::Unfit("name the backup's file")),
         (Database::Postgres(_), Some(_)) => {
-            return Err(store::Error::Unavailable("PostgreSQL is restored by its own tools".to_owned()).into());
+            return Err(StartError::Unfit("PostgreSQL is restored by its own tools: name no file"));
         }
     };
-    operator(storage, false).await?.note_restoration(&restored.erased).await.map_err(|error| match error {
-        engine::OperatorError::Store(error) => error.into(),
-        _ => StartError::NotMigrated,
-    })?;
+    operator(storage, false).await?.note_restoration(&restored.erased).await?;
     Ok(restored)
 }
 

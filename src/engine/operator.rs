@@ -253,7 +253,7 @@ impl Operator {
     }
 
     /// Writes down for every relying party that an older database has taken this one's place.
-    pub async fn note_restoration(&self, erased: &[(String, String)]) -> Result<(), OperatorError> {
+    pub async fn note_restoration(&self, erased: &[(String, String)]) -> Result<(), store::Error> {
         let at = self.moment();
         for (rp, pseudonym) in erased {
             let rp = Id::parse(Kind::RelyingParty, rp).ok_or(store::Error::Corrupt("users"))?;

@@ -38,6 +38,9 @@ pub enum StartError {
     /// The database.
     #[error("COUNTERSIGN_DATABASE_URL: {0}")]
     Store(#[from] store::Error),
+    /// Another tool's work, or not enough to go by, with this kind of database.
+    #[error("{0}")]
+    Unfit(&'static str),
     /// The address cannot be listened on.
     #[error("COUNTERSIGN_LISTEN: cannot listen on {0}: {1}")]
     Listen(std::net::SocketAddr, std::io::Error),

@@ -116,14 +116,19 @@ impl Store {
         let part = file.with_added_extension("part");
         let _ = std::fs::remove_file(&part);
         File::options().write(true).create_new(true).mode(0o600).open(&part).map_err(failed)?;
-        let mut conn = lite.readers.acquire().await?;
-        let copied = sqlx::query("vacuum into $1").bind(part.display().to_string()).execute(&mut *conn).await;
-        conn.ended(&copied);
-        copied?;
-        File::open(&part).and_then(|copy| copy.sync_all()).map_err(failed)?;
-        // Unlike a renaming, a link never takes the place of a file that is there.
-        std::fs::hard_link(&part, file).map_err(failed)?;
-        std::fs::remove_file(&part).map_err(failed)?;
+        let copied = async {
+            let mut conn = lite.readers.acquire().await?;
+            let copied = sqlx::query("vacuum into $1").bind(part.display().to_string()).execute(&mut *conn).await;
+            conn.ended(&copied);
+            copied?;
+            File::open(&part).and_then(|copy| copy.sync_all()).map_err(failed)?;
+            // Unlike a renaming, a link never takes the place of a file that is there.
+            std::fs::hard_link(&part, file).map_err(failed)
+        };
+        let copied: Result<()> = copied.await;
+        // A copy that nobody asked to be here holds everything too.
+        let cleared = std::fs::remove_file(&part).map_err(failed);
+        copied.and(cleared)?;
         journal::sync_folder(file)
     }
 

@@ -201,6 +201,11 @@ async fn nothing_that_was_used_comes_back_with_an_old_backup() {
         assert!(load.await.expect("nothing failed") > 0);
     }
     assert_eq!(world.command(&["backup", &name]).status, Some(1), "a file that is there is never written over");
+    assert!(!world.scratch.folder().join("backup.db.part").exists(), "no copy is left that nobody asked for");
+    let nameless = world.command(&["restore"]);
+    assert_eq!(nameless.status, Some(1));
+    assert!(nameless.stderr.contains("name the backup's file"), "{}", nameless.stderr);
+    assert!(!nameless.stderr.contains("unavailable"), "{}", nameless.stderr);
 
     // After the backup.
     let (used, unused) = (ann.codes[0].clone(), ann.codes[1].clone());
