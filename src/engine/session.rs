@@ -225,7 +225,8 @@ impl Engine {
                 Err(error) => Err(error.into()),
             };
         }
-        let www_authenticate = (!missing.is_empty()).then(|| requirement::www_authenticate(&question.require));
+        let would_help = missing.iter().any(|missing| *missing != requirement::ACTION);
+        let www_authenticate = would_help.then(|| requirement::www_authenticate(&question.require));
         Ok(Introspection::Active { session: Box::new(session), missing, www_authenticate })
     }
 

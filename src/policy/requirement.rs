@@ -34,11 +34,14 @@ pub fn would_satisfy(action: &str, require: &Requirement) -> Vec<MethodKind> {
         .collect()
 }
 
+/// What a session for something else lacks. No stronger or newer proof makes up for it.
+pub const ACTION: &str = "action";
+
 /// What a session lacks for this demand; empty where it satisfies. The names are those of the API.
 pub fn missing(grant: &Grant, action: Option<&str>, require: &Requirement, now: Timestamp) -> Vec<&'static str> {
     let mut missing = Vec::new();
     if action.is_some_and(|action| action != grant.action) {
-        missing.push("action");
+        missing.push(ACTION);
     }
     if require.acr.is_some_and(|acr| grant.acr < acr) {
         missing.push("acr");

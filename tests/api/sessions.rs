@@ -57,6 +57,8 @@ async fn introspection_names_what_is_missing() {
         let told = ask(question.clone()).await;
         assert_eq!((&told["active"], &told["satisfied"]), (&json!(true), &json!(false)), "{question}");
         assert_eq!(told["missing"], missing);
+        // What a session for something else lacks is no stronger or newer proof (RFC 9470, 3).
+        assert_eq!(told["www_authenticate"].is_string(), missing != json!(["action"]), "{question}");
     }
     let header = text(&ask(json!({"require": {"acr": "phr", "max_age": 60}})).await["www_authenticate"]);
     assert!(header.starts_with("Bearer error=\"insufficient_user_authentication\", error_description=\""), "{header}");
