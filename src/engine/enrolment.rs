@@ -282,8 +282,8 @@ impl Engine {
         if let Some(user) = self.store.user(rp, user_id).await? {
             return Ok(user);
         }
-        let user = self.user_or_new(at, rp, user_id).await?;
-        self.store.ensure_user(rp, &user).await?;
+        self.store.ensure_user(rp, &unnamed(at, user_id)).await?;
+        // Another may have named it first, with a handle of its own.
         self.store.user(rp, user_id).await?.ok_or(Error::NotFound)
     }
 

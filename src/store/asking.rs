@@ -163,7 +163,7 @@ pub(super) const PARTS: [Part; 12] = [
     Part(
         Tells::Prompt,
         Of::Challenge,
-        "p.method, p.id, p.factor_id, TEXT, TEXT,
+        "p.method, p.id, p.factor_id, p.owner_id, TEXT,
          p.sends, p.sent_at, p.expires_at, NUMBER, NUMBER, NUMBER, p.sealed, BYTES, BYTES, BYTES",
         &[("prompts p", "p.rp_id = w.rp_id and p.user_id = w.user_id and p.owner_id = w.challenge_id")],
     ),

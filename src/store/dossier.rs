@@ -331,7 +331,7 @@ impl PartRow {
         Ok(Prompt {
             method: there(self.a.as_deref().and_then(MethodKind::parse), TABLE)?,
             id: Id::stored(there(self.b, TABLE)?),
-            owner_id: Id::stored(String::new()),
+            owner_id: Id::stored(there(self.d, TABLE)?),
             factor_id: self.c.map(Id::stored),
             sealed: there(self.x, TABLE)?,
             sends: there(self.k, TABLE)?,

@@ -293,7 +293,7 @@ async fn commit(conn: &mut SqliteConnection, writes: Vec<Run>) {
         if broken.is_err() {
             break;
         }
-        done.push(in_savepoint(conn, job, &mut broken).await);
+        done.extend(in_savepoint(conn, job, &mut broken).await);
     }
     let keep = done.iter().any(|d| d.keep);
     let end = match broken {
@@ -311,18 +311,20 @@ async fn commit(conn: &mut SqliteConnection, writes: Vec<Run>) {
     }
 }
 
-/// Takes back what a write did that failed.
+/// Takes back what a write did that failed. One that could not be taken back does not run: where the transaction has ended, each of
+/// its statements would stand.
 async fn in_savepoint(
     conn: &mut SqliteConnection,
     job: Run,
     broken: &mut std::result::Result<(), sqlx::Error>,
-) -> Done {
+) -> Option<Done> {
     *broken = run(conn, "savepoint one").await;
-    let ran = job(conn).await;
-    if broken.is_ok() {
-        *broken = run(conn, if ran.keep { "release one" } else { "rollback to one; release one" }).await;
+    if broken.is_err() {
+        return None;
     }
-    ran
+    let ran = job(conn).await;
+    *broken = run(conn, if ran.keep { "release one" } else { "rollback to one; release one" }).await;
+    Some(ran)
 }
 
 async fn run(conn: &mut SqliteConnection, statements: &'static str) -> std::result::Result<(), sqlx::Error> {
