@@ -88,7 +88,7 @@ impl Custodian {
         for key in &ring {
             let is_next = |key: &RingKey| key.active_from.is_some_and(|from| from > now.0);
             let newer = |other: &RingKey| other.purpose == key.purpose && other.id > key.id && !is_next(other);
-            let uses = match Purpose::stored(&key.purpose) {
+            let uses = match Purpose::parse(&key.purpose) {
                 Some(Purpose::Data) => Some(self.sealed_under(key.id).await?),
                 Some(Purpose::Pepper) => Some(self.store.count_recovery_sets(key.id).await?),
                 _ => None,

@@ -69,7 +69,7 @@ impl Engine {
 /// The ring as the vault takes it.
 pub fn wrapped(ring: Vec<RingKey>) -> Result<Vec<WrappedKey>, RingError> {
     let one = |key: RingKey| {
-        let purpose = Purpose::stored(&key.purpose)?;
+        let purpose = Purpose::parse(&key.purpose)?;
         Some(WrappedKey { id: key.id, purpose, wrapped: key.wrapped, active_from: key.active_from.map(Timestamp) })
     };
     ring.into_iter().map(one).collect::<Option<_>>().ok_or(RingError::Incomplete)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Acr, Evidence, Id, MethodKind, Timestamp};
+use super::{Acr, Evidence, Id, MethodKind, Timestamp, named};
 
 /// What says nothing is not written down.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -132,37 +132,26 @@ pub struct Proof {
     pub by_client_token: bool,
 }
 
-/// Where a challenge stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChallengeStatus {
-    /// Open.
-    Pending,
-    /// Answered rightly.
-    Approved,
-    /// Answered wrongly too often.
-    Denied,
-    /// Ran out of time.
-    Expired,
-    /// Called off.
-    Cancelled,
+named! {
+    /// Where a challenge stands.
+    pub enum ChallengeStatus {
+        /// Open.
+        Pending = "pending",
+        /// Answered rightly.
+        Approved = "approved",
+        /// Answered wrongly too often.
+        Denied = "denied",
+        /// Ran out of time.
+        Expired = "expired",
+        /// Called off.
+        Cancelled = "cancelled",
+    }
 }
 
 impl ChallengeStatus {
-    /// The value in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ChallengeStatus::Pending => "pending",
-            ChallengeStatus::Approved => "approved",
-            ChallengeStatus::Denied => "denied",
-            ChallengeStatus::Expired => "expired",
-            ChallengeStatus::Cancelled => "cancelled",
-        }
-    }
-
     /// Reads what was written; expiry never is.
     pub fn stored(text: &str) -> Option<ChallengeStatus> {
-        use ChallengeStatus::{Approved, Cancelled, Denied, Pending};
-        [Pending, Approved, Denied, Cancelled].into_iter().find(|status| status.as_str() == text)
+        ChallengeStatus::parse(text).filter(|status| *status != ChallengeStatus::Expired)
     }
 }
 

@@ -4,49 +4,29 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Client, Id, Kind, MethodKind, Moment, Timestamp};
+use super::{Client, Id, Kind, MethodKind, Moment, Timestamp, named};
 
-/// On whose word something was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Actor {
-    /// The relying party's server, by its API key.
-    Server,
-    /// The person, through a page or a client token.
-    User,
-    /// An operator at the command line.
-    Operator,
-    /// The engine itself.
-    System,
-}
-
-impl Actor {
-    /// The value that is kept.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Actor::Server => "server",
-            Actor::User => "user",
-            Actor::Operator => "operator",
-            Actor::System => "system",
-        }
+named! {
+    /// On whose word something was done.
+    pub enum Actor {
+        /// The relying party's server, by its API key.
+        Server = "server",
+        /// The person, through a page or a client token.
+        User = "user",
+        /// An operator at the command line.
+        Operator = "operator",
+        /// The engine itself.
+        System = "system",
     }
 }
 
-/// How it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// As asked.
-    Success,
-    /// Refused.
-    Failure,
-}
-
-impl Outcome {
-    /// The value that is kept.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Outcome::Success => "success",
-            Outcome::Failure => "failure",
-        }
+named! {
+    /// How it ended.
+    pub enum Outcome {
+        /// As asked.
+        Success = "success",
+        /// Refused.
+        Failure = "failure",
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::named;
+
 /// The way by which a proof came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -39,30 +41,15 @@ impl Evidence {
     }
 }
 
-/// Authentication context class: how strong the proof is, weakest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Acr {
-    /// A second factor.
-    Aal2,
-    /// Phishing-resistant (OpenID EAP ACR values).
-    Phr,
-    /// Phishing-resistant with an attested hardware key.
-    Phrh,
-}
-
-impl Acr {
-    /// The value in the API and in tokens.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Acr::Aal2 => "aal2",
-            Acr::Phr => "phr",
-            Acr::Phrh => "phrh",
-        }
-    }
-
-    /// Reads a value.
-    pub fn parse(text: &str) -> Option<Acr> {
-        [Acr::Aal2, Acr::Phr, Acr::Phrh].into_iter().find(|a| a.as_str() == text)
+named! {
+    /// Authentication context class: how strong the proof is, weakest first.
+    #[derive(PartialOrd, Ord)]
+    pub enum Acr {
+        /// A second factor.
+        Aal2 = "aal2",
+        /// Phishing-resistant (OpenID EAP ACR values).
+        Phr = "phr",
+        /// Phishing-resistant with an attested hardware key.
+        Phrh = "phrh",
     }
 }

@@ -2,42 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Id, Timestamp};
+use super::{Id, Timestamp, named};
 
-/// A kind of proof.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MethodKind {
-    /// Passkeys and security keys.
-    Webauthn,
-    /// Codes of an authenticator app (RFC 6238).
-    Totp,
-    /// Codes sent as text messages.
-    Sms,
-    /// Single-use codes that the person keeps.
-    RecoveryCode,
+named! {
+    /// A kind of proof.
+    #[derive(Hash, PartialOrd, Ord)]
+    pub enum MethodKind {
+        /// Passkeys and security keys.
+        Webauthn = "webauthn",
+        /// Codes of an authenticator app (RFC 6238).
+        Totp = "totp",
+        /// Codes sent as text messages.
+        Sms = "sms",
+        /// Single-use codes that the person keeps.
+        RecoveryCode = "recovery_code",
+    }
 }
 
 impl MethodKind {
-    /// Strongest first: the order in which they are offered.
-    pub const ALL: [MethodKind; 4] =
-        [MethodKind::Webauthn, MethodKind::Totp, MethodKind::Sms, MethodKind::RecoveryCode];
-
-    /// The name in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            MethodKind::Webauthn => "webauthn",
-            MethodKind::Totp => "totp",
-            MethodKind::Sms => "sms",
-            MethodKind::RecoveryCode => "recovery_code",
-        }
-    }
-
-    /// Reads a method's name.
-    pub fn parse(text: &str) -> Option<MethodKind> {
-        MethodKind::ALL.into_iter().find(|k| k.as_str() == text)
-    }
-
     /// The name of a factor that was made without one.
     pub fn default_name(self) -> &'static str {
         match self {

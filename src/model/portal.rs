@@ -1,41 +1,24 @@
 //! A person's visit to our own pages on behalf of a relying party.
 
-use serde::{Deserialize, Serialize};
+use super::{Id, Timestamp, named};
 
-use super::{Id, Timestamp};
-
-/// What the visit is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Flow {
-    /// The list of factors.
-    Settings,
-    /// A new passkey or security key.
-    AddPasskey,
-    /// A new authenticator app.
-    AddAuthenticatorApp,
-    /// A new phone.
-    AddPhone,
-    /// A new set of recovery codes.
-    RecoveryCodes,
+named! {
+    /// What the visit is for.
+    pub enum Flow {
+        /// The list of factors.
+        Settings = "settings",
+        /// A new passkey or security key.
+        AddPasskey = "add_passkey",
+        /// A new authenticator app.
+        AddAuthenticatorApp = "add_authenticator_app",
+        /// A new phone.
+        AddPhone = "add_phone",
+        /// A new set of recovery codes.
+        RecoveryCodes = "recovery_codes",
+    }
 }
 
 impl Flow {
-    /// Every flow.
-    pub const ALL: [Flow; 5] =
-        [Flow::Settings, Flow::AddPasskey, Flow::AddAuthenticatorApp, Flow::AddPhone, Flow::RecoveryCodes];
-
-    /// The value in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Flow::Settings => "settings",
-            Flow::AddPasskey => "add_passkey",
-            Flow::AddAuthenticatorApp => "add_authenticator_app",
-            Flow::AddPhone => "add_phone",
-            Flow::RecoveryCodes => "recovery_codes",
-        }
-    }
-
     /// The page below the portal session's path.
     pub fn page(self) -> &'static str {
         match self {
@@ -45,11 +28,6 @@ impl Flow {
             Flow::AddPhone => "phone",
             Flow::RecoveryCodes => "recovery-codes",
         }
-    }
-
-    /// Reads a value.
-    pub fn parse(text: &str) -> Option<Flow> {
-        Flow::ALL.into_iter().find(|f| f.as_str() == text)
     }
 }
 

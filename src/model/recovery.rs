@@ -1,26 +1,16 @@
 //! A set of recovery codes; the codes themselves only as hashes.
 
-use super::{Id, Timestamp};
+use super::{Id, Timestamp, named};
 
-/// Whether a set redeems anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecoveryStatus {
-    /// There is no set.
-    None,
-    /// Shown, but the person has not said that it is saved.
-    Unconfirmed,
-    /// In use.
-    Active,
-}
-
-impl RecoveryStatus {
-    /// The value in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RecoveryStatus::None => "none",
-            RecoveryStatus::Unconfirmed => "unconfirmed",
-            RecoveryStatus::Active => "active",
-        }
+named! {
+    /// Whether a set redeems anything.
+    pub enum RecoveryStatus {
+        /// There is no set.
+        None = "none",
+        /// Shown, but the person has not said that it is saved.
+        Unconfirmed = "unconfirmed",
+        /// In use.
+        Active = "active",
     }
 }
 

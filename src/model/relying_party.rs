@@ -1,30 +1,21 @@
 //! The application that calls the engine, and the keys by which it does.
 
-use serde::{Deserialize, Serialize};
+use super::{Id, Timestamp, named};
 
-use super::{Id, Timestamp};
-
-/// Whether real people stand behind a relying party. Fixed when it is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Real users; keys begin with `sk_live_`.
-    Live,
-    /// Trials; keys begin with `sk_test_`.
-    Test,
+named! {
+    /// Whether real people stand behind a relying party. Fixed when it is made.
+    pub enum Mode {
+        /// Real users; keys begin with `sk_live_`.
+        Live = "live",
+        /// Trials; keys begin with `sk_test_`.
+        Test = "test",
+    }
 }
 
 impl Mode {
-    /// `live` or `test`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Mode::Live => "live",
-            Mode::Test => "test",
-        }
-    }
-
     /// Reads what [`Mode::as_str`] wrote; anything else is live, the stricter one.
     pub fn stored(text: &str) -> Mode {
-        if text == "test" { Mode::Test } else { Mode::Live }
+        Mode::parse(text).unwrap_or(Mode::Live)
     }
 }
 
@@ -47,49 +38,21 @@ pub struct RelyingParty {
     pub created_at: Timestamp,
 }
 
-/// What an API key may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Scope {
-    /// Name and erase users; enrol, rename and remove factors; recovery codes, portal sessions.
-    #[serde(rename = "factors:write")]
-    FactorsWrite,
-    /// Create and answer challenges.
-    #[serde(rename = "challenges")]
-    Challenges,
-    /// Introspect, read and revoke step-up sessions.
-    #[serde(rename = "sessions")]
-    Sessions,
-    /// Read users, their factors and recovery codes' counts.
-    #[serde(rename = "users:read")]
-    UsersRead,
-    /// Read audit events.
-    #[serde(rename = "events:read")]
-    EventsRead,
-    /// All of the others, and webhook endpoints.
-    #[serde(rename = "admin")]
-    Admin,
-}
-
-impl Scope {
-    /// Every scope, in the order in which they are listed.
-    pub const ALL: [Scope; 6] =
-        [Scope::FactorsWrite, Scope::Challenges, Scope::Sessions, Scope::UsersRead, Scope::EventsRead, Scope::Admin];
-
-    /// The name in the API and on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Scope::FactorsWrite => "factors:write",
-            Scope::Challenges => "challenges",
-            Scope::Sessions => "sessions",
-            Scope::UsersRead => "users:read",
-            Scope::EventsRead => "events:read",
-            Scope::Admin => "admin",
-        }
-    }
-
-    /// Reads a scope's name.
-    pub fn parse(text: &str) -> Option<Scope> {
-        Scope::ALL.into_iter().find(|s| s.as_str() == text)
+named! {
+    /// What an API key may do.
+    pub enum Scope {
+        /// Name and erase users; enrol, rename and remove factors; recovery codes, portal sessions.
+        FactorsWrite = "factors:write",
+        /// Create and answer challenges.
+        Challenges = "challenges",
+        /// Introspect, read and revoke step-up sessions.
+        Sessions = "sessions",
+        /// Read users, their factors and recovery codes' counts.
+        UsersRead = "users:read",
+        /// Read audit events.
+        EventsRead = "events:read",
+        /// All of the others, and webhook endpoints.
+        Admin = "admin",
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{ChainHead, Id, Keyed, Link, Moment, Recorded, Timestamp};
+use crate::model::{ChainHead, Id, Keyed, Link, Moment, Recorded, Timestamp, named};
 
 /// The kind of the event that tells of an erasure, under the pseudonym that stands in the user's place from then on.
 pub const ERASED: &str = "user.erased";
@@ -25,34 +25,21 @@ pub struct Finding {
     pub fault: Fault,
 }
 
-/// What can be wrong with a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The event is not what was sealed, or stands in another one's place.
-    Changed,
-    /// Events from here to the next that is there are gone.
-    Missing,
-    /// The events at the end are gone, this one first.
-    TailCut,
-    /// The chain's end was not written by an engine with this key ring.
-    HeadForged,
-    /// The user was made unrecognisable, and no event tells of an erasure.
-    Disguised,
-    /// The chain does not hold the checkpoint that was remembered.
-    CheckpointLost,
-}
-
-impl Fault {
-    /// The name in answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Fault::Changed => "changed",
-            Fault::Missing => "missing",
-            Fault::TailCut => "tail_cut",
-            Fault::HeadForged => "head_forged",
-            Fault::Disguised => "disguised",
-            Fault::CheckpointLost => "checkpoint_lost",
-        }
+named! {
+    /// What can be wrong with a chain.
+    pub enum Fault {
+        /// The event is not what was sealed, or stands in another one's place.
+        Changed = "changed",
+        /// Events from here to the next that is there are gone.
+        Missing = "missing",
+        /// The events at the end are gone, this one first.
+        TailCut = "tail_cut",
+        /// The chain's end was not written by an engine with this key ring.
+        HeadForged = "head_forged",
+        /// The user was made unrecognisable, and no event tells of an erasure.
+        Disguised = "disguised",
+        /// The chain does not hold the checkpoint that was remembered.
+        CheckpointLost = "checkpoint_lost",
     }
 }
 

@@ -8,32 +8,17 @@ use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
 use super::{MasterKey, Row, key_of, open_with, seal_with};
-use crate::model::{Moment, Timestamp};
+use crate::model::{Moment, Timestamp, named};
 
-/// What a key of the ring is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Seals rows.
-    Data,
-    /// The secret of slow hashes.
-    Pepper,
-    /// Keyed hashes of codes and numbers.
-    Hashing,
-}
-
-impl Purpose {
-    /// The value that is kept.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Purpose::Data => "data",
-            Purpose::Pepper => "pepper",
-            Purpose::Hashing => "hashing",
-        }
-    }
-
-    /// Reads the value.
-    pub fn stored(text: &str) -> Option<Purpose> {
-        [Purpose::Data, Purpose::Pepper, Purpose::Hashing].into_iter().find(|p| p.as_str() == text)
+named! {
+    /// What a key of the ring is for.
+    pub enum Purpose {
+        /// Seals rows.
+        Data = "data",
+        /// The secret of slow hashes.
+        Pepper = "pepper",
+        /// Keyed hashes of codes and numbers.
+        Hashing = "hashing",
     }
 }
 
@@ -184,9 +169,9 @@ mod tests {
     #[test]
     fn a_purpose_reads_as_it_was_written_and_nothing_else_does() {
         for key in MasterKey::generate(&at()).new_ring(&at()) {
-            assert_eq!(Purpose::stored(key.purpose.as_str()), Some(key.purpose));
+            assert_eq!(Purpose::parse(key.purpose.as_str()), Some(key.purpose));
         }
-        assert_eq!(Purpose::stored("other"), None);
+        assert_eq!(Purpose::parse("other"), None);
     }
 
     /// E-04: a key that is not used yet is not used earlier under the new master key.
