@@ -89,7 +89,7 @@ pub struct Sms {
     pub http_url: Option<Url>,
     /// Twilio.
     pub twilio: Option<Twilio>,
-    /// ISO 3166-1 alpha-2 codes that may be texted; `None` for all.
+    /// ISO 3166-1 alpha-2 codes that may be texted; `None` for all, but for premium, shared-cost and satellite numbers.
     pub countries: Option<Vec<String>>,
     /// Texts to one country a UTC day.
     pub country_day: Option<i64>,
@@ -136,7 +136,7 @@ pub struct Log {
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// The address by which browsers reach the engine, without a trailing slash.
+    /// The address by which browsers reach the engine: scheme, host and port.
     pub public_url: Url,
     /// Rows.
     pub storage: Storage,

@@ -19,7 +19,7 @@ pub struct Customer {
     pub user_id: &'static str,
     /// Their money.
     pub balance: &'static str,
-    /// What moved lately: day, what, amount.
+    /// What moved lately: what, amount.
     pub statement: &'static [(&'static str, &'static str)],
     first_payout: &'static str,
 }

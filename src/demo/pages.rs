@@ -123,7 +123,7 @@ struct Security<'a> {
 }
 
 /// Ways to sign in.
-pub async fn security(visit: &Visit, _: &Person, user: &User) -> Response {
+pub async fn security(visit: &Visit, user: &User) -> Response {
     html(&Security { frame: Frame::of(visit).await, factors: user.active(), user })
 }
 

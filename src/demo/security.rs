@@ -116,7 +116,7 @@ async fn user(visit: &Visit, person: &Person) -> Result<User, Trouble> {
 pub async fn page(visit: Visit) -> Result<Response, Response> {
     let person = person(&visit)?;
     Ok(match user(&visit, &person).await {
-        Ok(user) => pages::security(&visit, &person, &user).await,
+        Ok(user) => pages::security(&visit, &user).await,
         Err(trouble) => pages::trouble(&visit, &trouble).await,
     })
 }

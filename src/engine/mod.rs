@@ -34,7 +34,7 @@ pub use enrolment::{Begin, Started};
 pub use error::{Answered, Clash, Error, Gone};
 pub use idempotency::{Asked, Ending, Once, Tell, Told, Turn};
 pub use limits::{Pause, odds};
-pub use offers::Offer;
+pub use offers::{Offer, OnPage};
 pub use operator::{NewKey, NewParty, Operator, OperatorError, UserState};
 pub use pending::most_active;
 pub use portal::{NewPortal, Opened, PortalView};
@@ -57,9 +57,6 @@ pub const TOTP_DIGITS: u8 = crate::methods::totp::DIGITS;
 pub const DEVICE_LIFE: i64 = crate::policy::throttle::DEVICE_LIFE;
 /// The longest name of a factor, in characters.
 pub const LONGEST_FACTOR_NAME: usize = factors::LONGEST_NAME;
-
-/// The type of an event that is sent to try an endpoint.
-pub const TEST_EVENT: &str = webhooks::TEST;
 
 /// When another code may be sent for the owner of this prompt.
 pub fn resend_after(prompt: &Prompt) -> Timestamp {

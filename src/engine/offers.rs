@@ -1,8 +1,8 @@
 //! How a challenge may be answered: by which of the user's factors, strongest first, and which not yet.
 
 use super::limits::{Pause, device_of, lane_of};
-use super::{Caller, Engine, Error};
-use crate::model::{Challenge, Details, Factor, Id, MethodKind, Moment, RecoveryStatus, Terms, Timestamp};
+use super::{Caller, Engine, Error, UserView};
+use crate::model::{Challenge, Details, Factor, Id, MethodKind, Moment, Prompt, RecoveryStatus, Terms, Timestamp};
 use crate::policy::{assurance, requirement};
 use crate::store::Dossier;
 
@@ -23,13 +23,29 @@ pub struct Offer {
     pub last_used_at: Option<Timestamp>,
 }
 
+/// What the page of a challenge shows.
+pub struct OnPage {
+    /// How it may be answered.
+    pub offers: Vec<Offer>,
+    /// By whom.
+    pub user: UserView,
+    /// The code that was sent for it, while it counts.
+    pub sent: Option<Prompt>,
+}
+
 impl Engine {
-    /// How a challenge may be answered, strongest first.
-    pub async fn offers(&self, at: &Moment<'_>, caller: &Caller, challenge: &Challenge) -> Result<Vec<Offer>, Error> {
-        let dossier = self.store.dossier(&caller.rp.id, &challenge.user_id, at.now).await?;
-        self.offers_of(caller, challenge, &dossier, at.now)
+    /// What the page of a challenge shows, as it is now.
+    pub async fn on_page(&self, at: &Moment<'_>, caller: &Caller, id: &Id) -> Result<OnPage, Error> {
+        let (challenge, mut dossier) = self.store.case(&caller.rp.id, id, at.now).await?.ok_or(Error::NotFound)?;
+        let sent = dossier.prompts.iter().position(|p| p.method == MethodKind::Sms && at.now < p.expires_at);
+        Ok(OnPage {
+            offers: self.offers_of(caller, &challenge, &dossier, at.now)?,
+            sent: sent.map(|place| dossier.prompts.swap_remove(place)),
+            user: self.view_of(at, &challenge.user_id, dossier)?,
+        })
     }
 
+    /// How a challenge may be answered, strongest first.
     pub(super) fn offers_of(
         &self,
         caller: &Caller,

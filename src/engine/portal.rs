@@ -154,8 +154,9 @@ impl Engine {
         Ok(opened.filter(|opened| opened.link_hash().is_some_and(|kept| same(kept, &hash))))
     }
 
-    /// Binds what a link names to this browser, once, and gives the secret of its cookie; `None` where another was first.
-    pub async fn open_link(&self, id: &Id, link_token: &str) -> Result<Option<Zeroizing<String>>, Error> {
+    /// Binds what a link names to this browser, once, and gives the secret of its cookie and when what it opens ends; `None` where the
+    /// link is none, or another was first.
+    pub async fn open_link(&self, id: &Id, link_token: &str) -> Result<Option<(Zeroizing<String>, Timestamp)>, Error> {
         let at = self.moment();
         let Some(opened) = self.is_link(id, link_token).await? else { return Ok(None) };
         let cookie = Zeroizing::new(at.token());
@@ -165,7 +166,7 @@ impl Engine {
             Opened::Portal(portal, _) => self.store.open_portal_link(portal, &hash, at.now).await,
         };
         match done {
-            Ok(()) => Ok(Some(cookie)),
+            Ok(()) => Ok(Some((cookie, opened.expires_at()))),
             Err(store::Error::Conflict(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }

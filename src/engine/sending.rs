@@ -27,7 +27,7 @@ impl Engine {
         !self.outbox.is_empty()
     }
 
-    /// The code that was sent for a challenge or a pending phone, while it counts.
+    /// The code that was sent for a pending phone, while it counts.
     pub async fn sent_code(&self, caller: &Caller, user_id: &str, owner: &Id) -> Result<Option<Prompt>, Error> {
         let now = self.moment().now;
         let prompt = self.store.prompt(&caller.rp.id, user_id, owner, MethodKind::Sms).await?;

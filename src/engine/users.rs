@@ -2,9 +2,9 @@
 
 use super::limits::{Pause, lane_of};
 use super::{Caller, Engine, Error, unnamed};
-use crate::model::{Acr, Factor, RecoverySummary, User};
+use crate::model::{Acr, Factor, Moment, RecoverySummary, User};
 use crate::policy::assurance;
-use crate::store::Names;
+use crate::store::{Dossier, Names};
 
 /// A user with everything that may be shown.
 pub struct UserView {
@@ -25,11 +25,15 @@ impl Engine {
     pub async fn user_view(&self, caller: &Caller, user_id: &str) -> Result<UserView, Error> {
         let at = self.moment();
         let dossier = self.dossier(&at, caller, user_id).await?;
+        self.view_of(&at, user_id, dossier)
+    }
+
+    pub(super) fn view_of(&self, at: &Moment<'_>, user_id: &str, dossier: Dossier) -> Result<UserView, Error> {
         Ok(UserView {
             recovery: dossier.recovery.unwrap_or(RecoverySummary::NONE),
             paused: lane_of(&dossier.throttles, &dossier.factors, None, at.now)?.paused(at.now),
             highest_acr: assurance::highest(&dossier.factors, self.cool_off, at.now),
-            user: dossier.user.unwrap_or_else(|| unnamed(&at, user_id)),
+            user: dossier.user.unwrap_or_else(|| unnamed(at, user_id)),
             factors: dossier.factors,
         })
     }

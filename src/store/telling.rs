@@ -12,7 +12,7 @@ use crate::model::{ChainHead, Event, Id, Link, Recorded, Timestamp};
 
 /// So many that have no number yet are read at once.
 const YOUNGEST: usize = 64;
-/// Events of a relying party that have no number yet: what other connections wrote.
+/// Events of a relying party that have no number yet, [`YOUNGEST`] of them: what other connections wrote.
 const YOUNG: &str =
     "select rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client,
      request_id from events where sequence is null and rp_id = $1 order by at, id limit 64";

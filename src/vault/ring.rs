@@ -25,7 +25,7 @@ named! {
 /// A key of the ring as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrappedKey {
-    /// Its number; the highest of a purpose is the current one.
+    /// Its number; of a purpose the highest whose time has come is the current one.
     pub id: i64,
     /// What it is for.
     pub purpose: Purpose,

@@ -184,10 +184,9 @@ async fn drawn(
         let again = (own.as_str(), &[("guard", visit.guard.as_str()), ("do", "cancel")][..]);
         return Ok(ends::newer(visit.party(), &target, again).respond(status));
     }
-    let offers = engine.offers(&at, &visit.caller, challenge).await.map_err(|e| visit.fault(e))?;
-    let view = engine.user_view(&visit.caller, &challenge.user_id).await.map_err(|e| visit.fault(e))?;
-    let sent = engine.sent_code(&visit.caller, &challenge.user_id, &challenge.id).await.map_err(|e| visit.fault(e))?;
-    let mut page = picture::challenge(visit, chosen, &offers, &view, sent.as_ref());
+    // Anew: an answer that was refused may have changed it.
+    let shown = engine.on_page(&at, &visit.caller, &challenge.id).await.map_err(|e| visit.fault(e))?;
+    let mut page = picture::challenge(visit, chosen, &shown);
     if let Some((refused, typed)) = refused {
         let kind = chosen.kind.unwrap_or(MethodKind::Totp);
         let (mut notice, keep) = words::refused_code(kind, &refused, typed, visit.party(), visit.now);

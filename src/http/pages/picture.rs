@@ -5,7 +5,7 @@ use super::screen::Shell;
 use super::views::{Ceremony, ChallengePage, Choice, SentCode, Way};
 use super::visit::Visit;
 use super::words::{self, When};
-use crate::engine::{self, Offer, UserView};
+use crate::engine::{self, Offer, OnPage, UserView};
 use crate::model::{Challenge, Details, Factor, Id, MethodKind, Prompt, RecoveryStatus, Timestamp, WebauthnDetails};
 
 /// Texts of one challenge within ten minutes.
@@ -18,13 +18,8 @@ pub fn here(base: &str, kind: MethodKind, factor: Option<&Id>) -> String {
 }
 
 /// The page of an open challenge.
-pub fn challenge(
-    visit: &Visit<Challenge>,
-    chosen: &Chosen,
-    offers: &[Offer],
-    view: &UserView,
-    sent: Option<&Prompt>,
-) -> ChallengePage {
+pub fn challenge(visit: &Visit<Challenge>, chosen: &Chosen, shown: &OnPage) -> ChallengePage {
+    let OnPage { offers, user: view, sent } = shown;
     let (challenge, party) = (&visit.subject, visit.party());
     let base = visit.path("");
     let offer = pick(offers, chosen, visit.usual);
@@ -38,7 +33,7 @@ pub fn challenge(
         },
         details: challenge.terms.display.details.clone(),
         who: words::masked(&view.user),
-        way: offer.map_or_else(|| set_up(visit, view), |offer| way(visit, offer, offers, &view.factors, sent)),
+        way: offer.map_or_else(|| set_up(visit, view), |offer| way(visit, offer, offers, &view.factors, sent.as_ref())),
         others: others(visit, offer, offers, view),
         notice: None,
         typed: String::new(),

@@ -289,16 +289,10 @@ pub async fn open<S: Subject>(app: &App, parts: &Parts, fields: &Fields) -> Resp
             url::form_urlencoded::Serializer::new(String::new()).append_pair("token", fields.text("token")).finish();
         format!("/{}/{id}?{token}", S::PLACE)
     };
-    let broken = |error| fault_before("Countersign", &request_id, error, &again());
-    let expires_at = match app.engine.is_link(&id, fields.text("token")).await {
-        Ok(Some(opened)) => opened.expires_at(),
-        Ok(None) => return no_such_link(&request_id),
-        Err(error) => return broken(error),
-    };
     match app.engine.open_link(&id, fields.text("token")).await {
-        Ok(Some(cookie)) => bound(app, see(&format!("/{}/{id}", S::PLACE)), &id, &cookie, expires_at),
+        Ok(Some((cookie, expires_at))) => bound(app, see(&format!("/{}/{id}", S::PLACE)), &id, &cookie, expires_at),
         Ok(None) => no_such_link(&request_id),
-        Err(error) => broken(error),
+        Err(error) => fault_before("Countersign", &request_id, error, &again()),
     }
 }
 
