@@ -127,7 +127,7 @@ async fn vault(engine: &Engine, store: &Store) -> Vault {
     let ring = store.key_ring().await.expect("the engine has made its key ring");
     let wrapped = |key: RingKey| WrappedKey {
         id: key.id,
-        purpose: Purpose::stored(&key.purpose).expect("a purpose"),
+        purpose: Purpose::parse(&key.purpose).expect("a purpose"),
         wrapped: key.wrapped,
         active_from: key.active_from.map(Timestamp),
     };
