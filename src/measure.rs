@@ -84,7 +84,7 @@ pub fn verification(method: MethodKind, outcome: &'static str) {
     counter!(VERIFICATIONS, "method" => method.as_str(), "outcome" => outcome).increment(1);
 }
 
-/// The first proof of a pending factor was judged, or refused before that.
+/// The first proof of a pending factor was judged.
 pub fn enrolment(method: MethodKind, outcome: &'static str) {
     counter!(ENROLMENTS, "method" => method.as_str(), "outcome" => outcome).increment(1);
 }

@@ -526,6 +526,7 @@ async fn ids_are_a_prefix_and_a_part_that_sorts_by_time() {
     assert!(text(&session["id"]).starts_with("ses_") && text(&session["token"]).starts_with("st_"));
 }
 
+/// C-10, J-06: also for pages of any origin.
 #[tokio::test]
 async fn health_and_keys_are_public() {
     let world = World::start().await;
@@ -535,6 +536,7 @@ async fn health_and_keys_are_public() {
     }
     let jwks = stranger.get("/.well-known/jwks.json").await;
     assert_eq!(jwks.header("cache-control"), Some("public, max-age=300"));
+    assert_eq!(jwks.header("access-control-allow-origin"), Some("*"));
     jwks.is(200);
 }
 

@@ -82,7 +82,7 @@ async fn pages_and_client_tokens_are_limited() {
     challenge.browser().get(&challenge.path("")).await.is(200);
 }
 
-/// Where each call has an origin looked up, it is counted before: also one that shows nothing, and only once where it shows a client
+/// C-10: where a call has its origin looked up, it is counted before: also one that shows nothing, and only once where it shows a client
 /// token. A page can read for how long it has to wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_from_pages_are_limited_before_their_origin_is_looked_up() {
