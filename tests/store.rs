@@ -1663,8 +1663,8 @@ async fn a_delivery_is_claimed_once() {
             assert_eq!(due.len(), 1, "round {round}");
             let until = ann.now.plus_seconds(60);
             let claims = at_once(8, |_| {
-                let (ann, delivery) = (ann.clone(), due[0].clone());
-                async move { ann.store.claim_delivery(&delivery, ann.now, until).await }
+                let (ann, endpoint, delivery) = (ann.clone(), endpoint.clone(), due[0].clone());
+                async move { ann.store.claim_delivery(&endpoint, &delivery, ann.now, until).await }
             })
             .await;
             assert_eq!(claims.iter().filter(|c| c.is_ok()).count(), 1, "round {round}");
@@ -1673,7 +1673,7 @@ async fn a_delivery_is_claimed_once() {
             // Whoever claimed it is not heard of again: another does, and the first comes too late.
             let again = ann.store.due_deliveries(&endpoint, until, 9).await.expect("it answers").remove(0);
             assert_eq!(again.attempts, 1);
-            ann.store.claim_delivery(&again, until, until.plus_seconds(60)).await.expect("claimed");
+            ann.store.claim_delivery(&endpoint, &again, until, until.plus_seconds(60)).await.expect("claimed");
             let ended = |outcome| Attempted {
                 at: until,
                 next_at: None,
@@ -1693,7 +1693,7 @@ async fn a_delivery_is_claimed_once() {
         ann.store.queue_delivery(&tried(&ann, &endpoint, 99), 1).await.expect("queued");
         let due = ann.store.due_deliveries(&endpoint, ann.now, 9).await.expect("it answers").remove(0);
         let later = ann.now.plus_seconds(60);
-        ann.store.claim_delivery(&due, ann.now, later).await.expect("claimed");
+        ann.store.claim_delivery(&endpoint, &due, ann.now, later).await.expect("claimed");
         let change = EndpointChange { url: Some("https://new.example/hooks".to_owned()), ..EndpointChange::default() };
         ann.store.change_webhook_endpoint(&ann.rp, &endpoint.id, &change, &ann.event("x")).await.expect("changed");
         let gone = Attempted {

@@ -189,7 +189,7 @@ impl Engine {
 
     async fn attempt(&self, endpoint: &Endpoint, delivery: &Delivery, write: Write) -> Result<Sent, Error> {
         let at = self.moment();
-        match self.store.claim_delivery(delivery, at.now, at.now.plus_seconds(CLAIM)).await {
+        match self.store.claim_delivery(endpoint, delivery, at.now, at.now.plus_seconds(CLAIM)).await {
             Ok(()) => {}
             Err(store::Error::Conflict(_)) => return Ok(Sent::Done),
             Err(error) => return Err(error.into()),

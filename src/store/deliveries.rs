@@ -170,16 +170,23 @@ impl Store {
         }))
     }
 
-    /// Takes a delivery for one attempt, which is counted now; nobody else takes it before `until`. `Conflict(Row)` where
-    /// somebody has.
-    pub async fn claim_delivery(&self, delivery: &Delivery, now: Timestamp, until: Timestamp) -> Result<()> {
+    /// Takes a delivery for one attempt at an endpoint, which is counted now; nobody else takes it before `until`. `Conflict(Row)`
+    /// where somebody has, or the endpoint has another address or secret since.
+    pub async fn claim_delivery(
+        &self,
+        endpoint: &Endpoint,
+        delivery: &Delivery,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<()> {
         let next_at = delivery.next_at.map(|t| t.0);
-        write_one!(self, (delivery) conn => {
+        write_one!(self, (endpoint, delivery) conn => {
             let done = sql! { conn,
                 "update webhook_deliveries set attempts = attempts + 1, next_at = $4, last_at = $5, last_status = null, last_error = null
-                 where rp_id = $1 and endpoint_id = $2 and event_id = $3 and attempts = $6 and next_at = $7",
+                 where rp_id = $1 and endpoint_id = $2 and event_id = $3 and attempts = $6 and next_at = $7
+                   and exists (select 1 from webhook_endpoints where rp_id = $1 and id = $2 and url = $8 and secrets = $9)",
                 delivery.rp_id.as_str(), delivery.endpoint_id.as_str(), delivery.event_id.as_str(), until.0, now.0,
-                delivery.attempts, next_at
+                delivery.attempts, next_at, &endpoint.url, &endpoint.secrets
             };
             won(done, Contest::Row)
         })

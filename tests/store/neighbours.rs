@@ -316,7 +316,7 @@ async fn factors(world: &World) {
 }
 
 async fn recovery_and_visits(world: &World) {
-    let Home { person, recovery, unconfirmed, visits, sessions, factors, held, .. } = &world.zoe;
+    let Home { person, recovery, unconfirmed, visits, factors, held, .. } = &world.zoe;
     let (store, rp, user) = (&person.store, &person.rp, person.user_id.as_str());
     let code = FactorChange::RecoveryCode(recovery.id.clone(), recovery.unused[0].clone());
     let own: &[&[&str]] = &[&[recovery.id.as_str(), "a1a1a1a1"]];
@@ -428,10 +428,10 @@ async fn offices(world: &World) {
     let [third, fourth] = &world.elsewhere.endpoints;
     due(boss.now, &[first, second, third, fourth]).await;
     for delivery in &world.elsewhere.deliveries[0] {
-        store.claim_delivery(delivery, boss.now, until).await.expect("claimed");
+        store.claim_delivery(third, delivery, boss.now, until).await.expect("claimed");
     }
     due(boss.now, &[first, second, fourth]).await;
-    world.reaches("an attempt", told, store.claim_delivery(&of_first[0], boss.now, until)).await;
+    world.reaches("an attempt", told, store.claim_delivery(first, &of_first[0], boss.now, until)).await;
     let ended = |outcome, pause| Attempted {
         at: boss.now,
         next_at: None,
@@ -442,13 +442,13 @@ async fn offices(world: &World) {
         disable: None,
     };
     let failed = ended("failed", Some(until));
-    for delivery in [&of_first[1], &of_second[0]] {
-        store.claim_delivery(delivery, boss.now, until).await.expect("claimed");
+    for (endpoint, delivery) in [(first, &of_first[1]), (second, &of_second[0])] {
+        store.claim_delivery(endpoint, delivery, boss.now, until).await.expect("claimed");
     }
     due(boss.now, &[second, fourth]).await;
     // Another attempt is under way: what the one before came to is nobody's any more, though others are at their first.
     let again = store.due_deliveries(first, until, 1).await.expect("it answers").remove(0);
-    store.claim_delivery(&again, until, until.plus_seconds(60)).await.expect("claimed");
+    store.claim_delivery(first, &again, until, until.plus_seconds(60)).await.expect("claimed");
     let before = world.rows().await;
     store.note_attempt(first, &again, 1, &failed).await.expect("it answers");
     assert_eq!(world.rows().await, before);
@@ -478,7 +478,9 @@ async fn offices(world: &World) {
     let third = another.event_id.as_str();
     world.reaches("a trial", &[&[id, third]], store.queue_delivery(&another, 1)).await;
     // What failed under the secrets before says nothing of the endpoint.
-    store.claim_delivery(&another, boss.now, until).await.expect("claimed");
+    super::lost(store.claim_delivery(first, &another, boss.now, until).await, Contest::Row);
+    let now = store.webhook_endpoint(rp, &first.id).await.expect("it answers").expect("it is there");
+    store.claim_delivery(&now, &another, boss.now, until).await.expect("claimed");
     let former = Endpoint { url: "https://new.invalid/".to_owned(), ..first.clone() };
     world.reaches("an old failure", &[&[id, third]], store.note_attempt(&former, &another, 1, &failed)).await;
     let enabled = |on| EndpointChange { enabled: Some(on), ..EndpointChange::default() };
