@@ -192,7 +192,9 @@ async fn no_plan_of_small_tables_walks_them() {
            select 'r', n, n, 'webauthn', n, '{}', 1, 1, 1, 1, '', n from generate_series(1, 50) n;
          insert into recovery_codes (rp_id, user_id, set_id, hash) select 'r', n, n, '' from generate_series(1, 50) n;
          insert into sessions (rp_id, user_id, id, token_hash, granted, created_at, expires_at)
-           select 'r', n, n, cast(n as text)::bytea, '{}', 1, 1 from generate_series(1, 50) n",
+           select 'r', n, n, cast(n as text)::bytea, '{}', 1, 1 from generate_series(1, 50) n;
+         insert into portal_sessions (rp_id, user_id, id, flow, created_at, expires_at, link_hash, client_token_hash)
+           select 'r', n, n, 'settings', 1, 1, '', '' from generate_series(1, 50) n",
     )
     .await
     .expect("fifty of each");

@@ -260,15 +260,8 @@ impl Engine {
         challenge: &Challenge,
         given: &Given,
     ) -> Result<Verdict, Answered> {
-        let Some(portal) = &challenge.terms.portal else {
-            return self.verify(caller, &challenge.id, given, Delivery::Page).await;
-        };
-        let verdict = self.verify(caller, &challenge.id, given, Delivery::Session).await?;
-        let portal = self.store.portal_session(&portal.id).await?.ok_or(Error::NotFound)?;
-        if let Some(issued) = &verdict.issued {
-            self.store.set_portal_step_up(&portal, &issued.new.session.id).await?;
-        }
-        Ok(verdict)
+        let delivery = if challenge.terms.portal.is_some() { Delivery::Visit } else { Delivery::Page };
+        self.verify(caller, &challenge.id, given, delivery).await
     }
 
     /// Whether the caller may change the user's factors. The relying party's server may; a person needs a step-up at the

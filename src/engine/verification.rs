@@ -38,6 +38,8 @@ pub struct Given {
 pub enum Delivery {
     /// At once: the relying party's server asked.
     Session,
+    /// To the visit of the portal that asked for it, in this browser.
+    Visit,
     /// By a one-time code that the answering browser carries back.
     Code,
     /// By a code that the hosted page asks for when it returns.
@@ -48,7 +50,7 @@ pub enum Delivery {
 pub struct Verdict {
     /// The challenge as it stands now.
     pub challenge: Challenge,
-    /// For [`Delivery::Session`].
+    /// For [`Delivery::Session`] and [`Delivery::Visit`].
     pub issued: Option<Issued>,
     /// For [`Delivery::Code`].
     pub code: Option<String>,
@@ -270,7 +272,7 @@ impl Engine {
 
         let mut issued = match delivery {
             Delivery::Session if case.fresh => Some(self.new_session(at, &approved, &proof).at_once(&approved)),
-            Delivery::Session => Some(self.new_session(at, &approved, &proof)),
+            Delivery::Session | Delivery::Visit => Some(self.new_session(at, &approved, &proof)),
             Delivery::Code | Delivery::Page => None,
         };
         // Signed before the commit where the answer is kept with it, otherwise while it is under way; what goes wrong is only said
@@ -296,7 +298,8 @@ impl Engine {
             prompt: case.prompt.as_ref().map(|p| (challenge.id.clone(), p.method, p.id.clone())),
             factor: Some(self.spend(at, &caller.rp.id, &challenge.user_id, proven.spent)),
             session: issued.as_ref().map(|i| i.new.clone()),
-            ..nothing(caller, challenge, event)
+            visit: challenge.terms.portal.as_ref().filter(|_| delivery == Delivery::Visit).map(|p| p.id.clone()),
+            ..Settlement::of_challenge(challenge, event)
         };
         let mut verdict = Verdict {
             issued,
@@ -315,7 +318,10 @@ impl Engine {
         let store = self.keeping(at, caller, &challenge.user_id, ending);
         let signing = async { if kept { before } else { sign(verdict.issued.as_mut()) } };
         let (settled, signed) = tokio::join!(biased; self.settle(&store, settlement), signing);
-        settled?;
+        match settled {
+            Err(store::Error::Conflict(Contest::Visit)) => return Err(Error::NotFound),
+            settled => settled?,
+        }
         signed?;
         Ok(verdict)
     }
@@ -346,7 +352,7 @@ impl Engine {
                 false => ChallengeChange::Charge(case.challenge.id.clone(), case.challenge.attempts_left),
             },
             prompt: case.prompt.as_ref().filter(|_| burns).map(|p| (case.challenge.id.clone(), p.method, p.id.clone())),
-            ..nothing(caller, &case.challenge, event)
+            ..Settlement::of_challenge(&case.challenge, event)
         };
         let left = case.challenge.attempts_left - 1;
         let refused = Answered { error: Error::Refused(refusal), attempts_left: (!case.fresh).then_some(left) };
@@ -390,8 +396,4 @@ fn moved_backup(factors: &[Factor], spent: &Spent) -> bool {
     let Spent::Credential { factor, details: Details::Webauthn(new), .. } = spent else { return false };
     let before = factors.iter().find(|f| f.id == *factor).map(|f| &f.details);
     matches!(before, Some(Details::Webauthn(old)) if old.backed_up != new.backed_up)
-}
-
-fn nothing(caller: &Caller, challenge: &Challenge, event: Event) -> Settlement {
-    Settlement::nothing(caller.rp.id.clone(), challenge.user_id.clone(), event.at, event)
 }

@@ -69,7 +69,7 @@ const TYPES: [&str; VALUES] = {
     const B: &str = "bytea";
     [
         T, T, N, T, N, T, N, T, T, N, T, B, N, N, T, N, T, T, T, T, N, N, B, T, T, T, T, B, T, T, N, T, T, T, T, T, T,
-        T, T, T, T, T, N, B, N, B, B, T, B, N, N,
+        T, T, T, T, T, N, B, N, B, B, T, B, N, N, T, B,
     ]
 };
 

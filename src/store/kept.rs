@@ -100,10 +100,10 @@ macro_rules! keep_text {
 /// [`keep_text`] on its own.
 pub(super) const KEEP: &str = keep_text!("$1" "$2" "$3" "$4" "$5" "$6" "$7" "$8" "$9" "$10");
 
-/// The same as a part of a settlement, whose own 51 values stand before [`Keep::append_to`]'s.
-pub(super) const FIRST: Part = (Contest::Kept, keep_text!("$52" "$53" "$54" "$55" "$56" "$57" "$58" "$59" "$60" "$61"));
+/// The same as a part of a settlement, whose own 53 values stand before [`Keep::append_to`]'s.
+pub(super) const FIRST: Part = (Contest::Kept, keep_text!("$54" "$55" "$56" "$57" "$58" "$59" "$60" "$61" "$62" "$63"));
 
-const _: () = assert!(super::parts::VALUES == 51, "the places above begin behind a settlement's own");
+const _: () = assert!(super::parts::VALUES == 53, "the places above begin behind a settlement's own");
 
 /// Keeps the answer that a store carries, first in the transaction of a writing body: copies wait for each other here, and the
 /// slower ones touch nothing.

@@ -167,6 +167,8 @@ pub enum Contest {
     Limit,
     /// The user was erased.
     User,
+    /// The visit is gone.
+    Visit,
     /// Somebody else wrote the same row first.
     Row,
     /// Another copy of the request was first.

@@ -127,6 +127,12 @@ const SESSION_AT_ONCE: Part = (
        answer_by)
      values ($1, $2, $27, $28, $29, $30, $3, $31, $15, $11, $10, $16)",
 );
+/// The person proved in this browser; whoever holds the visit's client token may be somebody else, so that ends.
+const VISIT: Part = (
+    Contest::Visit,
+    "update portal_sessions set session_id = $27, client_token_hash = $53
+     where rp_id = $1 and user_id = $2 and id = $52",
+);
 const EVENT: Part = (
     Contest::Row,
     "insert into events (rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client, request_id)
@@ -134,7 +140,7 @@ const EVENT: Part = (
 );
 
 /// Every part, for the test that prepares every statement.
-pub const PARTS: [Part; 22] = [
+pub const PARTS: [Part; 23] = [
     THROTTLE_NEW,
     THROTTLE,
     DEVICE_NEW,
@@ -156,6 +162,7 @@ pub const PARTS: [Part; 22] = [
     END,
     SESSION,
     SESSION_AT_ONCE,
+    VISIT,
     EVENT,
 ];
 
@@ -191,6 +198,7 @@ impl Settlement {
             SessionChange::End(_) => END,
         }));
         parts.extend(self.session.as_ref().map(|new| if new.challenge.is_some() { SESSION_AT_ONCE } else { SESSION }));
+        parts.extend(self.visit.as_ref().map(|_| VISIT));
         parts.extend(self.event.as_ref().map(|_| EVENT));
         parts
     }
@@ -216,7 +224,7 @@ impl Value<'_> {
 }
 
 /// How many values a settlement has.
-pub(super) const VALUES: usize = 51;
+pub(super) const VALUES: usize = 53;
 
 impl Settlement {
     /// The values that its parts draw on, the first as `$1`. What no part of it uses is null.
@@ -305,6 +313,8 @@ impl Settlement {
             Bytes(awaited.map(|p| p.sealed.as_slice())),
             Number(awaited.map(|p| p.sends)), // $50
             Number(awaited.map(|p| p.expires_at.0)),
+            id(self.visit.as_ref()),
+            Bytes(self.visit.as_ref().map(|_| &[][..])),
         ]
     }
 }

@@ -80,19 +80,6 @@ impl Store {
         })
     }
 
-    /// Notes the step-up session that the person earned for this visit in their browser. Whoever holds the visit's client token may
-    /// be somebody else: it ends here.
-    pub async fn set_portal_step_up(&self, portal: &PortalSession, session: &Id) -> Result<()> {
-        write_one!(self, (portal, session) conn => {
-            let done = sql! { conn,
-                "update portal_sessions set session_id = $1, client_token_hash = $5
-                 where rp_id = $2 and user_id = $3 and id = $4",
-                session.as_str(), portal.rp_id.as_str(), &portal.user_id, portal.id.as_str(), Vec::<u8>::new()
-            };
-            won(done, Contest::Row)
-        })
-    }
-
     /// Notes the enrolment that is under way on its page.
     pub async fn set_portal_factor(&self, portal: &PortalSession, factor: &Id) -> Result<()> {
         write_one!(self, (portal, factor) conn => {

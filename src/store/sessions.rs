@@ -137,7 +137,7 @@ impl Store {
             challenge: ChallengeChange::Exchange(challenge.id.clone(), code_hash.to_vec()),
             factor: new.session.factor_id.clone().map(FactorChange::Held),
             session: Some(new.clone()),
-            ..Settlement::of_challenge(challenge, event)
+            ..Settlement::of_challenge(challenge, event.clone())
         })
     }
 

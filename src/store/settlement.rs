@@ -92,6 +92,8 @@ pub struct Settlement {
     pub earlier: Option<SessionChange>,
     /// The session that it earns at once.
     pub session: Option<NewSession>,
+    /// The visit in whose browser the session was earned.
+    pub visit: Option<Id>,
     /// What is written down.
     pub event: Option<Event>,
 }
@@ -116,13 +118,14 @@ impl Settlement {
             factor: None,
             earlier: None,
             session: None,
+            visit: None,
             event: None,
         }
     }
 
     /// The same, of a challenge's user when the event happened.
-    pub(super) fn of_challenge(challenge: &Challenge, event: &Event) -> Settlement {
-        Settlement::nothing(challenge.rp_id.clone(), challenge.user_id.clone(), event.at, event.clone())
+    pub fn of_challenge(challenge: &Challenge, event: Event) -> Settlement {
+        Settlement::nothing(challenge.rp_id.clone(), challenge.user_id.clone(), event.at, event)
     }
 }
 

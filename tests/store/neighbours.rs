@@ -335,7 +335,15 @@ async fn recovery_and_visits(world: &World) {
 
     let own: &[&[&str]] = &[&[visits[0].id.as_str()]];
     world.reaches("a visit begun", own, store.open_portal_link(&visits[0], b"browser", person.now)).await;
-    world.reaches("a visit proven", own, store.set_portal_step_up(&visits[0], &sessions[0].session.id)).await;
+    let new = person.session(&factors[0]);
+    let proven = Settlement { session: Some(new.clone()), visit: Some(visits[0].id.clone()), ..person.nothing() };
+    let (visit, session) = (visits[0].id.as_str(), new.session.id.as_str());
+    world.reaches("a visit proven", &[&[visit], &[session]], store.settle(proven)).await;
+    let gone = Id::new(Kind::Portal, &person.at());
+    let lost = Settlement { session: Some(person.session(&factors[0])), visit: Some(gone), ..person.nothing() };
+    let before = world.rows().await;
+    super::lost(store.settle(lost).await, Contest::Visit);
+    assert_eq!(world.rows().await, before, "nobody would know of the session");
     world.reaches("a visit's factor", own, store.set_portal_factor(&visits[0], &factors[0].id)).await;
 
     let own: &[&[&str]] = &[&[rp.as_str(), held[0].as_str()]];
