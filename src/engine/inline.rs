@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use super::challenge::is_open;
 use super::portal::LIFE;
 use super::{Caller, Engine, Error};
-use crate::model::{Acr, Challenge, Flow, Id, Kind, MethodKind, PortalSession, Terms};
+use crate::model::{Acr, Challenge, ChallengeStatus, Flow, Id, Kind, MethodKind, Moment, PortalSession, Terms};
 use crate::policy::requirement;
 use crate::vault::token_hash;
 
@@ -77,5 +77,13 @@ impl Engine {
         event.challenge_id = Some(challenge.id.clone());
         self.store.create_portal_session(&portal, &event).await?;
         Ok((portal, cookie))
+    }
+
+    /// Whether a visit is on the way to a challenge that awaits no answer any more.
+    pub(super) async fn way_is_over(&self, at: &Moment<'_>, portal: &PortalSession) -> Result<bool, Error> {
+        let id = portal.return_url.as_deref().and_then(|url| Id::parse(Kind::Challenge, url.strip_prefix(BACK)?));
+        let Some(id) = id else { return Ok(false) };
+        let case = self.store.case(&portal.rp_id, &id, at.now).await?;
+        Ok(!case.is_some_and(|(challenge, _)| challenge.status_at(at.now) == ChallengeStatus::Pending))
     }
 }

@@ -75,7 +75,7 @@ impl Engine {
             Some(token) => self.session_of_token(&at, caller, token).await?.filter(|s| {
                 let serves =
                     s.grant.action == requirement::LOGIN || s.grant.action.starts_with(requirement::FACTOR_ACTIONS);
-                s.user_id == new.user_id && serves && !s.grant.single_use
+                s.user_id == new.user_id && serves && !s.grant.single_use && is_recent(s, at.now)
             }),
             None => None,
         };
@@ -274,7 +274,11 @@ impl Engine {
         what: Manage,
     ) -> Result<Option<Id>, Error> {
         let (owner, is_over, session_id) = match (&caller.portal, &caller.enrols) {
-            (Some(portal), _) => (&portal.user_id, at.now >= portal.expires_at, portal.session_id.as_ref()),
+            (Some(portal), _) => {
+                let is_over =
+                    at.now >= portal.expires_at || what == Manage::Add && self.way_is_over(at, portal).await?;
+                (&portal.user_id, is_over, portal.session_id.as_ref())
+            }
             // On the way to a challenge a first factor is set up, and nothing else is done.
             (None, Some(challenge)) => {
                 let is_over = challenge.status_at(at.now) != ChallengeStatus::Pending || what != Manage::Add;
@@ -317,8 +321,13 @@ impl Engine {
     ) -> Result<Option<Session>, Error> {
         let Some(id) = id else { return Ok(None) };
         let session = self.store.session(&caller.rp.id, id).await?;
-        Ok(session.filter(|s| s.is_active(at.now) && s.user_id == user_id))
+        Ok(session.filter(|s| s.is_active(at.now) && s.user_id == user_id && is_recent(s, at.now)))
     }
+}
+
+/// Whether the proof behind a session is recent enough to change factors, whatever age the session was passed on at.
+fn is_recent(session: &Session, now: Timestamp) -> bool {
+    now < session.grant.auth_time.plus_seconds(requirement::DEFAULT_MAX_AGE)
 }
 
 impl Opened {

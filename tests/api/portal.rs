@@ -185,6 +185,28 @@ async fn a_step_up_that_ended_counts_no_longer() {
     assert_eq!(enrol_totp(&ann, &browser).await, 403);
 }
 
+/// A session may be passed on for as long as its caller's `max_age` allows; factors are changed by a recent proof alone.
+#[tokio::test]
+async fn a_session_that_was_passed_on_from_an_old_proof_changes_no_factor() {
+    let ann = ann().await;
+    let app = ann.enrol_totp().await;
+    let mut session = ann.session(&app, json!({})).await;
+    let pass_on = async |session: &Value| {
+        let heir = json!({"session_token": session["token"], "require": {"max_age": 86_400}});
+        ann.ask(heir).await.is(200)["session"].clone()
+    };
+    ann.bank.world.wait(300);
+    session = pass_on(&session).await;
+    let early = ann.browser(Some(&session["token"])).await;
+    assert_eq!(enrol_totp(&ann, &early).await, 200);
+    ann.bank.world.wait(300);
+    assert_eq!(enrol_totp(&ann, &early).await, 403, "the proof is ten minutes old, the session five");
+    session = pass_on(&session).await;
+    let late = ann.browser(Some(&session["token"])).await;
+    assert_eq!(enrol_totp(&ann, &late).await, 403);
+    assert_eq!(ann.bank.introspect(json!({"token": session["token"]})).await["active"], true);
+}
+
 /// A-07; api.md, 4: 409 `last_factor` where policy demands one.
 #[tokio::test]
 async fn a_person_cannot_remove_the_last_factor() {

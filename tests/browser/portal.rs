@@ -455,6 +455,30 @@ async fn what_is_missing_is_set_up_on_the_way_and_then_answered() {
     assert_eq!((&session["user_id"], &session["acr"]), (&json!("new"), &json!("aal2")));
 }
 
+/// A first binding is for ever: once the challenge on whose way it was begun is called off or over, it comes to nothing.
+#[tokio::test]
+async fn nothing_is_set_up_on_the_way_to_a_challenge_that_is_over() {
+    let world = World::start().await;
+    for called_off in [true, false] {
+        let visitor = Visitor::new(&world.base);
+        let (id, url) = world.challenge("new", "login").await;
+        let page = visitor.send(&visitor.open(&url).await, "Set up now", &[]).await;
+        let page = visitor.go(&page.html_link("Authenticator app")).await;
+        let secret = key(&page);
+        match called_off {
+            true => drop(world.says("POST", &format!("/v1/challenges/{id}/cancel"), json!({})).await),
+            false => world.clock.advance(600),
+        }
+        let refused = visitor.send(&page, "Continue", &[("code", &world.code(&secret))]).await;
+        assert_eq!(refused.status, StatusCode::NOT_FOUND, "{}", refused.text());
+        let factors = world.says("GET", "/v1/users/new/factors", json!(null)).await;
+        assert!(
+            factors["data"].as_array().is_some_and(|all| all.iter().all(|f| f["status"] == "pending")),
+            "{factors}"
+        );
+    }
+}
+
 /// Another factor would only have to be proven before the one that is needed may be added.
 #[tokio::test]
 async fn on_the_way_only_what_would_do_is_offered_and_taken() {
