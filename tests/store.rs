@@ -38,6 +38,32 @@ use sqlx::{AssertSqlSafe, Connection, Executor, SqlSafeStr};
 
 // --- statements ---
 
+/// A dump holds every table for as long as it takes: a change of the schema lets others in between its tries, and comes after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_waits_holds_nobody_up() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    let store = scratch.store().await;
+    scratch
+        .execute(
+            "alter table sessions drop column terms, drop column proof, drop column attempts_left, drop column answer_by;
+             delete from _sqlx_migrations where version = 4",
+        )
+        .await;
+    let mut held = scratch.hold("lock table sessions in access share mode").await;
+    let here = tokio::runtime::Handle::current();
+    let migrating = tokio::task::spawn_blocking(move || here.block_on(store.migrate()));
+    for _ in 0..3 {
+        held.is_waited_for().await;
+        // Behind the one who waits, and not for as long as the dump takes.
+        let count = scratch.number("select count(*) from sessions");
+        tokio::time::timeout(std::time::Duration::from_secs(10), count).await.expect("it is let in");
+    }
+    assert!(!migrating.is_finished());
+    held.let_go().await;
+    migrating.await.expect("no panic").expect("migrated");
+    scratch.number("select count(*) from sessions where terms is null").await;
+}
+
 /// A schema that has landed is out there: an edit of its text would keep every engine off the databases that it made.
 #[test]
 fn a_migration_that_has_landed_is_not_edited() {

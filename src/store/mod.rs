@@ -184,6 +184,9 @@ pub enum Error {
     /// The database did not do it, or did not say so; a write may or may not stand.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// The database does not do it however often it is asked: the address, the role or its rights are wrong.
+    #[error("the database refuses: {0}")]
+    Refused(String),
     /// Another engine serves this SQLite file.
     #[error("another countersign serves {0}; a SQLite file takes one, PostgreSQL takes many")]
     InUse(String),
@@ -211,6 +214,7 @@ impl Error {
             Error::Corrupt(table) => Error::Corrupt(table),
             Error::Kept => Error::Kept,
             Error::Served => Error::Served,
+            Error::Refused(why) => Error::Refused(why.clone()),
             Error::Unavailable(why) | Error::InUse(why) => Error::Unavailable(why.clone()),
         }
     }
@@ -228,12 +232,21 @@ impl From<Contest> for Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Error {
         pool::suspect(&error);
-        let Some(database) = error.as_database_error() else { return Error::Unavailable(error.to_string()) };
+        let Some(database) = error.as_database_error() else {
+            return match error {
+                sqlx::Error::Configuration(_) => Error::Refused(error.to_string()),
+                _ => Error::Unavailable(error.to_string()),
+            };
+        };
         if database.is_unique_violation() {
             return Error::Conflict(Contest::Row);
         }
         match database.code().as_deref() {
             Some("40001" | "40P01") => Error::Unserialised,
+            // PostgreSQL: who it is, which database, what it may.
+            Some(code) if code.starts_with("28") || code == "3D000" || code == "42501" => {
+                Error::Refused(error.to_string())
+            }
             _ => Error::Unavailable(error.to_string()),
         }
     }

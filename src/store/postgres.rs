@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 
@@ -15,6 +16,9 @@ pub(super) const RETRIES: usize = 3;
 
 /// The server ends a statement itself; only where it does not say so within this, the connection is given up.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How long others come first where a change of the schema had to wait.
+const GIVEN_WAY: Duration = Duration::from_secs(2);
 
 /// A connection on which a statement takes as long as it takes, and which does not count as one that serves.
 pub(super) async fn without_limits(url: &str) -> Result<PgConnection> {
@@ -70,12 +74,27 @@ impl Postgres {
         Ok(tokio::time::timeout(patience, self.options.connect()).await.map_err(|_| silent())??)
     }
 
-    /// Brings the schema up to date, for as long as it takes; waits for another that does the same.
+    /// Brings the schema up to date, for as long as it takes; waits for another that does the same, and for who holds a table, as a
+    /// dump does. Whoever comes behind a change that waits, waits too: so it gives way after a second, and comes again.
     pub(super) async fn migrate(&self) -> Result<()> {
-        let mut conn = self.connect(self.patience).await?;
-        sqlx::query("set statement_timeout = 0").execute(&mut conn).await?;
-        super::MIGRATIONS.run(&mut conn).await.map_err(|e| Error::Unavailable(e.to_string()))?;
-        Ok(conn.close().await?)
+        loop {
+            let mut conn = self.connect(self.patience).await?;
+            sqlx::query("set statement_timeout = 0").execute(&mut conn).await?;
+            sqlx::query("set lock_timeout = 1000").execute(&mut conn).await?;
+            let done = super::MIGRATIONS.run(&mut conn).await;
+            conn.close().await?;
+            match done {
+                Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+                    let code = error.as_database_error().and_then(|e| e.code());
+                    if code.as_deref() != Some("55P03") {
+                        return Err(error.into());
+                    }
+                    tracing::warn!("the schema waits for a table that others hold; trying again");
+                    tokio::time::sleep(GIVEN_WAY).await;
+                }
+                done => return done.map_err(|e| Error::Refused(e.to_string())),
+            }
+        }
     }
 
     pub(super) async fn acquire(&self) -> std::result::Result<Used<PgConnection>, sqlx::Error> {

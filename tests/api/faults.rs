@@ -87,6 +87,25 @@ async fn an_engine_without_its_database_lives_says_so_and_serves_as_soon_as_it_i
     assert_eq!(waiting.terminate().0, Some(0));
 }
 
+/// What no waiting mends ends the start, and says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_refuses_is_not_waited_for() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    let place = Place::on(scratch);
+    let good: url::Url = place.scratch.url().parse().expect("an address");
+    let (mut nobody, mut nowhere, mut odd) = (good.clone(), good.clone(), good.clone());
+    nobody.set_username("nobody_of_that_name").expect("a name");
+    nowhere.set_path("/no_database_of_that_name");
+    odd.set_query(Some("sslmode=perhaps"));
+    for url in [nobody, nowhere, odd] {
+        let mut place = Place { scratch: Scratch::sqlite(), port: place.port, environment: place.environment.clone() };
+        place.set("COUNTERSIGN_DATABASE_URL", url.as_str());
+        let ended = place.run(&["serve"]);
+        assert_eq!(ended.status, Some(1), "{url}: {}", ended.stderr);
+        assert!(ended.stderr.contains("COUNTERSIGN_DATABASE_URL: the database refuses"), "{url}: {}", ended.stderr);
+    }
+}
+
 /// A database that goes away between its opening and the reading of the keys is waited for like one that was never there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_goes_away_during_the_start_is_tried_again() {
