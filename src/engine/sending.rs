@@ -8,7 +8,7 @@ use crate::model::{
     BudgetKey, Details, Event, Factor, Id, Keyed, Kind, Message, MethodKind, Moment, Number, Outcome, Prompt, Timestamp,
 };
 use crate::policy::sending;
-use crate::store::{self, BudgetChange, PromptChange, Reservation};
+use crate::store::{self, BudgetChange, Contest, PromptChange, Reservation};
 
 /// How often a reservation is computed anew because somebody else drew on the same budgets.
 const ROUNDS: usize = 128;
@@ -71,7 +71,10 @@ impl Engine {
             Occasion::Resend => Ending::Resent { factor, shown, prompt },
         };
         // Where it was answered with the earlier code while the new one was on its way, that answer stands.
-        self.keeping(at, caller, user_id, ending).accept_send(&reservation, provider, now, &event).await?;
+        match self.keeping(at, caller, user_id, ending).accept_send(&reservation, provider, now, &event).await {
+            Err(store::Error::Conflict(Contest::User)) => return Err(Error::NotFound),
+            stands => stands?,
+        };
         Ok((begun.shown, reservation.prompt.next))
     }
 

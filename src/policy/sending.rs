@@ -71,7 +71,8 @@ fn draw_recent(budget: &Budget, caps: &Caps, now: Timestamp) -> Result<Budget, T
 }
 
 fn draw_daily(budget: &Budget, cap: i64, now: Timestamp) -> Result<Budget, Timestamp> {
-    let today = day(now);
+    // A clock that is a little behind another node's, or was set back over midnight, does not begin the day before anew.
+    let today = if budget.day == day(now) + 1 { budget.day } else { day(now) };
     let sent = if budget.day == today { budget.sent } else { 0 };
     if sent >= cap {
         return Err(Timestamp::from_seconds((today + 1) * DAY_SECONDS));
@@ -126,7 +127,12 @@ mod tests {
         let midnight = draw(&key, &spent, &caps, NOW).expect_err("the second");
         assert_eq!(midnight.seconds() % DAY_SECONDS, 0);
         assert!(midnight > NOW && midnight <= NOW.plus_seconds(DAY_SECONDS));
-        assert!(draw(&key, &spent, &caps, midnight).is_ok());
+        let next = draw(&key, &spent, &caps, midnight).expect("the first of the next day");
+        assert!(draw(&key, &next, &caps, midnight.plus_seconds(-1)).is_err(), "by a clock that is behind");
+        assert!(
+            draw(&key, &next, &caps, midnight.plus_seconds(-DAY_SECONDS - 1)).is_ok(),
+            "one that was far ahead is forgotten"
+        );
     }
 
     /// P-17: a gateway that fails costs nothing.

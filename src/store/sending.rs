@@ -126,10 +126,11 @@ impl Store {
     ) -> Result<bool> {
         write!(self, (reservation, provider, event) conn => {
             let r = &reservation;
-            sql! { conn,
+            let done = sql! { conn,
                 "update messages set provider = $1, accepted_at = $2 where rp_id = $3 and user_id = $4 and id = $5",
                 &provider, at.0, r.rp_id.as_str(), &r.user_id, r.message.as_str()
             };
+            won(done, Contest::User)?;
             let PromptChange { next, before } = &r.prompt;
             let done = sql! { conn,
                 "update prompts set id = $6, factor_id = $7, sealed = $8, expires_at = $9
@@ -171,11 +172,14 @@ impl Store {
                     next.sends, before.sends, before.sent_at.0
                 },
             };
-            sql! { conn,
+            let done = sql! { conn,
                 "update messages set failed_at = $1 where rp_id = $2 and user_id = $3 and id = $4",
                 at.0, r.rp_id.as_str(), &r.user_id, r.message.as_str()
             };
-            append!(conn, &event);
+            // Of somebody who was erased meanwhile nothing is told.
+            if done == 1 {
+                append!(conn, &event);
+            }
             Ok::<(), Error>(())
         })
     }

@@ -213,6 +213,29 @@ async fn three_pending_phones_are_three_also_at_once() {
     assert_eq!(ann.bank.world.gateway.asked(), 3);
 }
 
+/// V-05: whoever is erased while a text is on its way comes back by no event of it.
+#[tokio::test]
+async fn somebody_who_is_erased_while_a_text_is_on_its_way_stays_erased() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    for mood in [Mood::Well, Mood::Broken] {
+        let ann = bank.user(&format!("ann-{mood:?}"));
+        world.gateway.is(Mood::Hanging);
+        let asked = world.gateway.asked();
+        let begun = tokio::spawn({
+            let ann = ann.clone();
+            async move { ann.begin(json!({"type": "sms", "phone": "+14155550123"})).await }
+        });
+        until(|| world.gateway.asked() > asked).await;
+        ann.bank.delete(&ann.path("")).await.is(204);
+        world.gateway.is(mood);
+        let answer = begun.await.expect("no panic");
+        assert_eq!(answer.status, if mood == Mood::Well { 404 } else { 503 }, "{}", answer.body);
+        let named = format!("select kind from events where user_id = '{}'", ann.id);
+        assert_eq!(world.scratch.texts(&named).await, [""; 0], "{mood:?}");
+    }
+}
+
 /// P-14: caps of a relying party and of a country, a UTC day.
 #[tokio::test]
 async fn a_country_and_a_relying_party_have_caps_a_day() {
