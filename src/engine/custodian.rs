@@ -256,6 +256,8 @@ impl Custodian {
             // The version first: what is read after it is not older.
             let version = self.store.key_ring_version().await?;
             let ring = wrapped(self.store.key_ring().await?).map_err(StartError::from)?;
+            // Another may have put the ring under a new master key since this began: nothing is added under the old one.
+            Vault::new(&self.master, &ring).map_err(StartError::from)?;
             let at = self.moment();
             let id = ring.iter().map(|key| key.id).max().unwrap_or_default() + 1;
             let key = self.master.new_key(&at, id, purpose, at.now.plus_seconds(PUBLISHED));

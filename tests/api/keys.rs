@@ -268,6 +268,21 @@ async fn a_master_key_is_replaced_beside_a_running_engine() {
     serve.terminate();
 }
 
+/// A command that began before the ring was put under a new master key adds nothing to it under the old one.
+#[tokio::test]
+async fn no_key_is_published_under_a_master_key_that_was_replaced() {
+    let world = World::start().await;
+    let (late, other) = (world.custodian().await, world.custodian().await);
+    let new = countersign::vault::MasterKey::parse(&countersign::new_master_key()).expect("a key");
+    other.rotate_master(&new).await.expect("rotated");
+    let count = "select count(*) from key_ring";
+    let before = world.scratch.number(count).await;
+    let error = late.rotate_pepper().await.expect_err("another master key");
+    assert!(error.to_string().contains("COUNTERSIGN_MASTER_KEY"), "{error}");
+    late.rotate_data(false, &|_| {}).await.map(drop).expect_err("another master key");
+    assert_eq!(world.scratch.number(count).await, before);
+}
+
 /// new sets use the new pepper, old codes stay valid until they are replaced.
 #[tokio::test]
 async fn old_recovery_codes_outlive_their_pepper() {
