@@ -322,9 +322,9 @@ fn check_return(caller: &Caller, terms: &Terms) -> Result<(), Error> {
 
 /// What the person is about to do, in words that follow "to".
 pub fn purpose(terms: &Terms) -> String {
-    match &terms.display.label {
+    match terms.display.label.as_deref().map(str::trim).filter(|label| !label.is_empty()) {
         Some(label) => {
-            let (label, mut letters) = (label.trim(), label.trim().chars());
+            let mut letters = label.chars();
             match (letters.next(), letters.next()) {
                 // No abbreviation.
                 (Some(first), second) if !second.is_some_and(char::is_uppercase) => {

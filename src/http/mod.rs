@@ -201,11 +201,11 @@ async fn cross_origin(app: App, request: Request, next: Next, _working: watch::R
             Ok(true) if is_preflight => (true, StatusCode::NO_CONTENT.into_response()),
             Ok(known) => (known, next.run(request).await),
         },
-        // A server. Whoever tries keys is counted for that, and has nothing looked up.
+        // A server. Only who shows a key that is one has anything looked up: no other is told that all is well.
         None => {
             let response = next.run(request).await;
-            let is_refused = response.status() == StatusCode::UNAUTHORIZED;
-            (!is_refused && app.engine.knows_origin(&name).await.unwrap_or_default(), response)
+            let is_well = response.status().is_success();
+            (is_well && app.engine.knows_origin(&name).await.unwrap_or_default(), response)
         }
     };
     let headers = response.headers_mut();

@@ -555,6 +555,12 @@ async fn only_registered_origins_get_cors_headers() {
     }
     let guess = world.caller("sk_live_x").with("origin", bank.origin()).get("/v1/users/ann").await;
     assert_eq!((guess.status, guess.header("access-control-allow-origin")), (401, None), "nothing is looked up for it");
+    let guess = world.caller("sk_live_x").with("origin", bank.origin()).get("/v1/nothing").await;
+    assert_eq!(
+        (guess.status, guess.header("access-control-allow-origin")),
+        (404, None),
+        "nor where no key is asked for"
+    );
 }
 
 /// C-10: a browser that asks first is told what a page of a registered origin may send, to the API alone, and never with cookies.

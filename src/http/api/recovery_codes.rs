@@ -45,7 +45,7 @@ impl CodesView {
 
 /// Makes a new set. The old one dies when the new one is active.
 #[utoipa::path(post, path = "/v1/users/{user_id}/recovery-codes", tag = "recovery codes", security(("api_key" = ["factors:write"]), ("client_token" = [])),
-    params(("user_id" = String, Path)), request_body = CreateRequest,
+    params(("user_id" = String, Path)), request_body = Option<CreateRequest>,
     responses((status = 201, body = CodesView)))]
 pub async fn create(
     State(app): State<App>,
