@@ -1,4 +1,4 @@
-//! Stylesheet and script, inside the binary; their addresses change with their content.
+//! Stylesheet, script and icon, inside the binary; their addresses change with their content.
 
 use std::sync::LazyLock;
 
@@ -9,20 +9,26 @@ use sha2::{Digest, Sha256};
 
 const CSS: &str = include_str!("../../web/demo/demo.css");
 const JS: &str = include_str!("../../web/demo/demo.js");
+const ICON: &str = include_str!("../../web/demo/icon.svg");
 
 struct Names {
     css: String,
     js: String,
+    icon: String,
 }
 
 static NAMES: LazyLock<Names> = LazyLock::new(|| {
     let digest = |content: &str| Sha256::digest(content).iter().take(8).map(|b| format!("{b:02x}")).collect::<String>();
-    Names { css: format!("demo-{}.css", digest(CSS)), js: format!("demo-{}.js", digest(JS)) }
+    Names {
+        css: format!("demo-{}.css", digest(CSS)),
+        js: format!("demo-{}.js", digest(JS)),
+        icon: format!("icon-{}.svg", digest(ICON)),
+    }
 });
 
-/// File names of stylesheet and script, below `/demo/assets/`.
-pub fn addresses() -> (&'static str, &'static str) {
-    (&NAMES.css, &NAMES.js)
+/// File names of stylesheet, script and icon, below `/demo/assets/`.
+pub fn addresses() -> (&'static str, &'static str, &'static str) {
+    (&NAMES.css, &NAMES.js, &NAMES.icon)
 }
 
 /// `GET /demo/assets/{file}`
@@ -30,6 +36,7 @@ pub async fn serve(Path(file): Path<String>) -> Response {
     let (kind, content) = match file {
         name if name == NAMES.css => ("text/css; charset=utf-8", CSS),
         name if name == NAMES.js => ("text/javascript; charset=utf-8", JS),
+        name if name == NAMES.icon => ("image/svg+xml", ICON),
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
     let headers = [

@@ -20,6 +20,7 @@ struct Frame {
     panes: Panes,
     css: &'static str,
     js: &'static str,
+    icon: &'static str,
 }
 
 impl Frame {
@@ -30,7 +31,7 @@ impl Frame {
 
     async fn without_notice(visit: &Visit) -> Frame {
         let panes = Panes::of(visit).await;
-        let (css, js) = assets::addresses();
+        let (css, js, icon) = assets::addresses();
         visit.with(|b| Frame {
             csrf: b.csrf.clone(),
             who: b.signed_in().map(|(customer, _)| customer),
@@ -38,6 +39,7 @@ impl Frame {
             panes,
             css,
             js,
+            icon,
         })
     }
 }

@@ -91,7 +91,7 @@ impl Purpose {
             Purpose::Statement => Some("View statement"),
             Purpose::Payout { .. } => Some("Change payout account"),
             Purpose::Delete => Some("Delete account"),
-            Purpose::Remove { .. } => Some("Remove a way to sign in"),
+            Purpose::Remove { .. } => Some("Remove a sign-in method"),
         }
     }
 

@@ -173,7 +173,7 @@ async fn a_passkey_is_called_synced_once_it_is() {
         browser.sees(line).await;
         browser.go(&world.portal(&user, "settings").await).await;
         browser.press(OPEN).await;
-        browser.sees("Your sign-in methods").await;
+        browser.sees(badge).await;
         assert_eq!(browser.run("return document.querySelector('.badge').textContent").await, badge);
         browser.pull_out(&device).await;
     }
@@ -299,6 +299,7 @@ async fn a_passkey_that_is_already_there_is_no_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ceremony_that_was_stopped_costs_nothing_and_leaves_the_other_ways() {
     let Some(browser) = Browser::start().await else { return };
+    let later = || tokio::time::sleep(std::time::Duration::from_millis(800));
     let world = World::start().await;
     let secret = world.person("u").await;
     let first = browser.plug_in(json!({})).await;
@@ -316,9 +317,15 @@ async fn a_ceremony_that_was_stopped_costs_nothing_and_leaves_the_other_ways() {
     let id = open(&world, &browser, "u", "payout").await;
     browser.press(START).await;
     browser.sees("Follow the steps your browser shows.").await;
+    // The second press of a double click stops nothing.
+    browser.press("[data-stop]").await;
+    browser.sees("Follow the steps your browser shows.").await;
+    later().await;
     browser.press("[data-stop]").await;
     browser.sees("That didn't finish.").await;
+    assert!(browser.run("return document.title").await.as_str().is_some_and(|title| title.starts_with("Error: ")));
     browser.press(START).await;
+    later().await;
     browser.press("[data-stop]:not([hidden])").await;
     browser.sees("Use a phone or another device").await;
     assert_eq!(world.says("GET", &format!("/v1/challenges/{id}"), json!(null)).await["attempts_left"], 5);

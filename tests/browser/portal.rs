@@ -337,7 +337,7 @@ async fn a_proof_that_was_called_off_leads_to_the_list_and_not_round_in_circles(
     world.person("u").await;
     let visitor = Visitor::new(&world.base);
     let page = visitor.open(&world.portal("u", "add_phone").await).await;
-    let page = visitor.send(page.says("Confirm it's you"), "Cancel and return", &[]).await;
+    let page = visitor.send(page.says("Confirm it's you"), "Cancel and go back", &[]).await;
     let list = visitor.go(&page.link("Back to your sign-in methods")).await;
     list.says("Your sign-in methods");
 }

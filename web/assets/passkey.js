@@ -6,11 +6,15 @@ const root = document.querySelector('[data-ceremony]');
 const { ceremony: kind, base, guard, host } = root.dataset;
 const KEEP = 240_000;
 let running = null;
+let began = 0;
 let cancelled = 0;
 let kept = null;
 
+const heading = document.title.replace(/^Error: /, '');
+
 function show(state) {
   root.dataset.state = state;
+  document.title = ['waiting', 'saving', 'already'].includes(state) ? heading : `Error: ${heading}`;
   for (const block of root.querySelectorAll('[data-when]')) block.hidden = !block.dataset.when.split(' ').includes(state);
   // The button that was pressed may be gone: what is next has the focus.
   if (state !== 'ready' && state !== 'saving') root.querySelector('.needs-script > :is(a, button):not([hidden])')?.focus();
@@ -43,6 +47,7 @@ async function options(choice, signal) {
 async function start(choice) {
   running?.abort();
   running = new AbortController();
+  began = performance.now();
   const { signal } = running;
   let credential;
   try {
@@ -137,7 +142,8 @@ for (const button of root.querySelectorAll('[data-start]')) {
   button.addEventListener('click', () => start(button.dataset.start || 'any'));
 }
 const stop = root.querySelector('[data-stop]');
-stop?.addEventListener('click', () => running?.abort());
+// It stands where the button stood that began the ceremony: the second press of two stops nothing.
+stop?.addEventListener('click', () => { if (performance.now() - began > 700) running?.abort(); });
 // The key that began the ceremony may still be held down.
 stop?.addEventListener('keydown', (event) => { if (event.repeat) event.preventDefault(); });
 for (const link of root.querySelectorAll('[data-choose]')) {

@@ -80,6 +80,7 @@ fn challenge(way: Way) -> ChallengePage {
         why: format!("You're about to change your payout account in {BANK}."),
         details: vec![detail("New IBAN", "DE89 … 1234"), detail("Holder", "Jane Doe")],
         who: Some("j•••@example.com".to_owned()),
+        visit: None,
         way,
         others: vec![
             choice(MethodKind::Totp, "Authenticator app", ""),
@@ -383,6 +384,7 @@ fn settings() -> Vec<Example> {
         codes_low: low,
         accepted: ("localhost".to_owned(), String::new(), String::new()),
         typed: if notice.is_some() { "Phone".to_owned() } else { String::new() },
+        said: None,
         open: if notice.is_some() { "fac_key".to_owned() } else { String::new() },
         notice,
     };

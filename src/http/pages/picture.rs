@@ -33,6 +33,7 @@ pub fn challenge(visit: &Visit<Challenge>, chosen: &Chosen, shown: &OnPage) -> C
         },
         details: challenge.terms.display.details.clone(),
         who: words::masked(&view.user),
+        visit: challenge.terms.portal.as_ref().map(|portal| format!("/portal/{}", portal.id)),
         way: offer.map_or_else(|| set_up(visit, view), |offer| way(visit, offer, offers, &view.factors, sent.as_ref())),
         others: others(visit, offer, offers, view),
         notice: None,
@@ -150,6 +151,9 @@ fn unfit(visit: &Visit<Challenge>, offers: &[Offer], view: &UserView) -> Vec<Cho
     let reason = |f: &Factor| match engine.cools_off_at(f, terms, visit.now) {
         Some(until) => weak(f.kind, &f.name, words::TOO_NEW, Some(When::new(until, visit.now))),
         None if engine.lacks_gateway(f, terms, visit.now) => weak(f.kind, &f.name, words::NO_TEXTS, None),
+        None if terms.require.methods.as_ref().is_some_and(|methods| !methods.contains(&f.kind)) => {
+            weak(f.kind, &f.name, "It can't be used for this request.", None)
+        }
         None => weak(f.kind, &f.name, "It isn't enough for this request.", None),
     };
     let factors = view.factors.iter().filter(|f| f.is_active() && !is_offered(offers, f));

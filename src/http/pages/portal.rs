@@ -25,6 +25,7 @@ pub fn router() -> Router<App> {
         .route("/portal/{id}/settings", get(settings).post(rename))
         .route("/portal/{id}/settings/{factor}/remove", get(ask_removal).post(remove))
         .route("/portal/{id}/added", get(added).post(name_added))
+        .route("/portal/{id}/leave", get(leave))
         .route("/portal/{id}/done", get(done))
 }
 
@@ -115,6 +116,12 @@ impl AtPortal {
     }
 }
 
+/// From a page to where it was come from: the list, where the visit began there.
+async fn leave(visit: AtPortal) -> Response {
+    let to_list = visit.subject.flow == Flow::Settings && !visit.is_on_the_way();
+    see(&visit.path(if to_list { "settings" } else { "done" }))
+}
+
 async fn done(visit: AtPortal) -> Response {
     let party = visit.party();
     match &visit.subject.return_url {
@@ -158,6 +165,11 @@ async fn list(
         codes_low: person.recovery.remaining <= 3 || person.recovery.status != RecoveryStatus::Active,
         notice,
         accepted: (visit.caller.rp.host.clone(), URL_SAFE_NO_PAD.encode(person.user.handle), ids.join(" ")),
+        said: match fields.text("said") {
+            "renamed" => Some("Renamed."),
+            "removed" => Some("Removed. You can add it again below."),
+            _ => None,
+        },
         open: fields.text("factor").to_owned(),
         typed: fields.text("name").to_owned(),
     };
@@ -268,7 +280,7 @@ async fn rename(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Res
     visit.check(&fields)?;
     visit.in_time()?;
     match give_name(&visit, &fields).await? {
-        Ok(()) => Ok(see(&visit.path("settings"))),
+        Ok(()) => Ok(see(&visit.path("settings?said=renamed"))),
         Err((notice, status)) => list(&visit, &fields, Some(notice), status).await,
     }
 }
@@ -312,7 +324,7 @@ async fn remove(
     let factor = factor_named(&visit, &factor).await?;
     let removed = visit.app.engine.remove_factor(&visit.caller, &visit.subject.user_id, &factor.id).await;
     match removed.map_err(Refused::from) {
-        Ok(()) => Ok(see(&visit.path("settings"))),
+        Ok(()) => Ok(see(&visit.path("settings?said=removed"))),
         Err(refused) if refused.is(problem::LAST_FACTOR) => {
             let page = Message::new(visit.party(), "You can't remove your only method").stopped();
             let page = page.line("Add another first.").link("Add another", &visit.path("settings"));
@@ -326,7 +338,7 @@ async fn remove(
 
 async fn added(visit: AtPortal, query: Fields) -> Result<Response, Response> {
     visit.in_time()?;
-    success(&visit, None, !query.text("renamed").is_empty(), StatusCode::OK).await
+    success(&visit, None, None, !query.text("renamed").is_empty(), StatusCode::OK).await
 }
 
 async fn name_added(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Response> {
@@ -334,13 +346,14 @@ async fn name_added(visit: AtPortal, Posted(fields): Posted) -> Result<Response,
     visit.in_time()?;
     match give_name(&visit, &fields).await? {
         Ok(()) => Ok(see(&format!("{}?renamed=1", visit.path("added")))),
-        Err((notice, status)) => success(&visit, Some(notice), false, status).await,
+        Err((notice, status)) => success(&visit, Some(notice), Some(fields.text("name")), false, status).await,
     }
 }
 
 async fn success(
     visit: &AtPortal,
     notice: Option<Notice>,
+    typed: Option<&str>,
     renamed: bool,
     status: StatusCode,
 ) -> Result<Response, Response> {
@@ -357,7 +370,7 @@ async fn success(
         base: visit.path(""),
         guard: visit.guard.clone(),
         factor: factor.id.to_string(),
-        name: factor.name.clone(),
+        name: typed.unwrap_or(&factor.name).to_owned(),
         line,
         next: match &factor.details {
             _ if visit.is_on_the_way() => None,

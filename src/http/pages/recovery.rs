@@ -31,7 +31,7 @@ async fn status(visit: AtPortal, query: Fields) -> Result<Response, Response> {
     let fields = [("guard", visit.guard.as_str()), ("do", "make")];
     let page = if summary.status == RecoveryStatus::Active && !query.text("saved").is_empty() {
         let page = Message::new(visit.party(), "Recovery codes saved").done().line(codes_line(&summary));
-        page.line("Keep them where you'd find them without your phone.").link("Done", &visit.path("done"))
+        page.line("Keep them where you'd find them without your phone.").link("Done", &visit.path("leave"))
     } else {
         let page = Message::new(visit.party(), "Recovery codes");
         let page = page.line("If you lose your devices, these get you in. Each works once.").line(codes_line(&summary));
@@ -42,7 +42,7 @@ async fn status(visit: AtPortal, query: Fields) -> Result<Response, Response> {
             }
             RecoveryStatus::None | RecoveryStatus::Unconfirmed => page.post("Get recovery codes", &here, &fields),
         }
-        .link("Not now", &visit.path("done"))
+        .link("Not now", &visit.path("leave"))
     };
     Ok(page.respond(StatusCode::OK))
 }

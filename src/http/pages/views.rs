@@ -94,6 +94,8 @@ pub struct ChallengePage {
     pub details: Vec<Detail>,
     /// Who is asked, masked.
     pub who: Option<String>,
+    /// The visit to the portal that asks.
+    pub visit: Option<String>,
     /// The chosen way.
     pub way: Way,
     /// The others.
@@ -278,6 +280,8 @@ pub struct SettingsPage {
     pub notice: Option<Notice>,
     /// RP ID, user handle and credential ids, for the Signal API.
     pub accepted: (String, String, String),
+    /// What was just done.
+    pub said: Option<&'static str>,
     /// Which card is being renamed.
     pub open: String,
     /// The name that was typed for it.

@@ -279,16 +279,16 @@ pub async fn land<S: Subject>(app: &App, parts: &Parts, token: &str) -> Response
 pub async fn open<S: Subject>(app: &App, parts: &Parts, fields: &Fields) -> Response {
     let request_id = auth::request_id(parts);
     let Some(id) = named::<S>(parts) else { return no_such_link(&request_id) };
-    let keeps = CookieJar::from_headers(&parts.headers).get(&host_name(app, PROBE)).is_some();
-    if !fields.text("probe").is_empty() && !keeps {
-        return cookies_blocked().respond(StatusCode::FORBIDDEN);
-    }
     // The link was not used up: its first page asks again.
     let again = || {
         let token =
             url::form_urlencoded::Serializer::new(String::new()).append_pair("token", fields.text("token")).finish();
         format!("/{}/{id}?{token}", S::PLACE)
     };
+    let keeps = CookieJar::from_headers(&parts.headers).get(&host_name(app, PROBE)).is_some();
+    if !fields.text("probe").is_empty() && !keeps {
+        return cookies_blocked().link("Try again", &again()).respond(StatusCode::FORBIDDEN);
+    }
     match app.engine.open_link(&id, fields.text("token")).await {
         Ok(Some((cookie, expires_at))) => bound(app, see(&format!("/{}/{id}", S::PLACE)), &id, &cookie, expires_at),
         Ok(None) => no_such_link(&request_id),
@@ -356,7 +356,7 @@ pub fn no_such_link(request_id: &str) -> Response {
 
 /// The browser keeps no cookies; the link was not used up.
 pub fn cookies_blocked() -> Message {
-    let line = "Your browser blocks the cookie that keeps this step safe. Allow cookies for this site, then go back and reload.";
+    let line = "Your browser blocks the cookie that keeps this step safe. Allow cookies for this site, then try again.";
     Message::new("Countersign", "Cookies are blocked").stopped().line(line.to_owned())
 }
 

@@ -174,7 +174,7 @@ pub fn refused_phone(refused: &Refused, lacks_country: bool, now: Timestamp) -> 
     if is(problem::PHONE_NOT_ALLOWED) {
         return Notice::of_typed(
             "We can't text this number.",
-            "Use a mobile number, not a landline or internet number.",
+            "Use a mobile number of a country that we can text, not a landline or internet number.",
         );
     }
     if is(problem::FACTOR_DUPLICATE) {

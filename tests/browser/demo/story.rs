@@ -8,7 +8,7 @@ use crate::browser::Browser;
 /// Starts a ceremony on a hosted page.
 const START: &str = "[data-start]:not([hidden])";
 /// Leads from a finished visit back to the bank.
-const DONE: &str = ".actions a[href$='/done']";
+const DONE: &str = ".actions a[href$='/leave']";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ann_on_the_engines_own_origin() {
