@@ -112,9 +112,11 @@ pub(super) async fn begin(conn: &mut SqliteConnection, database: &Path) -> Resul
     if named.is_some() && found.as_ref().map(|(name, _)| name) == named.as_ref() {
         return Ok(());
     }
-    let aside = place.with_added_extension("old");
     let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", place.display()));
     if place.exists() {
+        // Each that was put aside may belong to a database that comes back.
+        let mut places = (1..).map(|n| place.with_added_extension(format!("old-{n}")));
+        let aside = places.find(|aside| !aside.exists()).expect("some number is free");
         std::fs::rename(&place, aside).map_err(failed)?;
     }
     let name: String = sqlx::query_scalar("select lower(hex(randomblob(16)))").fetch_one(&mut *conn).await?;

@@ -92,7 +92,7 @@ async fn a_refused_code_says_what_happened_and_what_to_do() {
             page.says(words);
         }
         assert!(page.html.contains(&format!("value=\"{typed}\"")), "what was typed stays");
-        assert!(page.html.contains("aria-invalid=\"true\" aria-describedby=\"notice\" autofocus"));
+        assert!(page.html.contains("aria-invalid=\"true\" aria-describedby=\"notice why details\" autofocus"));
         assert!(page.html.contains("id=\"notice\" role=\"alert\""));
     }
 }
@@ -219,7 +219,7 @@ async fn only_a_code_that_was_judged_is_marked_as_wrong() {
     let visitor = Visitor::new(&world.base);
     for (state, marked) in [("text-undelivered-again", false), ("text-limit", false), ("text-wrong", true)] {
         let page = visitor.go(&format!("/dev/gallery/{state}")).await;
-        assert!(page.html.contains("aria-describedby=\"notice\""), "{state}");
+        assert!(page.html.contains("aria-describedby=\"notice why details\""), "{state}");
         assert_eq!(page.html.contains("aria-invalid"), marked, "{state}");
     }
 }

@@ -4,7 +4,7 @@
 use askama::Template;
 
 use super::screen::Shell;
-use super::words::{Notice, When};
+use super::words::{self, Notice, When};
 use crate::model::{Detail, MethodKind};
 
 /// The browser's part of a ceremony: its blocks are shown by state.
@@ -130,12 +130,15 @@ pub struct CodeField<'a> {
     pub typed: &'a str,
     /// Takes the focus.
     pub focus: bool,
+    /// What the page says of the code's purpose, by its ids: who begins at the field hears it there.
+    pub about: &'static str,
 }
 
 impl ChallengePage {
     /// The code's field with this label.
     pub fn field<'a>(&'a self, label: &'a str, digits: bool) -> CodeField<'a> {
-        CodeField { label, digits, notice: self.notice.as_ref(), typed: &self.typed, focus: true }
+        let about = if self.details.is_empty() { "why" } else { "why details" };
+        CodeField { label, digits, notice: self.notice.as_ref(), typed: &self.typed, focus: true, about }
     }
 }
 
@@ -174,7 +177,14 @@ impl AppPage {
     /// The code's field.
     pub fn field(&self) -> CodeField<'_> {
         let focus = self.notice.is_some();
-        CodeField { label: "6-digit code", digits: true, notice: self.notice.as_ref(), typed: &self.typed, focus }
+        CodeField {
+            label: "6-digit code",
+            digits: true,
+            notice: self.notice.as_ref(),
+            typed: &self.typed,
+            focus,
+            about: "",
+        }
     }
 }
 
@@ -194,6 +204,11 @@ pub struct PhonePage {
 }
 
 impl PhonePage {
+    /// Whether the number was refused because nothing says of which country it is.
+    pub fn lacks_country(&self) -> bool {
+        self.notice.as_ref().is_some_and(|notice| notice.title == words::NO_COUNTRY)
+    }
+
     /// Whether the phone is being set up.
     fn sets_up(&self) -> bool {
         true
@@ -201,7 +216,14 @@ impl PhonePage {
 
     /// The code's field.
     pub fn field(&self) -> CodeField<'_> {
-        CodeField { label: "6-digit code", digits: true, notice: self.notice.as_ref(), typed: &self.typed, focus: true }
+        CodeField {
+            label: "6-digit code",
+            digits: true,
+            notice: self.notice.as_ref(),
+            typed: &self.typed,
+            focus: true,
+            about: "",
+        }
     }
 }
 

@@ -162,11 +162,14 @@ fn wrong(kind: MethodKind, left: Option<i64>, app: &str) -> Notice {
     notice
 }
 
+/// Nothing says of which country a number is.
+pub const NO_COUNTRY: &str = "Choose the country first.";
+
 /// The words for a refused phone number, for which a country may not have been chosen.
 pub fn refused_phone(refused: &Refused, lacks_country: bool, now: Timestamp) -> Notice {
     let is = |code: Code| refused.is(code);
     if is(problem::PHONE_INVALID) && lacks_country {
-        return Notice::of_typed("Choose the country first.", "Or write the number with + and its country code.");
+        return Notice::of_typed(NO_COUNTRY, "Or write the number with + and its country code.");
     }
     if is(problem::PHONE_INVALID) {
         return Notice::of_typed("Enter all digits of the number.", "Leave out the country code: it is chosen above.");
