@@ -1,7 +1,7 @@
 //! A SQLite file copied while it is written, and a copy put in its place without bringing back what was used up since.
 
 use std::fs::File;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -106,18 +106,6 @@ macro_rules! make_safe {
     }};
 }
 
-/// An empty file that nobody else writes while it is held; what a backup that was killed left there goes.
-fn sole(part: &Path) -> std::io::Result<File> {
-    let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(part)?;
-    // Where another ends at this moment, what it held is not what lies there now.
-    let is_there = || Ok::<bool, std::io::Error>(std::fs::metadata(part)?.ino() == file.metadata()?.ino());
-    if file.try_lock().is_err() || !is_there().unwrap_or(false) {
-        return Err(std::io::Error::other("another backup is being written there"));
-    }
-    file.set_len(0)?;
-    Ok(file)
-}
-
 impl Store {
     /// Writes a copy of a SQLite file as it stands, while others write; the new file is whole or is not there.
     pub async fn backup(&self, file: &Path) -> Result<()> {
@@ -126,7 +114,9 @@ impl Store {
         };
         let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", file.display()));
         let part = file.with_added_extension("part");
-        let _held = sole(&part).map_err(failed)?;
+        // Not in the place of one that is there: another may write it.
+        let made = File::options().write(true).create_new(true).mode(0o600).open(&part);
+        made.map_err(|e| Error::Unavailable(format!("{}: {e}", part.display())))?;
         let copied = async {
             let mut conn = lite.readers.acquire().await?;
             let copied = sqlx::query("vacuum into $1").bind(part.display().to_string()).execute(&mut *conn).await;
