@@ -1222,7 +1222,7 @@ async fn a_challenge_that_is_answered_in_the_call_that_makes_it_lies_with_its_se
         for new in [&new, &later] {
             store.settle(Settlement { session: Some(new.clone()), ..ann.nothing() }).await.expect("a session");
         }
-        let made = *new.challenge.clone().expect("its challenge");
+        let made = Challenge::clone(new.challenge.as_ref().expect("its challenge"));
         let found = ann.found(&made.id).await.expect("it is there");
         let expected = Challenge { exchanged_at: Some(ann.now), ..made.clone() };
         assert_eq!(format!("{found:?}"), format!("{expected:?}"));
@@ -2186,7 +2186,7 @@ impl Fixture {
         let mut new = self.session(factor);
         new.session.id = challenge.id.sibling(Kind::Session);
         new.session.grant.challenge_id = challenge.id.clone();
-        NewSession { challenge: Some(Box::new(challenge)), ..new }
+        NewSession { challenge: Some(Arc::new(challenge)), ..new }
     }
 
     /// Everything that a settlement may have touched, as text.

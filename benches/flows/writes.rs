@@ -138,7 +138,7 @@ fn of_right_code(rp: &Id, app: &App, turn: i64) -> Settlement {
         session: Some(NewSession {
             session,
             token_hash: at.random::<32>().to_vec(),
-            challenge: Some(Box::new(challenge)),
+            challenge: Some(Arc::new(challenge)),
         }),
         ..Settlement::nothing(rp.clone(), app.user.clone(), at.now, event)
     }

@@ -167,7 +167,7 @@ impl Engine {
         }
         let mut approved = challenge.clone();
         approved.status = ChallengeStatus::Approved;
-        let mut issued = self.inherited_session(at, &approved, &session).at_once(&approved);
+        let mut issued = self.inherited_session(at, &approved, &session);
         self.sign(at, &mut issued)?;
         let mut event = self.event(at, caller, "session.inherited", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());

@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::error::reason;
+use super::inline;
 use super::limits::enrolment_lane;
 use super::pending::{LIFE, check_active, check_counts};
 use super::portal::Manage;
@@ -12,7 +13,7 @@ use crate::methods::sms::number_of;
 use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
 use crate::model::{Event, Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, User};
 use crate::policy::requirement;
-use crate::store::{self, Activation, Contest, FactorChange, SessionChange, Settlement};
+use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, SessionChange, Settlement};
 
 /// How often a proof is judged anew because somebody else moved the throttle on.
 const ROUNDS: usize = 64;
@@ -205,6 +206,7 @@ impl Engine {
         let event = self.factor_event(at, caller, "factor.added", &factor);
         let burnt = prompt.as_ref().map(|p| (p.owner_id.clone(), p.method, p.id.clone()));
         let mut settlement = Settlement::nothing(rp.clone(), user_id.to_owned(), at.now, event.clone());
+        settlement.challenge = inline::way(caller).map_or(ChallengeChange::None, ChallengeChange::Await);
         match method.finish_enrolment(&exam) {
             Ok(enrolled) => {
                 let sealed = |secret: Zeroizing<Vec<u8>>| self.vault.seal(at, factor_row(rp, user_id, id), &secret);

@@ -81,9 +81,18 @@ impl Engine {
 
     /// Whether a visit is on the way to a challenge that awaits no answer any more.
     pub(super) async fn way_is_over(&self, at: &Moment<'_>, portal: &PortalSession) -> Result<bool, Error> {
-        let id = portal.return_url.as_deref().and_then(|url| Id::parse(Kind::Challenge, url.strip_prefix(BACK)?));
-        let Some(id) = id else { return Ok(false) };
+        let Some(id) = leads_back(portal) else { return Ok(false) };
         let case = self.store.case(&portal.rp_id, &id, at.now).await?;
         Ok(!case.is_some_and(|(challenge, _)| challenge.status_at(at.now) == ChallengeStatus::Pending))
     }
+}
+
+/// The challenge on whose way the caller is.
+pub(super) fn way(caller: &Caller) -> Option<Id> {
+    let by_token = caller.enrols.as_ref().map(|challenge| challenge.id.clone());
+    by_token.or_else(|| leads_back(caller.portal.as_ref()?))
+}
+
+fn leads_back(portal: &PortalSession) -> Option<Id> {
+    Id::parse(Kind::Challenge, portal.return_url.as_deref()?.strip_prefix(BACK)?)
 }

@@ -1,5 +1,7 @@
 //! Step-up sessions: issued, inherited, exchanged, introspected, ended.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use super::{Caller, Clash, Ending, Engine, Error, Gone, Known};
@@ -52,18 +54,9 @@ pub enum Introspection {
     },
 }
 
-impl Issued {
-    /// Of a challenge that is approved in the call that makes it.
-    pub(super) fn at_once(mut self, challenge: &Challenge) -> Issued {
-        self.new.session.id = challenge.id.sibling(Kind::Session);
-        self.new.challenge = Some(Box::new(challenge.clone()));
-        self
-    }
-}
-
 impl Engine {
-    /// A session that this proof earns; nothing is written yet.
-    pub(super) fn new_session(&self, at: &Moment<'_>, challenge: &Challenge, proof: &Proof) -> Issued {
+    /// A session that this proof earns, `at_once` where the challenge is approved in the call that makes it; nothing is written yet.
+    pub(super) fn new_session(&self, at: &Moment<'_>, challenge: &Challenge, proof: &Proof, at_once: bool) -> Issued {
         let terms = &challenge.terms;
         let grant = Grant {
             action: terms.action.clone(),
@@ -78,7 +71,7 @@ impl Engine {
             challenge_id: challenge.id.clone(),
         };
         let end = proof.at.plus_seconds(LIFE);
-        self.unsaved(at, challenge, grant, proof.factor_id.clone(), end)
+        self.unsaved(at, challenge, grant, proof.factor_id.clone(), end, at_once)
     }
 
     /// A session that inherits an earlier proof; it ends no later than the proof's age allows.
@@ -95,7 +88,7 @@ impl Engine {
         };
         let age = terms.require.max_age.unwrap_or(requirement::DEFAULT_MAX_AGE);
         let end = at.now.plus_seconds(LIFE).min(grant.auth_time.plus_seconds(age));
-        self.unsaved(at, challenge, grant, from.factor_id.clone(), end)
+        self.unsaved(at, challenge, grant, from.factor_id.clone(), end, true)
     }
 
     fn unsaved(
@@ -105,10 +98,11 @@ impl Engine {
         grant: Grant,
         factor_id: Option<Id>,
         end: Timestamp,
+        at_once: bool,
     ) -> Issued {
         let token = token::opaque(OPAQUE, at);
         let session = Session {
-            id: Id::new(Kind::Session, at),
+            id: if at_once { challenge.id.sibling(Kind::Session) } else { Id::new(Kind::Session, at) },
             rp_id: challenge.rp_id.clone(),
             user_id: challenge.user_id.clone(),
             grant,
@@ -119,7 +113,8 @@ impl Engine {
             added_at: None,
             removed_at: None,
         };
-        Issued { new: NewSession { session, token_hash: token_hash(&token), challenge: None }, token, jwt: None }
+        let challenge = at_once.then(|| Arc::new(challenge.clone()));
+        Issued { new: NewSession { session, token_hash: token_hash(&token), challenge }, token, jwt: None }
     }
 
     /// Signs a session that is about to stand.
@@ -179,7 +174,7 @@ impl Engine {
             Some(refusal) => return Err(refusal.into()),
             None => {}
         }
-        let mut issued = self.new_session(&at, &challenge, proof);
+        let mut issued = self.new_session(&at, &challenge, proof, false);
         self.sign(&at, &mut issued)?;
         let mut event = self.event(&at, caller, "session.created", Some(&challenge.user_id));
         event.challenge_id = Some(challenge.id.clone());

@@ -271,8 +271,7 @@ impl Engine {
         approved.proof = Some(proof.clone());
 
         let mut issued = match delivery {
-            Delivery::Session if case.fresh => Some(self.new_session(at, &approved, &proof).at_once(&approved)),
-            Delivery::Session | Delivery::Visit => Some(self.new_session(at, &approved, &proof)),
+            Delivery::Session | Delivery::Visit => Some(self.new_session(at, &approved, &proof, case.fresh)),
             Delivery::Code | Delivery::Page => None,
         };
         // Signed before the commit where the answer is kept with it, otherwise while it is under way; what goes wrong is only said

@@ -18,9 +18,7 @@ pub(super) struct Ask {
     pub(super) key_hash: Option<Vec<u8>>,
     pub(super) rp_id: Option<String>,
     pub(super) user_id: Option<String>,
-    pub(super) challenge_id: Option<String>,
-    /// The session in whose row the challenge lies, if it was answered in the call that made it.
-    pub(super) at_once_id: Option<String>,
+    pub(super) challenge_id: Option<Id>,
     pub(super) session_id: Option<String>,
     pub(super) token_hash: Option<Vec<u8>>,
     pub(super) now: i64,
@@ -49,8 +47,12 @@ impl Ask {
 
     /// A challenge, and what is known of its user.
     pub(super) fn challenge(self, id: &Id) -> Ask {
-        let at_once = id.sibling(Kind::Session);
-        Ask { challenge_id: Some(id.as_str().to_owned()), at_once_id: Some(at_once.as_str().to_owned()), ..self }
+        Ask { challenge_id: Some(id.clone()), ..self }
+    }
+
+    /// The session in whose row the challenge lies, if it was answered in the call that made it.
+    pub(super) fn at_once_id(&self) -> Option<Id> {
+        self.challenge_id.as_ref().map(|id| id.sibling(Kind::Session))
     }
 
     /// A session.
@@ -341,8 +343,8 @@ async fn ask(postgres: &Postgres, asks: &[Ask]) -> Result<Vec<Vec<PartRow>>> {
         .bind(asks.iter().map(|a| a.key_hash.as_deref()).collect::<Vec<_>>())
         .bind(asks.iter().map(|a| a.rp_id.as_deref()).collect::<Vec<_>>())
         .bind(asks.iter().map(|a| a.user_id.as_deref()).collect::<Vec<_>>())
-        .bind(asks.iter().map(|a| a.challenge_id.as_deref()).collect::<Vec<_>>())
-        .bind(asks.iter().map(|a| a.at_once_id.as_deref()).collect::<Vec<_>>())
+        .bind(asks.iter().map(|a| a.challenge_id.as_ref().map(Id::as_str)).collect::<Vec<_>>())
+        .bind(asks.iter().map(|a| a.at_once_id().map(|id| id.to_string())).collect::<Vec<_>>())
         .bind(asks.iter().map(|a| a.session_id.as_deref()).collect::<Vec<_>>())
         .bind(asks.iter().map(|a| a.token_hash.as_deref()).collect::<Vec<_>>())
         .bind(asks.iter().map(|a| a.now).collect::<Vec<_>>());

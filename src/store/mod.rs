@@ -243,8 +243,8 @@ impl From<sqlx::Error> for Error {
         }
         match database.code().as_deref() {
             Some("40001" | "40P01") => Error::Unserialised,
-            // PostgreSQL: who it is, which database, what it may.
-            Some(code) if code.starts_with("28") || code == "3D000" || code == "42501" => {
+            // PostgreSQL: who it is, which database, what it may, and what it does not understand.
+            Some(code) if code.starts_with("28") || code == "3D000" || code.starts_with("42") => {
                 Error::Refused(error.to_string())
             }
             _ => Error::Unavailable(error.to_string()),

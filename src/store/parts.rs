@@ -35,6 +35,11 @@ const DEVICE_INSTEAD: Part = (
        select lane from throttle_lanes where rp_id = $1 and user_id = $2 and seen_at is not null
        order by seen_at, lane limit 1)",
 );
+const AWAITED: Part = (
+    Contest::Challenge,
+    "update challenges set expires_at = expires_at
+     where rp_id = $1 and user_id = $2 and id = $9 and status = 'pending' and expires_at > $3",
+);
 const CHARGE: Part = (
     Contest::Challenge,
     "update challenges set attempts_left = $10 - 1, status = case when $10 <= 1 then 'denied' else status end
@@ -140,11 +145,12 @@ const EVENT: Part = (
 );
 
 /// Every part, for the test that prepares every statement.
-pub const PARTS: [Part; 23] = [
+pub const PARTS: [Part; 24] = [
     THROTTLE_NEW,
     THROTTLE,
     DEVICE_NEW,
     DEVICE_INSTEAD,
+    AWAITED,
     CHARGE,
     APPROVE,
     OPEN,
@@ -177,6 +183,7 @@ impl Settlement {
         }));
         parts.extend(match self.challenge {
             ChallengeChange::None => None,
+            ChallengeChange::Await(_) => Some(AWAITED),
             ChallengeChange::Charge(..) => Some(CHARGE),
             ChallengeChange::Approve(..) => Some(APPROVE),
             ChallengeChange::Open(_) => Some(OPEN),
@@ -348,6 +355,7 @@ impl OfChallenge<'_> {
             ChallengeChange::None => {
                 settlement.session.as_ref().and_then(|new| new.challenge.as_deref()).map_or(nothing, made)
             }
+            ChallengeChange::Await(id) => OfChallenge { id: Some(id), ..nothing },
             ChallengeChange::Charge(id, left) => OfChallenge { id: Some(id), attempts: Some(*left), ..nothing },
             ChallengeChange::Approve(id, proof, code) => OfChallenge {
                 id: Some(id),

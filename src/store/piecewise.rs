@@ -9,6 +9,7 @@ use super::asking::{Ask, Of, PARTS, Part, Tells};
 use super::dossier::PartRow;
 use super::gather::{Waiting, tell};
 use super::{Error, Result};
+use crate::model::Id;
 
 /// The statements on SQLite, one a part: what a question names has a number each, as [`Asked::values`] has its place.
 static ON_SQLITE: LazyLock<Vec<String>> = LazyLock::new(|| PARTS.iter().map(by_itself).collect());
@@ -119,15 +120,15 @@ fn ask_here(conn: &Connection, ask: &Ask, keys: &mut Vec<(Vec<u8>, Vec<PartRow>)
     }
     let of_key = rows.iter().find_map(PartRow::party_of_key).map(str::to_owned);
     let rp_id = nobody.rp_id.or(of_key.as_deref());
-    let whose = |statement, id: &Option<String>| match id {
+    let whose = |statement, id: Option<&Id>| match id {
         Some(id) => whose(conn, statement, id).map_err(unread_here),
         None => Ok(None),
     };
-    let challenge = whose(WHOSE, &ask.challenge_id)?;
-    let is_at_once = challenge.is_none();
+    let challenge = whose(WHOSE, ask.challenge_id.as_ref())?;
+    let at_once_id = if challenge.is_none() { ask.at_once_id() } else { None };
     let alone = ask.rp_id.is_none() && ask.key_hash.is_none();
     let whose = match challenge {
-        None => whose(WHOSE_AT_ONCE, &ask.at_once_id)?,
+        None => whose(WHOSE_AT_ONCE, at_once_id.as_ref())?,
         found => found,
     };
     let whose = whose.filter(|(rp, _)| alone || Some(rp.as_str()) == rp_id);
@@ -136,8 +137,8 @@ fn ask_here(conn: &Connection, ask: &Ask, keys: &mut Vec<(Vec<u8>, Vec<PartRow>)
         ask,
         rp_id: rp_id.or(found.map(|(rp, _)| rp)),
         user_id: ask.user_id.as_deref().or(found.map(|(_, user)| user)),
-        challenge_id: ask.challenge_id.as_deref().filter(|_| found.is_some() && !is_at_once),
-        at_once_id: ask.at_once_id.as_deref().filter(|_| found.is_some() && is_at_once),
+        challenge_id: ask.challenge_id.as_ref().map(Id::as_str).filter(|_| found.is_some() && at_once_id.is_none()),
+        at_once_id: at_once_id.as_ref().map(Id::as_str).filter(|_| found.is_some()),
         party: found.map(|(rp, _)| rp).filter(|_| alone),
     };
     for (n, part) in PARTS.iter().enumerate() {
@@ -148,9 +149,9 @@ fn ask_here(conn: &Connection, ask: &Ask, keys: &mut Vec<(Vec<u8>, Vec<PartRow>)
     Ok(rows)
 }
 
-fn whose(conn: &Connection, statement: &str, id: &str) -> rusqlite::Result<Option<(String, String)>> {
+fn whose(conn: &Connection, statement: &str, id: &Id) -> rusqlite::Result<Option<(String, String)>> {
     let mut statement = conn.prepare_cached(statement)?;
-    statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+    statement.query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
 fn unread_here(error: rusqlite::Error) -> Error {

@@ -1,5 +1,7 @@
 //! Step-up sessions: made, looked up, ended.
 
+use std::sync::Arc;
+
 use sqlx::FromRow;
 
 use super::events::append;
@@ -49,7 +51,7 @@ pub struct NewSession {
     /// SHA-256 of the opaque token.
     pub token_hash: Vec<u8>,
     /// The approved challenge that is made in the same call, with an id that is the session's sibling.
-    pub challenge: Option<Box<Challenge>>,
+    pub challenge: Option<Arc<Challenge>>,
 }
 
 /// Runs a statement that ends or deletes sessions until it finds none, on the connection of a writing body; tells how many. One that

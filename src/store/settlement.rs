@@ -20,6 +20,9 @@ pub enum ChallengeChange {
     /// There is none of its own: an enrolment, or an answer in the call that makes it. A wrong one leaves none, a right one's lies
     /// with the session.
     None,
+    /// It must still await its answer: what is set up on the way to it comes to nothing otherwise. A write, so that an end which
+    /// commits at the same time is seen.
+    Await(Id),
     /// A wrong answer: one attempt less than these, denied with the last.
     Charge(Id, i64),
     /// A right answer. The code's hash and end, where a code is to be exchanged for the session.

@@ -247,6 +247,8 @@ async fn challenges(world: &World) {
     world.reaches("a link", &[&[id]], store.open_challenge_link(first, b"browser", person.now)).await;
     let charge = ChallengeChange::Charge(first.id.clone(), 5);
     settle("a charge", &[&[id]], Settlement { challenge: charge, ..nothing() }).await;
+    let awaited = Settlement { challenge: ChallengeChange::Await(first.id.clone()), ..nothing() };
+    store.settle(awaited).await.expect("it awaits its answer");
     let [text, passkey] = prompts;
     let again = Prompt { id: person.new_prompt(&first.id, 2).id, sends: 2, ..text.clone() };
     let own: &[&[&str]] = &[&[text.id.as_str()], &[again.id.as_str()]];
@@ -264,6 +266,8 @@ async fn challenges(world: &World) {
     world.reaches("an exchange", &[&[spent[0]], &[spent[1]]], exchanged).await;
     let own: &[&[&str]] = &[&[second.id.as_str()], &[others[0].id.as_str()], &[others[1].id.as_str()]];
     world.reaches("a challenge called off", own, store.cancel_challenge(second, &person.event("x"))).await;
+    let over = Settlement { challenge: ChallengeChange::Await(second.id.clone()), ..nothing() };
+    super::lost(store.settle(over).await, Contest::Challenge);
 
     let ended = &sessions[1].session;
     let own: &[&[&str]] = &[&[ended.id.as_str()]];
