@@ -28,8 +28,8 @@ use countersign::policy::chain;
 use countersign::policy::throttle::{Stop, Throttle};
 use countersign::store::{
     Activation, Attempted, BudgetChange, ChallengeChange, Contest, DeviceChange, EndpointChange, Error, EventQuery,
-    FactorChange, Keep, Limits, NewFactor, NewSession, PromptChange, Purge, Reservation, RingChange, RingKey, SEALED,
-    SealedRow, SessionChange, Settlement, Standing, Store, ThrottleLane,
+    FactorChange, Keep, Limits, NewFactor, NewSession, PromptChange, Purge, Removal, Reservation, RingChange, RingKey,
+    SEALED, SealedRow, SessionChange, Settlement, Standing, Store, ThrottleLane,
 };
 use countersign::vault::{MasterKey, Vault};
 use database::Scratch;
@@ -912,6 +912,20 @@ async fn names_and_limits_hold_for_writes_at_once() {
     .await;
 }
 
+/// What was judged as pending and became active meanwhile is judged anew.
+#[tokio::test]
+async fn a_factor_that_became_active_is_not_removed_as_a_pending_one() {
+    for_each(|ann| async move {
+        let (active, pending) = (ann.factor("A", None).await, ann.pending("B").await);
+        let (store, rp, event) = (&ann.store, &ann.rp, ann.event("factor.removed"));
+        lost(store.remove_factor(rp, "ann", &active.id, Removal::WhilePending, None, &event).await, Contest::Factor);
+        store.remove_factor(rp, "ann", &pending.id, Removal::WhilePending, None, &event).await.expect("it is pending");
+        let left = store.factors(&ann.rp, "ann", ann.now).await.expect("it answers");
+        assert_eq!(left.iter().map(|f| &f.id).collect::<Vec<_>>(), [&active.id]);
+    })
+    .await;
+}
+
 /// Two removals cannot each leave the other as the last.
 #[tokio::test]
 async fn the_last_factor_stays_where_one_must() {
@@ -921,7 +935,7 @@ async fn the_last_factor_stays_where_one_must() {
             let remove = |id: &Id| {
                 let (store, rp, id, event) =
                     (ann.store.clone(), ann.rp.clone(), id.clone(), ann.event("factor.removed"));
-                async move { store.remove_factor(&rp, "ann", &id, true, None, &event).await }
+                async move { store.remove_factor(&rp, "ann", &id, Removal::ButTheLast, None, &event).await }
             };
             let (first, second) = tokio::join!(remove(&one.id), remove(&two.id));
             assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
@@ -947,7 +961,16 @@ async fn the_right_to_remove_a_factor_is_spent_once_and_ends_with_its_session() 
         let remove = |factor: &Factor, by: &NewSession| {
             let (ann, factor, right) = (ann.clone(), factor.id.clone(), by.session.id.clone());
             async move {
-                ann.store.remove_factor(&ann.rp, "ann", &factor, true, Some(&right), &ann.event("factor.removed")).await
+                ann.store
+                    .remove_factor(
+                        &ann.rp,
+                        "ann",
+                        &factor,
+                        Removal::ButTheLast,
+                        Some(&right),
+                        &ann.event("factor.removed"),
+                    )
+                    .await
             }
         };
         remove(&removed, &spent).await.expect("its right");
@@ -1270,7 +1293,7 @@ async fn no_heir_of_a_session_outlives_the_end_of_all() {
                     match end {
                         "revoked" => store.end_sessions_of(rp, "ann", &event).await.map(drop),
                         "reset" => store.reset_user(rp, "ann", &event).await,
-                        "removed" => store.remove_factor(rp, "ann", &factor.id, false, None, &event).await,
+                        "removed" => store.remove_factor(rp, "ann", &factor.id, Removal::Any, None, &event).await,
                         _ => store.erase_user(rp, "ann", "erased_1", &event).await,
                     }
                 }
@@ -1325,7 +1348,10 @@ async fn a_code_is_exchanged_once_within_its_time() {
         let tries = at_once(20, |_| exchange(&challenge, &[1, 2, 3], ann.now)).await;
         assert_eq!(tries.iter().filter(|t| t.is_ok()).count(), 1);
         let challenge = approved().await;
-        ann.store.remove_factor(&ann.rp, "ann", &factor.id, false, None, &ann.event("x")).await.expect("removed");
+        ann.store
+            .remove_factor(&ann.rp, "ann", &factor.id, Removal::Any, None, &ann.event("x"))
+            .await
+            .expect("removed");
         lost(exchange(&challenge, &[1, 2, 3], ann.now).await, Contest::Factor);
     })
     .await;
@@ -1381,6 +1407,10 @@ async fn budgets_move_on_from_the_state_that_was_read() {
         assert_eq!((kept.version, kept.sent, kept.recent.len()), (4, 2, 0));
         let late = ann.store.accept_send(&second, "http", ann.now, &ann.event("message.sent")).await;
         assert!(!late.expect("it answers"), "the code that was answered meanwhile stands");
+        // V-05: whoever was erased since it was judged is sent nothing.
+        ann.store.erase_user(&ann.rp, "ann", "erased_x", &ann.event("user.erased")).await.expect("erased");
+        lost(ann.store.reserve_send(&reservation(&owner, 4, 1, None)).await, Contest::User);
+        assert!(awaited().await.is_none());
     })
     .await;
 }
@@ -1496,6 +1526,37 @@ async fn a_new_sqlite_file_is_its_owners_alone() {
 }
 
 // --- housekeeping ---
+
+/// On PostgreSQL what began anew while its purge waited for it stays.
+#[tokio::test]
+async fn what_begins_anew_is_not_purged() {
+    let Some(scratch) = Scratch::postgres().await else { return };
+    let ann = Fixture::on(&scratch).await;
+    let day_old = ann.now.plus_seconds(-86_400);
+    scratch
+        .execute(&format!(
+            "insert into kept_answers (rp_id, id, user_id, turn, body_hash, created_at)
+               values ('r', 'k', 'u', 't', '', {0});
+             insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at) values ('r', 'u', 'd', 1, '{{}}', 1)",
+            day_old.0
+        ))
+        .await;
+    let mut held = scratch
+        .hold(&format!(
+            "update kept_answers set created_at = {0} where id = 'k'; update throttle_lanes set seen_at = {0} where lane = 'd'",
+            ann.now.0
+        ))
+        .await;
+    let (store, now) = (ann.store.clone(), ann.now);
+    let purging = tokio::spawn(async move {
+        store.purge(Purge { node: "one", now, lease: now, before: day_old, secrets: day_old }).await
+    });
+    held.is_waited_for().await;
+    held.let_go().await;
+    purging.await.expect("no panic").expect("it purges");
+    assert_eq!(scratch.number("select count(*) from kept_answers where id = 'k'").await, 1);
+    assert_eq!(scratch.number("select count(*) from throttle_lanes where lane = 'd'").await, 1);
+}
 
 #[tokio::test]
 async fn what_ran_out_is_purged_and_nothing_else() {
@@ -1627,6 +1688,10 @@ async fn a_value_is_sealed_anew_only_as_it_was_read() {
         lost(ann.store.change_key_ring(&remove(7, &head), &event).await, Contest::Limit);
         ann.store.change_key_ring(&remove(8, &other), &event).await.expect("nothing is left under it");
         assert_eq!(ann.store.key_ring().await.expect("it answers").len(), 1);
+        // Whoever comes second finds it done, and does not tell of it again.
+        let version = ann.store.key_ring_version().await.expect("it answers");
+        let second = RingChange { version, ..remove(8, &other) };
+        ann.store.change_key_ring(&second, &event).await.expect("another removed it");
     })
     .await;
 }

@@ -40,7 +40,7 @@ pub async fn empty_route(options: &Options, rate: f64) -> [load::Row; 2] {
     let mut rows = Vec::new();
     for rate in [None, Some(rate)] {
         let host = address.clone();
-        let request = move |_| load::post(&host, "/v1/challenges", "none", body, 200);
+        let request = move |_| Some(load::post(&host, "/v1/challenges", "none", body, 200));
         let memory = || watch::memory(id);
         rows.push(load::run(&address, options.connections, rate, span, &cost, &memory, request).await);
     }

@@ -10,7 +10,9 @@ use countersign::model::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::Builder;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use crate::engine::Engine;
 use crate::population::{App, Apps, Passkey};
@@ -93,7 +95,8 @@ impl Wire {
     }
 }
 
-/// Runs single requests in a closed loop, or at a rate where flows are due at fixed times.
+/// Runs single requests in a closed loop, or at a rate where flows are due at fixed times, until the time is up or there is no more
+/// to ask.
 pub async fn run(
     address: &str,
     connections: usize,
@@ -101,34 +104,30 @@ pub async fn run(
     span: Duration,
     cost: &(impl Fn() -> (f64, f64) + ?Sized),
     memory: &(impl Fn() -> f64 + ?Sized),
-    request: impl Fn(usize) -> Request + Send + Sync + 'static,
+    request: impl Fn(usize) -> Option<Request> + Send + Sync + 'static,
 ) -> Row {
     let request = Arc::new(request);
     let open = || Wire::open(address.to_owned());
     measure(open, connections, rate, span, cost, memory, move |mut wire, n| {
         let request = Arc::clone(&request);
         async move {
-            let request = request(n);
+            let Some(request) = request(n) else { return (wire, None) };
             let (status, _) = wire.send(&request).await;
-            (wire, status == request.expect)
+            (wire, Some(status == request.expect))
         }
     })
     .await
 }
 
-/// Waits for a time more exactly than the runtime's timers, whose tick is a millisecond: the rest is slept on a thread.
-async fn until(due: Instant) {
-    let left = due.saturating_duration_since(Instant::now());
-    if left > Duration::from_millis(3) {
-        tokio::time::sleep(left - Duration::from_millis(3)).await;
-    }
-    let left = due.saturating_duration_since(Instant::now());
-    if !left.is_zero() {
-        tokio::task::spawn_blocking(move || std::thread::sleep(left)).await.expect("it sleeps");
-    }
+/// Runs a worker on a thread of its own, which may sleep: more exactly than the runtime's timers, whose tick is a millisecond, and
+/// with no other thread to be woken for each flow.
+fn by_itself<T: Send + 'static>(worker: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    let runtime = Builder::new_current_thread().enable_io().build().expect("a runtime");
+    tokio::task::spawn_blocking(move || runtime.block_on(worker))
 }
 
-/// Flows in a closed loop, or due at a rate, of as many workers as there are connections, each with what it opened.
+/// Flows in a closed loop, or due at a rate, of as many workers as there are connections, each with what it opened. A flow tells
+/// whether its answers were the expected ones; one that tells nothing was none, and ends its worker.
 pub async fn measure<O, W, F, R>(
     open: impl Fn() -> O,
     connections: usize,
@@ -142,7 +141,7 @@ where
     O: Future<Output = W> + Send + 'static,
     W: Send,
     F: Fn(W, usize) -> R + Send + Sync + 'static,
-    R: Future<Output = (W, bool)> + Send,
+    R: Future<Output = (W, Option<bool>)> + Send,
 {
     let (flow, count, refused) = (Arc::new(flow), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let before = cost();
@@ -150,7 +149,7 @@ where
     let workers: Vec<_> = (0..connections)
         .map(|_| {
             let (flow, count, refused, opening) = (Arc::clone(&flow), Arc::clone(&count), Arc::clone(&refused), open());
-            tokio::spawn(async move {
+            let worker = async move {
                 let mut wire = opening.await;
                 let mut took = Vec::new();
                 loop {
@@ -163,14 +162,16 @@ where
                         return took;
                     }
                     if rate.is_some() {
-                        until(due).await;
+                        std::thread::sleep(due.saturating_duration_since(Instant::now()));
                     }
                     let (back, expected) = flow(wire, n).await;
+                    let Some(expected) = expected else { return took };
                     wire = back;
                     took.push(due.elapsed().as_secs_f64() * 1000.0);
                     refused.fetch_add(usize::from(!expected), Ordering::Relaxed);
                 }
-            })
+            };
+            if rate.is_some() { by_itself(worker) } else { tokio::spawn(worker) }
         })
         .collect();
     let mut took = Vec::new();
@@ -214,14 +215,17 @@ async fn codes(engine: &Engine, apps: &Apps, kind: Kind, connections: usize, rat
     let row = run(&address.clone(), connections, rate, span, &|| engine.cpu(), &|| engine.memory(), move |n| {
         let (user, secret, last) = &shared.0[n % shared.0.len()];
         let turn = shared.1[n % shared.0.len()].fetch_add(1, Ordering::Relaxed) as i64;
+        if kind == Kind::Right && turn >= RIGHT_CODES {
+            return None;
+        }
         let (code, expect) = code(secret, kind, *last, turn);
-        post(
+        Some(post(
             &address,
             "/v1/challenges",
             &key,
             &format!(r#"{{"user_id":"{user}","answer":{{"type":"totp","code":"{code}"}}}}"#),
             expect,
-        )
+        ))
     })
     .await;
     for (app, turn) in apps.all.iter().zip(&sent.1) {
@@ -232,6 +236,9 @@ async fn codes(engine: &Engine, apps: &Apps, kind: Kind, connections: usize, rat
     let _ = apps.next();
     row
 }
+
+/// How many right codes a user has at one time: of the step before, and of this one.
+const RIGHT_CODES: i64 = 2;
 
 /// The next code that this user has not sent: of the step before, then of this one.
 fn code(secret: &[u8], kind: Kind, last: i64, turn: i64) -> (String, u16) {
@@ -281,11 +288,11 @@ pub async fn passkeys(engine: &Engine, passkeys: Vec<Passkey>, connections: usiz
                 wire.send(&post(&address, &format!("{path}/prepare"), &key, r#"{"type":"webauthn"}"#, 200)).await;
             let options: Value = serde_json::from_slice(&answer).unwrap_or_default();
             let Ok(credential) = passkey.device.get(&options["webauthn"]["request_options"]) else {
-                return (wire, false);
+                return (wire, Some(false));
             };
             let body = json!({"type": "webauthn", "credential": credential}).to_string();
             let (verified, _) = wire.send(&post(&address, &format!("{path}/verify"), &key, &body, 200)).await;
-            (wire, (status, prepared, verified) == (201, 200, 200))
+            (wire, Some((status, prepared, verified) == (201, 200, 200)))
         }
     })
     .await

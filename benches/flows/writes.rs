@@ -59,7 +59,7 @@ pub async fn alone(options: &Options, postgres: Option<&str>, rows: Rows) -> loa
                 Rows::All => whole,
                 Rows::Three => Settlement { event: None, ..whole },
             };
-            ((), store.settle(settlement).await.is_ok())
+            ((), Some(store.settle(settlement).await.is_ok()))
         }
     })
     .await;

@@ -16,6 +16,8 @@ const LAG: i64 = 1;
 const BATCH: usize = 64;
 /// How far an event may stand behind younger ones, in seconds, and still be found by its time: far more than any commit takes.
 const DISORDER: i64 = 3600;
+/// So many events are looked through at once for those of one type.
+const STRETCH: i64 = 50_000;
 /// Events that are examined at once.
 const PAGE: i64 = 1000;
 
@@ -119,22 +121,36 @@ impl Engine {
         }
     }
 
-    /// Events of the caller's relying party, in the order of their numbers.
-    pub async fn events(&self, caller: &Caller, filter: EventFilter, limit: i64) -> Result<Vec<Recorded>, Error> {
+    /// Events of the caller's relying party, in the order of their numbers: up to one more than a page holds, and up to which number
+    /// was looked, where that is neither the chain's end nor the last one found.
+    pub async fn events(
+        &self,
+        caller: &Caller,
+        filter: EventFilter,
+        limit: usize,
+    ) -> Result<(Vec<Recorded>, Option<i64>), Error> {
         let rp = &caller.rp.id;
         let behind = match filter.after {
             Some(after) => filter.behind.max(self.last_before(rp, after.plus_seconds(-DISORDER)).await?),
             None => filter.behind,
         };
-        let all = EventQuery::behind(behind, limit);
+        let all = EventQuery::behind(behind, limit as i64 + 1);
+        let end = match filter.before {
+            Some(before) => self.last_before(rp, before.plus_seconds(DISORDER)).await?,
+            None => all.up_to,
+        };
+        // Of a kind that is rare, no longer stretch is looked through at once: no index leads to it.
+        let walks = filter.kind.is_some() && filter.user_id.is_none();
+        let up_to = if walks { end.min(behind.saturating_add(STRETCH)) } else { end };
         let (after, before) = (filter.after.unwrap_or(all.after), filter.before.unwrap_or(all.before));
-        let query = EventQuery { kind: filter.kind, user_id: filter.user_id, after, before, ..all };
+        let query = EventQuery { up_to, kind: filter.kind, user_id: filter.user_id, after, before, ..all };
         let events = self.store.sealed_events(rp, &query).await?;
         // An older database in this one's place gives numbers a second time: who read beyond its end would miss what has them now.
         if events.is_empty() && filter.behind > self.store.highest_event(rp).await? {
             return Err(Error::Invalid { param: "cursor", why: "Expected a number that the chain has reached." });
         }
-        Ok(events)
+        let is_cut = up_to < end && events.len() <= limit && up_to < self.store.highest_event(rp).await?;
+        Ok((events, is_cut.then_some(up_to)))
     }
 
     /// A user's latest events that have their number, newest first.

@@ -101,6 +101,8 @@ impl Engine {
             let owner = factor.id.clone();
             return match self.send(&at, caller, Occasion::Enrolment, &owner, &factor, begun).await {
                 Ok((shown, prompt)) => Ok(Started { factor, shown, prompt: Some(prompt) }),
+                // Nobody knows what stands: it may be sent, and kept as an answer. What is pending ends by itself.
+                Err(error @ Error::Store(_)) => Err(error),
                 Err(error) => {
                     // Nothing was sent: nothing remains.
                     self.not_sent(&at, caller, &factor, &error).await?;
@@ -147,6 +149,8 @@ impl Engine {
         let at = self.moment();
         for _ in 0..ROUNDS {
             match self.activate_once(&at, caller, user_id, id, answer).await {
+                // It was set up on the way to a challenge that has ended.
+                Err(Error::Store(store::Error::Conflict(Contest::Challenge))) => return Err(Error::NotFound),
                 // A lost row of a unique credential is one of these too: the next round finds its holder.
                 Err(Error::Store(store::Error::Conflict(_))) => {}
                 settled => return settled,

@@ -4,7 +4,7 @@ use super::pending::free;
 use super::portal::Manage;
 use super::{Caller, Clash, Engine, Error};
 use crate::model::{Event, Factor, Id, Moment};
-use crate::store::{self, Contest};
+use crate::store::{self, Contest, Removal};
 
 /// The longest name of a factor, in characters.
 pub const LONGEST_NAME: usize = 50;
@@ -64,17 +64,24 @@ impl Engine {
 
     /// Removes a factor and ends the sessions that it earned. A person cannot remove the only one; the relying party's word can.
     pub async fn remove_factor(&self, caller: &Caller, user_id: &str, id: &Id) -> Result<(), Error> {
-        let at = self.moment();
-        let right_of = self.may_manage(&at, caller, user_id, Manage::Remove).await?;
-        let factor = self.factor(caller, user_id, id).await?;
-        let event = self.factor_event(&at, caller, "factor.removed", &factor);
-        let keep_one = caller.portal.is_some() && factor.is_active();
-        match self.store.remove_factor(&caller.rp.id, user_id, id, keep_one, right_of.as_ref(), &event).await {
-            Ok(()) => Ok(()),
-            Err(store::Error::Conflict(Contest::Factor)) => Err(Error::NotFound),
-            Err(store::Error::Conflict(Contest::Session)) => Err(Error::StepUpRequired),
-            Err(store::Error::Conflict(_)) => Err(Error::Clash(Clash::LastFactor)),
-            Err(error) => Err(error.into()),
+        loop {
+            let at = self.moment();
+            let right_of = self.may_manage(&at, caller, user_id, Manage::Remove).await?;
+            let factor = self.factor(caller, user_id, id).await?;
+            let event = self.factor_event(&at, caller, "factor.removed", &factor);
+            let removal = match (factor.is_active(), caller.portal.is_some()) {
+                (false, _) => Removal::WhilePending,
+                (true, true) => Removal::ButTheLast,
+                (true, false) => Removal::Any,
+            };
+            match self.store.remove_factor(&caller.rp.id, user_id, id, removal, right_of.as_ref(), &event).await {
+                Ok(()) => return Ok(()),
+                // It became active, which is judged otherwise, or it is gone, which is found now.
+                Err(store::Error::Conflict(Contest::Factor)) => {}
+                Err(store::Error::Conflict(Contest::Session)) => return Err(Error::StepUpRequired),
+                Err(store::Error::Conflict(_)) => return Err(Error::Clash(Clash::LastFactor)),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }

@@ -186,7 +186,10 @@ impl Engine {
 
     /// Notes the enrolment that is under way on the portal's page.
     pub async fn set_portal_factor(&self, portal: &PortalSession, factor: &Id) -> Result<(), Error> {
-        Ok(self.store.set_portal_factor(portal, factor).await?)
+        match self.store.set_portal_factor(portal, factor).await {
+            Err(store::Error::Conflict(_)) => Err(Error::NotFound),
+            noted => Ok(noted?),
+        }
     }
 
     /// Whether the person must prove themselves before the portal may change anything.

@@ -133,6 +133,7 @@ impl Engine {
             };
             match self.store.reserve_send(&reservation).await {
                 Ok(()) => return Ok(reservation),
+                Err(store::Error::Conflict(Contest::User)) => return Err(Error::NotFound),
                 Err(store::Error::Conflict(_)) => {}
                 Err(error) => return Err(error.into()),
             }

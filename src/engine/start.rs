@@ -63,7 +63,7 @@ pub async fn open_store(storage: &Storage, migrate: bool) -> Result<Store, Start
         store.migrate().await?;
     }
     let oldest = store.oldest_release().await?;
-    if release(&oldest) > release(env!("CARGO_PKG_VERSION")) {
+    if !suits(&oldest) {
         return Err(StartError::TooOld(oldest));
     }
     if store.is_migrated().await? { Ok(store) } else { Err(StartError::NotMigrated) }
@@ -71,7 +71,12 @@ pub async fn open_store(storage: &Storage, migrate: bool) -> Result<Store, Start
 
 /// What a restoration at this time has to take for used.
 pub fn restoration(now: Timestamp) -> Restoration<'static> {
-    Restoration { now, steps: (MethodKind::Totp.as_str(), now.seconds().div_euclid(totp::PERIOD)) }
+    Restoration { now, steps: (MethodKind::Totp.as_str(), now.seconds().div_euclid(totp::PERIOD)), suits }
+}
+
+/// Whether this release is the oldest that a schema names, or newer.
+fn suits(oldest: &str) -> bool {
+    release(oldest) <= release(env!("CARGO_PKG_VERSION"))
 }
 
 /// A release's numbers, to be compared.

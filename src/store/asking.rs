@@ -233,7 +233,7 @@ impl Names {
 }
 
 /// The most questions that are asked at once.
-pub(super) const MOST: usize = 32;
+pub(super) const MOST: usize = 64;
 
 /// What answers all questions of a table `asked` at once; its first column says which.
 fn answers(names: Names) -> String {

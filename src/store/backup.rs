@@ -24,6 +24,8 @@ pub struct Restoration<'a> {
     pub now: Timestamp,
     /// The method whose codes follow from the time, and the last step that may have been used.
     pub steps: (&'a str, i64),
+    /// Whether this release may work on a schema that names this one as the oldest.
+    pub suits: fn(&str) -> bool,
 }
 
 /// What came of it.
@@ -44,19 +46,21 @@ const LOOKS: u32 = 20;
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// What was open ends: what was proven with it is not known any more.
-const END: [&str; 5] = [
+const END: [&str; 7] = [
     "delete from prompts",
     "delete from challenges",
     "delete from sessions",
     "delete from portal_sessions",
     "delete from factors where activated_at is null",
+    "delete from recovery_codes where set_id in (select id from recovery_sets where activated_at is null)",
+    "delete from recovery_sets where activated_at is null",
 ];
 
 /// Ends what was open and takes back what may have been used, on the connection of a transaction; tells how many sets of
 /// recovery codes were retired, and who was erased.
 macro_rules! make_safe {
     ($conn:expr, $restoration:expr, $notes:expr) => {{
-        let Restoration { steps: (method, step), now } = $restoration;
+        let Restoration { steps: (method, step), now, .. } = $restoration;
         for statement in END {
             sql! { $conn, statement };
         }
@@ -181,6 +185,11 @@ async fn prepare(copy: &Path, journal: &Path, restoration: Restoration<'_>) -> R
     let whole: String = sqlx::query_scalar("pragma integrity_check").fetch_one(&mut conn).await?;
     if whole != "ok" {
         return Err(Error::Corrupt("the backup"));
+    }
+    let oldest: Option<String> =
+        sqlx::query_scalar("select value from meta where name = 'oldest_release'").fetch_optional(&mut conn).await?;
+    if let Some(oldest) = oldest.filter(|oldest| !(restoration.suits)(oldest)) {
+        return Err(Error::Refused(format!("the backup's schema needs release {oldest} or newer")));
     }
     let named = journal::name(&mut conn).await?;
     super::MIGRATIONS.run(&mut conn).await.map_err(|e| Error::Unavailable(e.to_string()))?;

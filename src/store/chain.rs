@@ -75,6 +75,8 @@ struct HeadRow {
 pub struct EventQuery {
     /// Only behind this number.
     pub behind: i64,
+    /// Only up to this number.
+    pub up_to: i64,
     /// Only of this kind.
     pub kind: Option<String>,
     /// Only of this user.
@@ -91,7 +93,7 @@ impl EventQuery {
     /// All behind this number.
     pub fn behind(behind: i64, limit: i64) -> EventQuery {
         let (after, before) = (Timestamp(i64::MIN), Timestamp(i64::MAX));
-        EventQuery { behind, kind: None, user_id: None, after, before, limit }
+        EventQuery { behind, up_to: i64::MAX, kind: None, user_id: None, after, before, limit }
     }
 }
 
@@ -205,21 +207,21 @@ impl Store {
 
     /// Events of a relying party's chain, in the order of their numbers.
     pub async fn sealed_events(&self, rp: &Id, query: &EventQuery) -> Result<Vec<Recorded>> {
-        let EventQuery { behind, kind, user_id, after, before, limit } = query;
+        let EventQuery { behind, up_to, kind, user_id, after, before, limit } = query;
         let rows: Vec<EventRow> = match user_id {
             None => read_rows! { self,
                 "select rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client,
                  request_id, sequence, salt, person, hash
-                 from events where rp_id = $1 and sequence > $2 and kind = coalesce($3, kind) and at >= $4 and at < $5
-                 order by sequence limit $6",
-                rp.as_str(), behind, kind, after.0, before.0, limit
+                 from events where rp_id = $1 and sequence > $2 and sequence <= $3 and kind = coalesce($4, kind)
+                 and at >= $5 and at < $6 order by sequence limit $7",
+                rp.as_str(), behind, up_to, kind, after.0, before.0, limit
             },
             Some(user_id) => read_rows! { self,
                 "select rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client,
                  request_id, sequence, salt, person, hash
-                 from events where rp_id = $1 and sequence > $2 and kind = coalesce($3, kind) and at >= $4 and at < $5
-                 and user_id = $7 order by sequence limit $6",
-                rp.as_str(), behind, kind, after.0, before.0, limit, user_id
+                 from events where rp_id = $1 and sequence > $2 and sequence <= $3 and kind = coalesce($4, kind)
+                 and at >= $5 and at < $6 and user_id = $8 order by sequence limit $7",
+                rp.as_str(), behind, up_to, kind, after.0, before.0, limit, user_id
             },
         };
         Ok(rows.into_iter().map(EventRow::model).collect())

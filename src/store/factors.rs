@@ -87,6 +87,17 @@ where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <= $3 
     };
 }
 
+/// On what condition a factor is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It was judged as one that is pending, and must be so still; `Conflict(Factor)` where it is not.
+    WhilePending,
+    /// It must not be the only active one; `Conflict(Row)` where it is.
+    ButTheLast,
+    /// On none.
+    Any,
+}
+
 impl Store {
     /// All live factors of a user, active and pending, oldest first.
     pub async fn factors(&self, rp: &Id, user_id: &str, now: Timestamp) -> Result<Vec<Factor>> {
@@ -207,15 +218,16 @@ impl Store {
     }
 
     /// Removes a factor, its open prompts, and the sessions that it earned; recovery codes go with the last active factor (A-07).
+    /// `Conflict(Factor)` where it is gone.
     ///
-    /// With `keep_one`, `Conflict(Row)` where it is the only active one. With `right_of`, spends the right of that
+    /// With `right_of`, spends the right of that
     /// recovery-code session to remove one; `Conflict(Session)` where it was spent.
     pub async fn remove_factor(
         &self,
         rp: &Id,
         user_id: &str,
         id: &Id,
-        keep_one: bool,
+        removal: Removal,
         right_of: Option<&Id>,
         event: &Event,
     ) -> Result<()> {
@@ -233,15 +245,16 @@ impl Store {
             // So two of them cannot each leave the other as the last.
             take_user!(conn, rp.as_str(), &user_id);
             let gone = sql! { conn,
-                "delete from factors where rp_id = $1 and user_id = $2 and id = $3",
-                rp.as_str(), &user_id, id.as_str()
+                "delete from factors
+                 where rp_id = $1 and user_id = $2 and id = $3 and (activated_at is null or cast($4 as bigint) = 0)",
+                rp.as_str(), &user_id, id.as_str(), i64::from(removal == Removal::WhilePending)
             };
             won(gone, Contest::Factor)?;
             let left: i64 = scalar! { conn,
                 "select count(*) from factors where rp_id = $1 and user_id = $2 and activated_at is not null",
                 rp.as_str(), &user_id
             };
-            if left == 0 && keep_one {
+            if left == 0 && removal == Removal::ButTheLast {
                 return Err(Error::Conflict(Contest::Row));
             }
             sql! { conn,

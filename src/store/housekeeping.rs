@@ -18,9 +18,10 @@ pub struct Purge<'a> {
     pub secrets: Timestamp,
 }
 
-/// Rows that ran out before the time `$1` go, at most 500 a statement.
+/// Rows that ran out before the time `$1` go, at most 500 a statement. What may begin anew is looked at once more as it goes: on
+/// PostgreSQL it may have done so since it was found.
 const BY_TIME: [&str; 7] = [
-    "delete from prompts where (rp_id, user_id, owner_id, method) in
+    "delete from prompts where expires_at < $1 and (rp_id, user_id, owner_id, method) in
        (select rp_id, user_id, owner_id, method from prompts where expires_at < $1 order by expires_at limit 500)",
     "delete from factors where activated_at is null and (rp_id, user_id, id) in
        (select rp_id, user_id, id from factors where activated_at is null and expires_at < $1 order by expires_at limit 500)",
@@ -28,8 +29,8 @@ const BY_TIME: [&str; 7] = [
        (select rp_id, user_id, id from messages where created_at < $1 order by created_at limit 500)",
     "delete from send_budgets where used_at < $1 and (rp_id, budget) in (select rp_id, budget from send_budgets where used_at < $1 order by used_at limit 500)",
     // A device that was unused for 180 days is not known any more (policy::throttle::DEVICE_LIFE).
-    "delete from throttle_lanes where (rp_id, user_id, lane) in (select rp_id, user_id, lane from throttle_lanes where seen_at < $1 - 15552000000 order by seen_at limit 500)",
-    "delete from kept_answers where (rp_id, id) in
+    "delete from throttle_lanes where seen_at < $1 - 15552000000 and (rp_id, user_id, lane) in (select rp_id, user_id, lane from throttle_lanes where seen_at < $1 - 15552000000 order by seen_at limit 500)",
+    "delete from kept_answers where created_at <= $1 and (rp_id, id) in
        (select rp_id, id from kept_answers where created_at <= $1 order by created_at limit 500)",
     // What became of an event at an endpoint can be asked for a week: six days more.
     "delete from webhook_deliveries where next_at is null and (rp_id, endpoint_id, event_id) in
@@ -56,7 +57,7 @@ const BY_ID: [(Kind, &str); 3] = [
 ];
 
 /// Answers that were kept until `$1` lose their secrets.
-const SECRETS: &str = "update kept_answers set whole = null where (rp_id, id) in
+const SECRETS: &str = "update kept_answers set whole = null where created_at <= $1 and (rp_id, id) in
    (select rp_id, id from kept_answers where whole is not null and created_at <= $1 order by created_at limit 500)";
 
 /// None of these lives longer, in seconds.

@@ -3,6 +3,7 @@
 use sqlx::FromRow;
 
 use super::events::append;
+use super::users::take_user;
 use super::{Contest, Error, Result, Store, json, text, won};
 use crate::model::{Budget, BudgetKey, Event, Id, Prompt, Timestamp};
 
@@ -83,10 +84,11 @@ impl Store {
     }
 
     /// Draws on the budgets, begins the gap and writes the message down, in one step. `Conflict(Prompt)` where another text of
-    /// the same owner is ahead, `Conflict(Budget)` where a budget moved on.
+    /// the same owner is ahead, `Conflict(Budget)` where a budget moved on, `Conflict(User)` where the user was erased.
     pub async fn reserve_send(&self, reservation: &Reservation) -> Result<()> {
         write!(self, (reservation) conn => {
             let r = &reservation;
+            won(take_user!(conn, r.rp_id.as_str(), &r.user_id), Contest::User)?;
             let PromptChange { next, before } = &r.prompt;
             let reserved = match before {
                 // Without a code yet: it expires as it is made.

@@ -137,6 +137,36 @@ async fn a_whole_story_is_told_once_and_in_order() {
     }
 }
 
+/// A rare type among very many events is found stretch by stretch, and each page says where it goes on.
+#[tokio::test]
+async fn a_rare_type_is_found_page_by_page() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    bank.user("ann").enrol_totp().await;
+    world.seal().await;
+    let told = events(&bank, "").await;
+    let many = "insert into events (rp_id, id, at, kind, actor, outcome, sequence, person, hash)
+        with recursive n (i) as (select 3 union all select i + 1 from n where i < 120000)
+        select rp_id, 'evt_n' || i, at + i, case i when 110000 then 'rare.thing' else 'verification.failed' end, 'server',
+          'failure', i, hash, hash from n join events e on e.sequence = 1";
+    world.scratch.execute(many).await;
+    let mut pages = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = bank.get(&format!("/v1/events?type=rare.thing{cursor}")).await.is(200);
+        pages.push(types(page["data"].as_array().expect("a list")).len());
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        assert_eq!(page["has_more"], true);
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(pages, [0, 0, 1]);
+    // By time it begins and ends where it should, and what is common fills its page at once.
+    let first = text(&told[0]["at"]);
+    assert_eq!(events(&bank, &format!("&type=rare.thing&before={first}")).await.len(), 0);
+    let page = bank.get("/v1/events?type=verification.failed&limit=100").await.is(200);
+    assert_eq!((page["data"].as_array().map(Vec::len), page["has_more"].as_bool()), (Some(100), Some(true)));
+}
+
 /// The filters and the cursor, each alone and together.
 #[tokio::test]
 async fn events_are_found_by_type_user_and_time() {

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use countersign::clock::{Clock, SystemClock, SystemRng};
 use countersign::model::{Details, Id, Kind, MethodKind, Moment};
 use countersign::policy::throttle::Throttle;
-use countersign::store::{Activation, ChallengeChange, Error, FactorChange, Keep, NewFactor, Settlement, ThrottleLane};
+use countersign::store::{
+    Activation, ChallengeChange, Error, FactorChange, Keep, NewFactor, Removal, Settlement, ThrottleLane,
+};
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
@@ -377,7 +379,9 @@ impl Lived {
                 store.exchange(&challenge, code, &new, &user.event("session.created")).await
             }
             Step::Remove(place) => {
-                store.remove_factor(rp, name, &self.factor(*place), false, None, &user.event("factor.removed")).await
+                store
+                    .remove_factor(rp, name, &self.factor(*place), Removal::Any, None, &user.event("factor.removed"))
+                    .await
             }
             Step::Unlock => store.clear_throttles(rp, name, &user.event("user.unlocked")).await,
             Step::GiveWay(turn) => store.give_way(rp, &self.question(), &turn.to_string()).await,

@@ -12,8 +12,8 @@ use countersign::model::{
 };
 use countersign::store::{
     Activation, Attempted, BudgetChange, ChallengeChange, Contest, DeviceChange, EndpointChange, FactorChange, Keep,
-    Names, NewSession, PromptChange, Reservation, Restoration, Result, SessionChange, Settlement, Standing, Store,
-    ThrottleLane, Which,
+    Names, NewSession, PromptChange, Removal, Reservation, Restoration, Result, SessionChange, Settlement, Standing,
+    Store, ThrottleLane, Which,
 };
 
 use super::database::Scratch;
@@ -315,7 +315,7 @@ async fn factors(world: &World) {
     let own: &[&[&str]] = &[&[second.id.as_str()], &[right.as_str()]];
     assert_eq!(open[0].1[0].factor_id.as_ref(), Some(&second.id));
     let event = person.event("x");
-    let removal = store.remove_factor(rp, user, &second.id, true, Some(right), &event);
+    let removal = store.remove_factor(rp, user, &second.id, Removal::ButTheLast, Some(right), &event);
     world.reaches("a removal", own, removal).await;
 }
 
@@ -671,7 +671,10 @@ async fn what_a_restoration_takes_back_is_nobody_elses() {
 
     let code = FactorChange::RecoveryCode(recovery.id.clone(), recovery.unused[0].clone());
     store.settle(Settlement { factor: Some(code), ..person.nothing() }).await.expect("a code");
-    store.remove_factor(rp, user, &factors[1].id, true, None, &person.event("x")).await.expect("removed");
+    store
+        .remove_factor(rp, user, &factors[1].id, Removal::ButTheLast, None, &person.event("x"))
+        .await
+        .expect("removed");
     let (stands, event) = (Standing::default(), other.person.event("x"));
     store.confirm_recovery_set(&other.person.rp, user, None, &stands, &event).await.expect("the set before is gone");
     let (key, endpoint) = (&world.office.keys[0].0.id, &world.office.endpoints[0].id);
@@ -689,22 +692,26 @@ async fn what_a_restoration_takes_back_is_nobody_elses() {
         &[rp.as_str(), "kim"],
         &[rp.as_str(), "usr_gone"],
     ];
-    // What is open ends for everybody, as the factors that were not active.
+    // What is open ends for everybody, as the factors that were not active and the codes that were not confirmed.
     let open = ["prompts: ", "challenges: ", "sessions: ", "portal_sessions: "];
     let pending = [&world.zoe, &world.kim, other].map(|home| &home.pending);
     let pending: Vec<&Factor> = pending.into_iter().flatten().collect();
+    let unconfirmed = [&world.zoe, &world.kim, other].map(|home| home.unconfirmed.id.as_str());
     let ends = |row: &str| {
-        open.iter().any(|table| row.starts_with(table)) || pending.iter().any(|f| row.contains(f.id.as_str()))
+        open.iter().any(|table| row.starts_with(table))
+            || pending.iter().any(|f| row.contains(f.id.as_str()))
+            || unconfirmed.iter().any(|id| row.contains(id))
     };
     // Every app's last step is 5: none is set back to 4, and none is another method's.
     for (turn, steps) in [("totp", 4), ("webauthn", 7)].into_iter().enumerate() {
-        let restoration = Restoration { now: person.now.plus_seconds(turn as i64), steps };
+        let restoration = Restoration { now: person.now.plus_seconds(turn as i64), steps, suits: |_| true };
         Store::restore(&file, &backup, restoration).await.expect("restored");
         let now = world.rows().await;
         let changed: Vec<&String> = then.symmetric_difference(&now).filter(|row| !ends(row)).collect();
         let is_own = |row: &str| own.iter().any(|words| words.iter().all(|word| row.contains(word)));
         let strange: Vec<_> = changed.iter().filter(|row| !is_own(row)).collect();
         assert!(strange.is_empty(), "{steps:?}: {strange:#?}");
+        assert!(!now.iter().any(|row| unconfirmed.iter().any(|id| row.contains(id))), "nobody confirms them any more");
         for words in own {
             assert!(changed.iter().any(|row| words.iter().all(|word| row.contains(word))), "{words:?} came back");
         }

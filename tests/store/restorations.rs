@@ -33,7 +33,7 @@ impl Left {
     }
 
     async fn restore(&self, now: i64) -> countersign::store::Result<Restored> {
-        let restoration = Restoration { now: Timestamp(now), steps: ("totp", 0) };
+        let restoration = Restoration { now: Timestamp(now), steps: ("totp", 0), suits: |_| true };
         Store::restore(&self.database, &self.backup, restoration).await
     }
 }
@@ -93,4 +93,16 @@ async fn a_file_that_was_put_aside_before_is_not_written_over() {
     let restored = left.restore(8).await.expect("there is a place for it");
     assert_eq!(restored.aside, Some(left.beside(".replaced-8")));
     assert_eq!(bytes(&aside), bytes(&left.beside(".replaced-8")));
+}
+
+/// A backup that this release may not work on takes no database's place.
+#[tokio::test]
+async fn a_backup_of_a_newer_release_is_refused_before_anything_is_moved() {
+    let left = Left::behind().await;
+    let before = bytes(&left.database);
+    let restoration = Restoration { now: Timestamp(7), steps: ("totp", 0), suits: |oldest| oldest != "0.1.0" };
+    let refused = Store::restore(&left.database, &left.backup, restoration).await.expect_err("it is newer");
+    assert!(refused.to_string().contains("needs release 0.1.0 or newer"), "{refused}");
+    assert_eq!(bytes(&left.database), before);
+    assert!(!left.beside(".replaced-7").exists() && !left.beside(".restoring").exists());
 }

@@ -146,7 +146,8 @@ fn time(name: &'static str, text: &str) -> Result<Timestamp, Refused> {
 }
 
 /// Events of the relying party, oldest first. They appear a second or two after they happened; a `cursor` may be the `sequence` of
-/// the last event that was seen, so a reader who comes back misses none.
+/// the last event that was seen, so a reader who comes back misses none. With a `type` a page looks through 50,000 events at most: it
+/// may hold fewer than asked for, or none, and have more behind it.
 #[utoipa::path(get, path = "/v1/events", tag = "events", security(("api_key" = ["events:read"])),
     params(("limit" = Option<usize>, Query), ("cursor" = Option<String>, Query), ("type" = Option<String>, Query),
         ("user_id" = Option<String>, Query), ("after" = Option<String>, Query, description = "RFC 3339; from this time on"),
@@ -159,6 +160,7 @@ pub async fn list(
 ) -> Result<Json<List<EventView>>, Refused> {
     let caller = server.with(Scope::EventsRead)?;
     let wanted = wanted?;
-    let found = app.engine.events(&caller, wanted.filter, wanted.limit as i64 + 1).await?;
-    Ok(Json(List::of(found.into_iter().map(EventView::new).collect(), wanted.limit)))
+    let (found, looked_up_to) = app.engine.events(&caller, wanted.filter, wanted.limit).await?;
+    let page = List::of(found.into_iter().map(EventView::new).collect(), wanted.limit);
+    Ok(Json(page.going_on_behind(looked_up_to.map(|number| number.to_string()))))
 }

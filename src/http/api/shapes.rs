@@ -392,4 +392,10 @@ impl<T: ToSchema> List<T> {
         let next_cursor = found.last().filter(|_| has_more).map(|(id, _)| id.clone());
         List { data: found.into_iter().map(|(_, view)| view).collect(), has_more, next_cursor }
     }
+
+    /// The same where not all was looked through: there may be more behind this.
+    pub fn going_on_behind(self, cursor: Option<String>) -> List<T> {
+        let has_more = self.has_more || cursor.is_some();
+        List { has_more, next_cursor: self.next_cursor.or(cursor), ..self }
+    }
 }
