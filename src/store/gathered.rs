@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn every_part_draws_on_the_table_alone() {
-        for part in &PARTS {
+        for part in PARTS {
             let text = together(part);
             assert!(text.contains(" gathered s") && !text.contains('$'), "{text}");
         }

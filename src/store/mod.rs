@@ -52,7 +52,6 @@ pub use housekeeping::Purge;
 pub use kept::{Keep, Kept};
 pub use keys::{RingChange, RingKey, SigningKey};
 pub use moving::{MoveError, Place};
-pub use parts::PARTS;
 pub use recovery::Standing;
 pub use sealed::{SEALED, SealedRow, SealedTable};
 pub use sending::{BudgetChange, PromptChange, Reservation};

@@ -11,166 +11,102 @@ use super::{Contest, DeviceChange, Error, Result, text};
 use crate::model::{Challenge, Id};
 
 /// One conditional write of one row, and what is lost where it touches none.
-pub type Part = (Contest, &'static str);
+pub(super) type Part = (Contest, &'static str);
 
-const THROTTLE_NEW: Part = (
-    Contest::Throttle,
+/// Declares each part, and [`PARTS`] with all of them in this order.
+macro_rules! parts {
+    ($($(#[$about:meta])* $name:ident: $lost:ident, $sql:literal;)*) => {
+        $($(#[$about])* const $name: Part = (Contest::$lost, $sql);)*
+
+        /// Every part; what tells of the others is the last.
+        pub(super) const PARTS: &[Part] = &[$($name),*];
+    };
+}
+
+parts! {
+    THROTTLE_NEW: Throttle,
     "insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at, paused_until)
-     values ($1, $2, $4, $5 + 1, $6, $7, $43) on conflict do nothing",
-);
-const THROTTLE: Part = (
-    Contest::Throttle,
+     values ($1, $2, $4, $5 + 1, $6, $7, $43) on conflict do nothing";
+    THROTTLE: Throttle,
     "update throttle_lanes set version = $5 + 1, state = $6, seen_at = $7, paused_until = $43
-     where rp_id = $1 and user_id = $2 and lane = $4 and version = $5",
-);
-const DEVICE_NEW: Part = (
-    Contest::Throttle,
+     where rp_id = $1 and user_id = $2 and lane = $4 and version = $5";
+    DEVICE_NEW: Throttle,
     "insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at) values ($1, $2, $8, 1, '{}', $3)
-     on conflict (rp_id, user_id, lane) do update set version = throttle_lanes.version + 1, seen_at = excluded.seen_at",
-);
-const DEVICE_INSTEAD: Part = (
-    Contest::Throttle,
+     on conflict (rp_id, user_id, lane) do update set version = throttle_lanes.version + 1, seen_at = excluded.seen_at";
+    DEVICE_INSTEAD: Throttle,
     "update throttle_lanes set lane = $8, version = version + 1, state = '{}', seen_at = $3, paused_until = null
      where rp_id = $1 and user_id = $2 and lane = (
        select lane from throttle_lanes where rp_id = $1 and user_id = $2 and seen_at is not null
-       order by seen_at, lane limit 1)",
-);
-const AWAITED: Part = (
-    Contest::Challenge,
+       order by seen_at, lane limit 1)";
+    AWAITED: Challenge,
     "update challenges set expires_at = expires_at
-     where rp_id = $1 and user_id = $2 and id = $9 and status = 'pending' and expires_at > $3",
-);
-const CHARGE: Part = (
-    Contest::Challenge,
+     where rp_id = $1 and user_id = $2 and id = $9 and status = 'pending' and expires_at > $3";
+    CHARGE: Challenge,
     "update challenges set attempts_left = $10 - 1, status = case when $10 <= 1 then 'denied' else status end
-     where rp_id = $1 and user_id = $2 and id = $9 and status = 'pending' and attempts_left = $10 and expires_at > $3",
-);
-const APPROVE: Part = (
-    Contest::Challenge,
+     where rp_id = $1 and user_id = $2 and id = $9 and status = 'pending' and attempts_left = $10 and expires_at > $3";
+    APPROVE: Challenge,
     "update challenges set status = 'approved', proof = $11, code_hash = $12, code_expires_at = $13, exchanged_at = $14
-     where rp_id = $1 and user_id = $2 and id = $9 and status = 'pending' and attempts_left > 0 and expires_at > $3",
-);
-const OPEN: Part = (
-    Contest::Row,
+     where rp_id = $1 and user_id = $2 and id = $9 and status = 'pending' and attempts_left > 0 and expires_at > $3";
+    OPEN: Row,
     "insert into challenges (rp_id, user_id, id, terms, status, attempts_left, created_at, expires_at, link_hash, link_opened_at,
        browser_hash, client_token_hash)
-     values ($1, $2, $9, $15, 'pending', $10, $3, $16, $44, $45, $46, $47)",
-);
-const EXCHANGE: Part = (
-    Contest::Token,
+     values ($1, $2, $9, $15, 'pending', $10, $3, $16, $44, $45, $46, $47)";
+    EXCHANGE: Token,
     "update challenges set exchanged_at = $3
      where rp_id = $1 and user_id = $2 and id = $9 and status = 'approved' and exchanged_at is null
-       and code_hash = $12 and code_expires_at > $3",
-);
-const BURN: Part = (
-    Contest::Prompt,
-    "delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $17 and method = $18 and id = $19",
-);
-const AWAIT: Part = (
-    Contest::Row,
+       and code_hash = $12 and code_expires_at > $3";
+    BURN: Prompt,
+    "delete from prompts where rp_id = $1 and user_id = $2 and owner_id = $17 and method = $18 and id = $19";
+    AWAIT: Row,
     "insert into prompts (rp_id, user_id, owner_id, method, id, factor_id, sealed, sends, sent_at, expires_at)
      values ($1, $2, $17, $18, $19, $48, $49, $50, $3, $51)
      on conflict (rp_id, user_id, owner_id, method) do update set
      id = excluded.id, factor_id = excluded.factor_id, sealed = excluded.sealed, sends = excluded.sends,
-     sent_at = excluded.sent_at, expires_at = excluded.expires_at",
-);
-const STEP: Part = (
-    Contest::Factor,
+     sent_at = excluded.sent_at, expires_at = excluded.expires_at";
+    STEP: Factor,
     "update factors set last_step = $21, last_used_at = $3
-     where rp_id = $1 and user_id = $2 and id = $20 and last_step < $21 and activated_at is not null",
-);
-const CREDENTIAL: Part = (
-    Contest::Factor,
+     where rp_id = $1 and user_id = $2 and id = $20 and last_step < $21 and activated_at is not null";
+    CREDENTIAL: Factor,
     "update factors set sealed = $23, details = $24, version = $22 + 1, last_used_at = $3
-     where rp_id = $1 and user_id = $2 and id = $20 and version = $22 and activated_at is not null",
-);
-const USED: Part = (
-    Contest::Factor,
-    "update factors set last_used_at = $3 where rp_id = $1 and user_id = $2 and id = $20 and activated_at is not null",
-);
-const RECOVERY_CODE: Part = (
-    Contest::RecoveryCode,
+     where rp_id = $1 and user_id = $2 and id = $20 and version = $22 and activated_at is not null";
+    USED: Factor,
+    "update factors set last_used_at = $3 where rp_id = $1 and user_id = $2 and id = $20 and activated_at is not null";
+    RECOVERY_CODE: RecoveryCode,
     "update recovery_codes set used_at = $3
-     where rp_id = $1 and user_id = $2 and set_id = $20 and hash = $23 and used_at is null",
-);
-const ACTIVATE: Part = (
-    Contest::Factor,
+     where rp_id = $1 and user_id = $2 and set_id = $20 and hash = $23 and used_at is null";
+    ACTIVATE: Factor,
     "update factors set activated_at = $3, details = $24, sealed = coalesce($23, sealed), credential_id = $25,
        last_step = $21, version = version + 1
      where rp_id = $1 and user_id = $2 and id = $20 and activated_at is null and expires_at > $3 and name <> ' ' || id
-       and not exists (select 1 from factors h where h.rp_id = $1 and h.credential_id = $25)",
-);
-const HELD: Part = (
-    Contest::Factor,
+       and not exists (select 1 from factors h where h.rp_id = $1 and h.credential_id = $25)";
+    HELD: Factor,
     "update factors set version = version
-     where rp_id = $1 and user_id = $2 and id = $20 and activated_at is not null",
-);
-const ADD: Part = (
-    Contest::Session,
+     where rp_id = $1 and user_id = $2 and id = $20 and activated_at is not null";
+    ADD: Session,
     "update sessions set added_at = $3
-     where rp_id = $1 and user_id = $2 and id = $26 and added_at is null and ended_at is null and expires_at > $3",
-);
-const STAND: Part = (
-    Contest::Session,
+     where rp_id = $1 and user_id = $2 and id = $26 and added_at is null and ended_at is null and expires_at > $3";
+    STAND: Session,
     "update sessions set expires_at = expires_at
-     where rp_id = $1 and user_id = $2 and id = $26 and ended_at is null and expires_at > $3",
-);
-const END: Part = (
-    Contest::Session,
+     where rp_id = $1 and user_id = $2 and id = $26 and ended_at is null and expires_at > $3";
+    END: Session,
     "update sessions set ended_at = $3
-     where rp_id = $1 and user_id = $2 and id = $26 and ended_at is null and expires_at > $3",
-);
-const SESSION: Part = (
-    Contest::Row,
+     where rp_id = $1 and user_id = $2 and id = $26 and ended_at is null and expires_at > $3";
+    SESSION: Row,
     "insert into sessions (rp_id, user_id, id, token_hash, granted, factor_id, created_at, expires_at)
-     values ($1, $2, $27, $28, $29, $30, $3, $31)",
-);
-/// With the challenge that was made and answered in the same call.
-const SESSION_AT_ONCE: Part = (
-    Contest::Row,
+     values ($1, $2, $27, $28, $29, $30, $3, $31)";
+    /// With the challenge that was made and answered in the same call.
+    SESSION_AT_ONCE: Row,
     "insert into sessions (rp_id, user_id, id, token_hash, granted, factor_id, created_at, expires_at, terms, proof, attempts_left,
        answer_by)
-     values ($1, $2, $27, $28, $29, $30, $3, $31, $15, $11, $10, $16)",
-);
-/// The person proved in this browser; whoever holds the visit's client token may be somebody else, so that ends.
-const VISIT: Part = (
-    Contest::Visit,
+     values ($1, $2, $27, $28, $29, $30, $3, $31, $15, $11, $10, $16)";
+    /// The person proved in this browser; whoever holds the visit's client token may be somebody else, so that ends.
+    VISIT: Visit,
     "update portal_sessions set session_id = $27, client_token_hash = $53
-     where rp_id = $1 and user_id = $2 and id = $52",
-);
-const EVENT: Part = (
-    Contest::Row,
+     where rp_id = $1 and user_id = $2 and id = $52";
+    EVENT: Row,
     "insert into events (rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client, request_id)
-     values ($1, $32, $3, $33, $34, $2, $35, $36, $37, $38, $39, $40, $41, $42)",
-);
-
-/// Every part, for the test that prepares every statement.
-pub const PARTS: [Part; 24] = [
-    THROTTLE_NEW,
-    THROTTLE,
-    DEVICE_NEW,
-    DEVICE_INSTEAD,
-    AWAITED,
-    CHARGE,
-    APPROVE,
-    OPEN,
-    EXCHANGE,
-    BURN,
-    AWAIT,
-    STEP,
-    CREDENTIAL,
-    USED,
-    RECOVERY_CODE,
-    ACTIVATE,
-    HELD,
-    ADD,
-    STAND,
-    END,
-    SESSION,
-    SESSION_AT_ONCE,
-    VISIT,
-    EVENT,
-];
+     values ($1, $32, $3, $33, $34, $2, $35, $36, $37, $38, $39, $40, $41, $42)";
+}
 
 impl Settlement {
     /// What it writes, in order.
