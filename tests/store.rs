@@ -21,8 +21,8 @@ use countersign::clock::{Clock, SystemClock, SystemRng};
 use countersign::config::Database;
 use countersign::model::{
     Acr, Actor, ApiKey, Budget, BudgetKey, Challenge, ChallengeStatus, Channel, Delivery, Details, Endpoint, Event,
-    Evidence, Factor, Flow, Grant, Id, Kind, Link, MethodKind, Mode, Moment, Outcome, PortalSession, Prompt, Proof,
-    RecoverySet, RecoveryStatus, RelyingParty, Scope, Session, Terms, Timestamp, User,
+    Evidence, Factor, Flow, Grant, Id, Kind, Link, MethodKind, Mode, Moment, PortalSession, Prompt, Proof, RecoverySet,
+    RecoveryStatus, RelyingParty, Scope, Session, Terms, Timestamp, User,
 };
 use countersign::policy::chain;
 use countersign::policy::throttle::{Stop, Throttle};
@@ -2005,14 +2005,7 @@ impl Fixture {
     }
 
     fn user(&self) -> User {
-        User {
-            user_id: self.user_id.clone(),
-            handle: self.at().random(),
-            display_name: None,
-            login_hint: None,
-            locale: None,
-            created_at: self.now,
-        }
+        User::unnamed(&self.user_id, self.at().random(), self.now)
     }
 
     /// A webhook endpoint of the relying party.
@@ -2035,23 +2028,7 @@ impl Fixture {
     }
 
     fn event(&self, kind: &'static str) -> Event {
-        Event {
-            id: Id::new(Kind::Event, &self.at()),
-            rp_id: self.rp.clone(),
-            at: self.now,
-            kind,
-            actor: Actor::Server,
-            user_id: Some(self.user_id.clone()),
-            method: None,
-            factor_id: None,
-            challenge_id: None,
-            session_id: None,
-            outcome: Outcome::Success,
-            reason: None,
-            client: None,
-            key_id: None,
-            request_id: None,
-        }
+        Event { user_id: Some(self.user_id.clone()), ..Event::new(&self.at(), &self.rp, kind, Actor::Server) }
     }
 
     fn nothing(&self) -> Settlement {
@@ -2059,21 +2036,9 @@ impl Fixture {
     }
 
     fn new_factor(&self, name: &str) -> Factor {
-        Factor {
-            id: Id::new(Kind::Factor, &self.at()),
-            user_id: self.user_id.clone(),
-            kind: MethodKind::Totp,
-            name: name.to_owned(),
-            details: Details::Totp,
-            created_at: self.now,
-            activated_at: None,
-            expires_at: self.now.plus_seconds(900),
-            last_used_at: None,
-            last_step: 0,
-            version: 1,
-            sealed: vec![1],
-            credential_id: None,
-        }
+        let (id, end) = (Id::new(Kind::Factor, &self.at()), self.now.plus_seconds(900));
+        let pending = Factor::new(id, &self.user_id, MethodKind::Totp, Details::Totp, self.now, end);
+        Factor { name: name.to_owned(), sealed: vec![1], ..pending }
     }
 
     async fn pending(&self, name: &str) -> Factor {
@@ -2104,36 +2069,8 @@ impl Fixture {
     }
 
     fn new_challenge(&self) -> Challenge {
-        Challenge {
-            id: Id::new(Kind::Challenge, &self.at()),
-            rp_id: self.rp.clone(),
-            user_id: self.user_id.clone(),
-            terms: Terms {
-                action: "login".to_owned(),
-                require: Default::default(),
-                display: Default::default(),
-                single_use: false,
-                audience: Vec::new(),
-                binding: None,
-                client: Default::default(),
-                return_url: None,
-                state: None,
-                code_challenge: None,
-                portal: None,
-                enrol: false,
-            },
-            status: ChallengeStatus::Pending,
-            attempts_left: 5,
-            created_at: self.now,
-            expires_at: self.now.plus_seconds(600),
-            proof: None,
-            link_hash: None,
-            link_opened_at: None,
-            browser_hash: None,
-            client_token_hash: None,
-            code: None,
-            exchanged_at: None,
-        }
+        let terms = Terms { action: "login".to_owned(), ..Terms::default() };
+        Challenge::new(&self.at(), &self.rp, &self.user_id, terms, 5, self.now.plus_seconds(600))
     }
 
     /// The challenge as it stands.

@@ -89,38 +89,16 @@ fn parties(vector: &Value) -> Parties {
             created_at: NOW,
         }),
         origins: vec![text(vector, "origin").to_owned()],
-        user: User {
-            user_id: "ann".to_owned(),
-            handle: HANDLE,
-            display_name: None,
-            login_hint: None,
-            locale: None,
-            created_at: NOW,
-        },
+        user: User::unnamed("ann", HANDLE, NOW),
         purpose: String::new(),
     }
 }
 
 /// What the engine keeps of a credential: the factor, and what is sealed in it.
 fn held(credential_id: Option<String>, details: Details, secret: Zeroizing<Vec<u8>>) -> Held {
-    Held {
-        factor: Factor {
-            id: Id::from_bytes(Kind::Factor, [2; 16]),
-            user_id: "ann".to_owned(),
-            kind: MethodKind::Webauthn,
-            name: "Passkey".to_owned(),
-            details,
-            created_at: NOW,
-            activated_at: Some(NOW),
-            expires_at: NOW,
-            last_used_at: None,
-            last_step: 0,
-            version: 1,
-            sealed: Vec::new(),
-            credential_id,
-        },
-        secret,
-    }
+    let id = Id::from_bytes(Kind::Factor, [2; 16]);
+    let pending = Factor::new(id, "ann", MethodKind::Webauthn, details, NOW, NOW);
+    Held { factor: Factor { activated_at: Some(NOW), credential_id, ..pending }, secret }
 }
 
 /// The state that a ceremony began with, but for its challenge.

@@ -80,31 +80,11 @@ fn enrol(store: &Store, seal: &Arc<Seal>, rp: &Id, n: usize) -> impl Future<Outp
     async move {
         let at = Moment::new(SystemClock.now(), &SystemRng);
         let (user_id, secret, id) = (format!("user-{n:08}"), at.random::<20>().to_vec(), Id::new(Kind::Factor, &at));
-        let user = User {
-            user_id: user_id.clone(),
-            handle: at.random(),
-            display_name: None,
-            login_hint: None,
-            locale: None,
-            created_at: at.now,
-        };
-        store.ensure_user(&rp, &user).await.expect("a user");
+        store.ensure_user(&rp, &User::unnamed(&user_id, at.random(), at.now)).await.expect("a user");
         let row = Row { table: "factors", rp: rp.as_str(), user: &user_id, id: id.as_str() };
-        let factor = Factor {
-            id: id.clone(),
-            user_id: user_id.clone(),
-            kind: MethodKind::Totp,
-            name: "App".to_owned(),
-            details: Details::Totp,
-            created_at: at.now,
-            activated_at: None,
-            expires_at: at.now.plus_seconds(900),
-            last_used_at: None,
-            last_step: 0,
-            version: 1,
-            sealed: seal(&at, row, &secret),
-            credential_id: None,
-        };
+        let end = at.now.plus_seconds(900);
+        let pending = Factor::new(id.clone(), &user_id, MethodKind::Totp, Details::Totp, at.now, end);
+        let factor = Factor { name: "App".to_owned(), sealed: seal(&at, row, &secret), ..pending };
         let event = event(&at, &rp, &user_id);
         let new = NewFactor { factor, prompt: None, beside: (9, 9), event: event.clone() };
         store.create_factor(&rp, &new).await.expect("a factor");

@@ -9,7 +9,7 @@ use countersign::clock::{Clock, SystemClock, SystemRng};
 use countersign::engine::open_store;
 use countersign::model::{
     Acr, Actor, Challenge, ChallengeStatus, Channel, Event, Evidence, Grant, Id, Kind, MethodKind, Moment, Proof,
-    Session,
+    Session, Terms,
 };
 use countersign::store::{FactorChange, NewSession, Settlement, ThrottleLane};
 
@@ -78,22 +78,11 @@ fn of_right_code(rp: &Id, app: &App, turn: i64) -> Settlement {
         at: at.now,
         by_client_token: false,
     };
+    let terms = Terms { action: "login".to_owned(), ..Terms::default() };
     let challenge = Challenge {
-        id: Id::new(Kind::Challenge, &at),
-        rp_id: rp.clone(),
-        user_id: app.user.clone(),
-        terms: serde_json::from_str(r#"{"action":"login"}"#).expect("terms as they are kept"),
         status: ChallengeStatus::Approved,
-        attempts_left: 5,
-        created_at: at.now,
-        expires_at: at.now.plus_seconds(600),
         proof: Some(proof),
-        link_hash: None,
-        link_opened_at: None,
-        browser_hash: None,
-        client_token_hash: None,
-        code: None,
-        exchanged_at: None,
+        ..Challenge::new(&at, rp, &app.user, terms, 5, at.now.plus_seconds(600))
     };
     let grant = Grant {
         action: "login".to_owned(),

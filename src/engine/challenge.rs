@@ -80,23 +80,8 @@ impl Engine {
         // The relying party's name for the device is kept nowhere: it would be good for another's budget.
         terms.client.device = terms.client.device.map(|d| self.device_lane("server", &caller.rp.id, &user_id, &d));
         check_return(caller, &terms)?;
-        let challenge = Challenge {
-            id: Id::new(Kind::Challenge, &at),
-            rp_id: caller.rp.id.clone(),
-            user_id,
-            terms,
-            status: ChallengeStatus::Pending,
-            attempts_left: ATTEMPTS,
-            created_at: at.now,
-            expires_at: at.now.plus_seconds(LIFE),
-            proof: None,
-            link_hash: None,
-            link_opened_at: None,
-            browser_hash: None,
-            client_token_hash: None,
-            code: None,
-            exchanged_at: None,
-        };
+        let end = at.now.plus_seconds(LIFE);
+        let challenge = Challenge::new(&at, &caller.rp.id, &user_id, terms, ATTEMPTS, end);
         // An answer is judged whatever else would do: a wrong one is never let through.
         if let (Some(token), None) = (&session_token, &answer)
             && let Some(created) = self.let_through(&at, caller, &challenge, token).await?

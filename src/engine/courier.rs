@@ -16,7 +16,7 @@ use super::webhooks::{MOST_UNDELIVERED, TEST, endpoint_row};
 use super::{Engine, Error};
 use crate::delivery::{Courier, Notice};
 use crate::measure;
-use crate::model::{Actor, Delivery, Endpoint, Event, Id, Outcome, Recorded, Reply, Timestamp};
+use crate::model::{Actor, Delivery, Endpoint, Event, Id, Moment, Recorded, Reply, Timestamp};
 use crate::policy::redelivery::{self, FAILING, Next};
 use crate::store::{self, Attempted, Due, EventQuery};
 use crate::vault::WebhookSecrets;
@@ -209,7 +209,7 @@ impl Engine {
         };
         // Read now, so that a user who was erased meanwhile is in no message.
         let event = match delivery.kind == TEST {
-            true => Some(test_event(delivery)),
+            true => Some(test_event(&at, delivery)),
             false => self.store.event(&delivery.rp_id, &delivery.event_id).await?,
         };
         let Some(event) = event else {
@@ -271,8 +271,7 @@ impl Engine {
     /// That an endpoint was disabled by the engine itself.
     fn disabled(&self, endpoint: &Endpoint, reason: &'static str) -> Event {
         let at = self.moment();
-        let event = Event::new(&at, &endpoint.rp_id, "webhook_endpoint.disabled", Actor::System);
-        Event { outcome: Outcome::Failure, reason: Some(reason), ..event }
+        Event::new(&at, &endpoint.rp_id, "webhook_endpoint.disabled", Actor::System).failed(reason)
     }
 }
 
@@ -281,22 +280,7 @@ fn ended(at: Timestamp, outcome: &'static str) -> Attempted {
 }
 
 /// A test, as an event would be.
-fn test_event(delivery: &Delivery) -> Recorded {
-    Recorded {
-        rp_id: delivery.rp_id.clone(),
-        id: delivery.event_id.clone(),
-        at: delivery.created_at,
-        kind: delivery.kind.clone(),
-        actor: Actor::Server.as_str().to_owned(),
-        user_id: None,
-        method: None,
-        factor_id: None,
-        challenge_id: None,
-        session_id: None,
-        outcome: Outcome::Success.as_str().to_owned(),
-        reason: None,
-        client: None,
-        request_id: None,
-        link: None,
-    }
+fn test_event(at: &Moment<'_>, delivery: &Delivery) -> Recorded {
+    let event = Event::new(at, &delivery.rp_id, TEST, Actor::Server);
+    Recorded::from(&Event { id: delivery.event_id.clone(), at: delivery.created_at, ..event })
 }

@@ -11,7 +11,7 @@ use super::sending::Occasion;
 use super::{Answered, Caller, Clash, Ending, Engine, Error, factor_row, prompt_row, unnamed};
 use crate::methods::sms::number_of;
 use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
-use crate::model::{Event, Factor, Id, Kind, MethodKind, Moment, Outcome, Prompt, User};
+use crate::model::{Event, Factor, Id, Kind, MethodKind, Moment, Prompt, User};
 use crate::policy::requirement;
 use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, SessionChange, Settlement};
 
@@ -66,21 +66,10 @@ impl Engine {
         let begun = self.methods.of(kind).begin_enrolment(&at, &*self.vault, &parties, &id, &begin.wish, &held)?;
 
         let secret = begun.secret.clone().unwrap_or_default();
-        let mut factor = Factor {
-            user_id: user_id.clone(),
-            kind,
-            name: begin.name.clone().unwrap_or_else(|| kind.default_name().to_owned()),
-            details: begun.details.clone(),
-            created_at: at.now,
-            activated_at: None,
-            expires_at: at.now.plus_seconds(LIFE),
-            last_used_at: None,
-            last_step: 0,
-            version: 1,
-            sealed: self.vault.seal(&at, factor_row(rp, user_id, &id), &secret),
-            credential_id: None,
-            id,
-        };
+        let sealed = self.vault.seal(&at, factor_row(rp, user_id, &id), &secret);
+        let pending = Factor::new(id, user_id, kind, begun.details.clone(), at.now, at.now.plus_seconds(LIFE));
+        let name = begin.name.clone().unwrap_or_else(|| pending.name.clone());
+        let mut factor = Factor { name, sealed, ..pending };
         let prompt = begun.state.as_ref().filter(|_| begun.text.is_none()).map(|state| {
             let prompt_id = Id::new(Kind::Prompt, &at);
             Prompt {
@@ -313,5 +302,5 @@ pub(super) fn manage_action() -> String {
 
 /// What would have told of a factor that was added tells of one that was not.
 fn failed(event: Event, reason: &'static str) -> Event {
-    Event { kind: "enrolment.failed", outcome: Outcome::Failure, reason: Some(reason), ..event }
+    Event { kind: "enrolment.failed", ..event.failed(reason) }
 }

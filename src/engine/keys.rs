@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::{Engine, Error};
-use crate::model::{Actor, Event, Id, Keyed, Kind, Moment, Outcome, Timestamp};
+use crate::model::{Actor, Event, Id, Keyed, Kind, Moment, Timestamp};
 use crate::store::{self, RingKey, Store};
 use crate::token::{Claims, SigningKey, TokenError};
 use crate::vault::{Purpose, RingError, Row, SealBroken, Vault, WrappedKey};
@@ -100,9 +100,9 @@ pub async fn read_signing_keys(
             Err(why) => {
                 tracing::error!(kid = row.kid, %why, "a signing key is closed");
                 let hash = vault.keyed_hash("unreadable", &[row.kid.as_bytes(), &row.sealed]);
-                let mut event = Event::new(at, &own_realm(), "signing_key.unreadable", Actor::System);
-                event.id = Id::from_bytes(Kind::Event, std::array::from_fn(|n| hash[n]));
-                (event.outcome, event.reason) = (Outcome::Failure, Some(closed_reason(why)));
+                let event = Event::new(at, &own_realm(), "signing_key.unreadable", Actor::System);
+                let id = Id::from_bytes(Kind::Event, std::array::from_fn(|n| hash[n]));
+                let event = Event { id, ..event.failed(closed_reason(why)) };
                 match store.record(&event).await {
                     Ok(()) | Err(store::Error::Conflict(_)) => {}
                     Err(error) => return Err(error),

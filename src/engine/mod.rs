@@ -331,12 +331,5 @@ impl Engine {
 
 /// A user as one would be who was never named.
 fn unnamed(at: &Moment<'_>, user_id: &str) -> User {
-    User {
-        user_id: user_id.to_owned(),
-        handle: at.random(),
-        display_name: None,
-        login_hint: None,
-        locale: None,
-        created_at: at.now,
-    }
+    User::unnamed(user_id, at.random(), at.now)
 }

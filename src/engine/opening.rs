@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use super::keys::closed_reason;
 use super::{Caller, Engine, Error};
 use crate::methods::Held;
-use crate::model::{Actor, Event, Factor, Id, Keyed, Kind, Moment, Outcome, Prompt, RecoverySet};
+use crate::model::{Actor, Event, Factor, Id, Keyed, Kind, Moment, Prompt, RecoverySet};
 use crate::store::{self, Contest};
 use crate::vault::{Row, SealBroken};
 
@@ -109,10 +109,8 @@ impl Engine {
         let event = Event {
             id: Id::from_bytes(Kind::Event, bytes),
             user_id: Some(user_id.to_owned()),
-            outcome: Outcome::Failure,
-            reason: Some(closed_reason(why)),
             request_id: Some(caller.request_id.clone()),
-            ..event
+            ..event.failed(closed_reason(why))
         };
         match self.store.record(&event).await {
             Ok(()) | Err(store::Error::Conflict(Contest::Row)) => Ok(()),

@@ -2,7 +2,7 @@
 
 use super::{Caller, Clash, Ending, Engine, Error, Gone};
 use crate::methods::Shown;
-use crate::model::{Factor, Id, MethodKind, Moment, Outcome, Prompt, Timestamp};
+use crate::model::{Factor, Id, MethodKind, Moment, Prompt, Timestamp};
 use crate::policy::throttle;
 use crate::store::{self, Contest, NewFactor};
 
@@ -93,9 +93,7 @@ impl Engine {
         factor: &Factor,
         reason: &'static str,
     ) -> Result<(), Error> {
-        let mut event = self.factor_event(at, caller, "enrolment.failed", factor);
-        event.outcome = Outcome::Failure;
-        event.reason = Some(reason);
+        let event = self.factor_event(at, caller, "enrolment.failed", factor).failed(reason);
         match self.store.drop_pending_factor(&caller.rp.id, &factor.user_id, &factor.id, &event).await {
             Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
             Err(error) => Err(error.into()),

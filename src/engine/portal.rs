@@ -5,6 +5,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::Answered;
+use super::challenge;
 use super::enrolment::manage_action;
 use super::verification::Delivery;
 use super::{Caller, Ending, Engine, Error, Given, Known, Verdict};
@@ -222,35 +223,18 @@ impl Engine {
             ![Flow::RecoveryCodes.page(), Flow::Settings.page()].contains(&page.split('?').next().unwrap_or_default());
         let methods = MethodKind::ALL.into_iter().filter(|kind| by_recovery || *kind != MethodKind::RecoveryCode);
         let cookie = Zeroizing::new(at.token());
+        let terms = Terms {
+            action: manage_action(),
+            require: Requirement { methods: Some(methods.collect()), ..Requirement::default() },
+            client: caller.client.clone().unwrap_or_default(),
+            portal: Some(Portal { id: portal.id.clone(), page: page.to_owned(), acr: highest }),
+            ..Terms::default()
+        };
+        let end = at.now.plus_seconds(challenge::LIFE).min(portal.expires_at);
         let challenge = Challenge {
-            id: Id::new(Kind::Challenge, &at),
-            rp_id: caller.rp.id.clone(),
-            user_id: portal.user_id.clone(),
-            terms: Terms {
-                action: manage_action(),
-                require: Requirement { methods: Some(methods.collect()), ..Requirement::default() },
-                display: Default::default(),
-                single_use: false,
-                audience: Vec::new(),
-                binding: None,
-                client: caller.client.clone().unwrap_or_default(),
-                return_url: None,
-                state: None,
-                code_challenge: None,
-                portal: Some(Portal { id: portal.id.clone(), page: page.to_owned(), acr: highest }),
-                enrol: false,
-            },
-            status: ChallengeStatus::Pending,
-            attempts_left: super::challenge::ATTEMPTS,
-            created_at: at.now,
-            expires_at: at.now.plus_seconds(super::challenge::LIFE).min(portal.expires_at),
-            proof: None,
-            link_hash: None,
             link_opened_at: Some(at.now),
             browser_hash: Some(token_hash(&cookie)),
-            client_token_hash: None,
-            code: None,
-            exchanged_at: None,
+            ..Challenge::new(&at, &caller.rp.id, &portal.user_id, terms, challenge::ATTEMPTS, end)
         };
         self.save_challenge(&at, caller, &self.store, &challenge).await?;
         Ok((challenge, cookie))

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use super::{Caller, Ending, Engine, Error, prompt_row};
 use crate::methods::{Begun, Shown, delivered};
 use crate::model::{
-    BudgetKey, Details, Event, Factor, Id, Keyed, Kind, Message, MethodKind, Moment, Number, Outcome, Prompt, Timestamp,
+    BudgetKey, Details, Event, Factor, Id, Keyed, Kind, Message, MethodKind, Moment, Number, Prompt, Timestamp,
 };
 use crate::policy::sending;
 use crate::store::{self, BudgetChange, Contest, PromptChange, Reservation};
@@ -58,9 +58,7 @@ impl Engine {
         let mut event = self.factor_event(at, caller, "message.sent", factor);
         event.challenge_id = Some(owner.clone()).filter(|owner| *owner != factor.id);
         let Ok(provider) = sent else {
-            event.kind = "message.failed";
-            event.outcome = Outcome::Failure;
-            event.reason = Some("delivery_unavailable");
+            event = Event { kind: "message.failed", ..event.failed("delivery_unavailable") };
             self.give_back(&reservation, now, &event).await?;
             return Err(Error::Undelivered);
         };

@@ -10,8 +10,8 @@ use super::limits::{Lane, device_of, judged, lane_of};
 use super::{Answered, Caller, Ending, Engine, Error, Issued, Known, unnamed};
 use crate::methods::{Answer, Exam, Fault, Held, Parties, Proven, Refusal, Spent};
 use crate::model::{
-    Challenge, ChallengeStatus, Details, Event, Evidence, Factor, Id, MethodKind, Moment, Outcome, Prompt, Proof,
-    RecoverySet, RecoveryStatus,
+    Challenge, ChallengeStatus, Details, Event, Evidence, Factor, Id, MethodKind, Moment, Prompt, Proof, RecoverySet,
+    RecoveryStatus,
 };
 use crate::policy::{assurance, requirement};
 use crate::store::{self, ChallengeChange, Contest, Dossier, FactorChange, Settlement};
@@ -340,9 +340,7 @@ impl Engine {
         if !wrong && refusal != Refusal::Replayed {
             return Err(Error::Refused(refusal).into());
         }
-        let mut event = self.verdict_event(at, caller, case, given, "verification.failed");
-        event.outcome = Outcome::Failure;
-        event.reason = Some(why(refusal));
+        let event = self.verdict_event(at, caller, case, given, "verification.failed").failed(why(refusal));
         let burns = given.kind == MethodKind::Webauthn;
         let mut settlement = Settlement {
             throttle: case.lane.wrong(given.kind, at.now).filter(|_| wrong),

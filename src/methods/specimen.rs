@@ -49,12 +49,9 @@ pub fn parties() -> Parties {
         }),
         origins: vec!["https://www.bank.example".to_owned()],
         user: User {
-            user_id: "ann".to_owned(),
-            handle: HANDLE,
             display_name: Some("Ann Other".to_owned()),
             login_hint: Some("ann@mail.example".to_owned()),
-            locale: None,
-            created_at: NOW,
+            ..User::unnamed("ann", HANDLE, NOW)
         },
         purpose: "pay 12 euros".to_owned(),
     }
@@ -62,24 +59,8 @@ pub fn parties() -> Parties {
 
 /// A factor of hers; factors of different numbers have different ids.
 pub fn held(number: u8, kind: MethodKind, details: Details, secret: &[u8]) -> Held {
-    Held {
-        factor: Factor {
-            id: Id::from_bytes(Kind::Factor, [number; 16]),
-            user_id: "ann".to_owned(),
-            kind,
-            name: kind.default_name().to_owned(),
-            details,
-            created_at: NOW,
-            activated_at: Some(NOW),
-            expires_at: NOW,
-            last_used_at: None,
-            last_step: 0,
-            version: 5,
-            sealed: Vec::new(),
-            credential_id: None,
-        },
-        secret: Zeroizing::new(secret.to_vec()),
-    }
+    let pending = Factor::new(Id::from_bytes(Kind::Factor, [number; 16]), "ann", kind, details, NOW, NOW);
+    Held { factor: Factor { activated_at: Some(NOW), version: 5, ..pending }, secret: Zeroizing::new(secret.to_vec()) }
 }
 
 /// The question whether this answer is right.

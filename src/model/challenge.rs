@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Acr, Evidence, Id, MethodKind, Timestamp, named};
+use super::{Acr, Evidence, Id, Kind, MethodKind, Moment, Timestamp, named};
 
 /// What says nothing is not written down.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -70,7 +70,7 @@ pub struct Portal {
 }
 
 /// What a challenge was opened for; fixed when it is made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     /// The action that the session will allow.
     pub action: String,
@@ -191,6 +191,34 @@ pub struct Challenge {
 }
 
 impl Challenge {
+    /// A new one that no browser has opened yet.
+    pub fn new(
+        at: &Moment<'_>,
+        rp_id: &Id,
+        user_id: &str,
+        terms: Terms,
+        attempts_left: i64,
+        expires_at: Timestamp,
+    ) -> Challenge {
+        Challenge {
+            id: Id::new(Kind::Challenge, at),
+            rp_id: rp_id.clone(),
+            user_id: user_id.to_owned(),
+            terms,
+            status: ChallengeStatus::Pending,
+            attempts_left,
+            created_at: at.now,
+            expires_at,
+            proof: None,
+            link_hash: None,
+            link_opened_at: None,
+            browser_hash: None,
+            client_token_hash: None,
+            code: None,
+            exchanged_at: None,
+        }
+    }
+
     /// Where it stands at this time.
     pub fn status_at(&self, now: Timestamp) -> ChallengeStatus {
         match self.status {

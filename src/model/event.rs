@@ -144,6 +144,11 @@ impl Event {
         }
     }
 
+    /// The same of a failure, for this reason.
+    pub fn failed(self, reason: &'static str) -> Event {
+        Event { outcome: Outcome::Failure, reason: Some(reason), ..self }
+    }
+
     /// Where it came from, if that is known.
     pub fn source(&self) -> Option<Source<'_>> {
         if self.client.is_none() && self.key_id.is_none() {
@@ -195,6 +200,30 @@ pub struct Recorded {
     pub request_id: Option<String>,
     /// Its place in the chain, once it has one.
     pub link: Option<Link>,
+}
+
+impl From<&Event> for Recorded {
+    /// As it will be read, while it has no place yet.
+    fn from(event: &Event) -> Recorded {
+        let id = |id: &Option<Id>| id.as_ref().map(Id::to_string);
+        Recorded {
+            rp_id: event.rp_id.clone(),
+            id: event.id.clone(),
+            at: event.at,
+            kind: event.kind.to_owned(),
+            actor: event.actor.as_str().to_owned(),
+            user_id: event.user_id.clone(),
+            method: event.method.map(|method| method.as_str().to_owned()),
+            factor_id: id(&event.factor_id),
+            challenge_id: id(&event.challenge_id),
+            session_id: id(&event.session_id),
+            outcome: event.outcome.as_str().to_owned(),
+            reason: event.reason.map(str::to_owned),
+            client: event.source().map(|source| serde_json::to_string(&source).expect("texts are JSON")),
+            request_id: event.request_id.clone(),
+            link: None,
+        }
+    }
 }
 
 /// An event's place in its relying party's chain.

@@ -109,6 +109,32 @@ pub struct Factor {
 }
 
 impl Factor {
+    /// A pending one under its method's own name, with nothing sealed yet.
+    pub fn new(
+        id: Id,
+        user_id: &str,
+        kind: MethodKind,
+        details: Details,
+        created_at: Timestamp,
+        expires_at: Timestamp,
+    ) -> Factor {
+        Factor {
+            id,
+            user_id: user_id.to_owned(),
+            kind,
+            name: kind.default_name().to_owned(),
+            details,
+            created_at,
+            activated_at: None,
+            expires_at,
+            last_used_at: None,
+            last_step: 0,
+            version: 1,
+            sealed: Vec::new(),
+            credential_id: None,
+        }
+    }
+
     /// Whether it may answer challenges.
     pub fn is_active(&self) -> bool {
         self.activated_at.is_some()

@@ -39,6 +39,11 @@ impl User {
         !text.is_empty() && text.len() <= MAX_USER_ID && !text.chars().any(char::is_control) && !is_dots
     }
 
+    /// One that was never named.
+    pub fn unnamed(user_id: &str, handle: [u8; 16], created_at: Timestamp) -> User {
+        User { user_id: user_id.to_owned(), handle, display_name: None, login_hint: None, locale: None, created_at }
+    }
+
     /// The best name that is known for the person.
     pub fn shown_name(&self) -> &str {
         self.display_name.as_deref().or(self.login_hint.as_deref()).unwrap_or(&self.user_id)

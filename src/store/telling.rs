@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
+use super::Chain;
 use super::chain::HIGHEST;
-use super::{Chain, text};
 use crate::model::{ChainHead, Event, Id, Link, Recorded, Timestamp};
 
 /// So many that have no number yet are read at once.
@@ -60,7 +60,7 @@ impl Teller<'_> {
     pub(super) fn tell_all<'e>(&mut self, events: impl Iterator<Item = &'e Event>) -> rusqlite::Result<()> {
         let mut of_parties: BTreeMap<&Id, Vec<Recorded>> = BTreeMap::new();
         for event in events {
-            of_parties.entry(&event.rp_id).or_default().push(recorded(event));
+            of_parties.entry(&event.rp_id).or_default().push(Recorded::from(event));
         }
         for (rp, new) in of_parties {
             let Some((chain, (head, mut events))) = self.end_of(rp)? else {
@@ -137,28 +137,6 @@ impl Teller<'_> {
 
 /// Where a chain ends, if it has begun, and what waits behind it.
 type End = (Option<ChainHead>, Vec<Recorded>);
-
-/// An event as it will be read.
-fn recorded(event: &Event) -> Recorded {
-    let id = |id: &Option<Id>| id.as_ref().map(Id::to_string);
-    Recorded {
-        rp_id: event.rp_id.clone(),
-        id: event.id.clone(),
-        at: event.at,
-        kind: event.kind.to_owned(),
-        actor: event.actor.as_str().to_owned(),
-        user_id: event.user_id.clone(),
-        method: event.method.map(|method| method.as_str().to_owned()),
-        factor_id: id(&event.factor_id),
-        challenge_id: id(&event.challenge_id),
-        session_id: id(&event.session_id),
-        outcome: event.outcome.as_str().to_owned(),
-        reason: event.reason.map(str::to_owned),
-        client: event.source().as_ref().map(text),
-        request_id: event.request_id.clone(),
-        link: None,
-    }
-}
 
 fn young(row: &Row<'_>) -> rusqlite::Result<Recorded> {
     Ok(Recorded {

@@ -88,14 +88,7 @@ fn parties(name: &str, account: &str) -> Parties {
         return_urls: Vec::new(),
         created_at: NOW,
     };
-    let user = User {
-        user_id: "ann".to_owned(),
-        handle: [7; 16],
-        display_name: None,
-        login_hint: Some(account.to_owned()),
-        locale: None,
-        created_at: NOW,
-    };
+    let user = User { login_hint: Some(account.to_owned()), ..User::unnamed("ann", [7; 16], NOW) };
     Parties { rp: Arc::new(rp), origins: vec![ORIGIN.to_owned()], user, purpose: String::new() }
 }
 
@@ -211,22 +204,10 @@ fn assertions() -> (Vec<Vec<u8>>, Parser) {
     let response = registration(&client_data("webauthn.create"), &attestation_object());
     let enrolled =
         Webauthn.finish_enrolment(&exam(Vec::new(), &enrolment(), response)).unwrap_or_else(|e| panic!("{e:?}"));
+    let id = Id::from_bytes(Kind::Factor, [2; 16]);
+    let pending = Factor::new(id, "ann", MethodKind::Webauthn, enrolled.details, NOW, NOW);
     let held = vec![Held {
-        factor: Factor {
-            id: Id::from_bytes(Kind::Factor, [2; 16]),
-            user_id: "ann".to_owned(),
-            kind: MethodKind::Webauthn,
-            name: "Passkey".to_owned(),
-            details: enrolled.details,
-            created_at: NOW,
-            activated_at: Some(NOW),
-            expires_at: NOW,
-            last_used_at: None,
-            last_step: 0,
-            version: 1,
-            sealed: Vec::new(),
-            credential_id: enrolled.credential_id,
-        },
+        factor: Factor { activated_at: Some(NOW), credential_id: enrolled.credential_id, ..pending },
         secret: enrolled.secret.expect("a credential"),
     }];
     let at = Moment::new(NOW, &SystemRng);

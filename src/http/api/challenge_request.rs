@@ -223,8 +223,7 @@ impl CreateRequest {
             return_url: self.return_url.map(Text::take),
             state: self.state.map(Text::take),
             code_challenge: self.code_challenge.map(Text::take),
-            portal: None,
-            enrol: false,
+            ..Terms::default()
         };
         let answer = self.answer.map(|Object(a)| a.model("answer.")).transpose()?;
         let session_token = self.session_token.map(Text::take);

@@ -118,7 +118,8 @@ pub fn examples(shell: impl Fn(&str) -> Shell, now: Timestamp) -> [(String, Resp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::EVENT_TYPES;
+    use crate::clock::SystemRng;
+    use crate::model::{Actor, EVENT_TYPES, Event, Id, Moment};
 
     /// Whatever a person is told of is an event that there is.
     #[test]
@@ -133,23 +134,7 @@ mod tests {
     }
 
     fn blank() -> Recorded {
-        use crate::model::Id;
-        Recorded {
-            rp_id: Id::stored("rp_1".to_owned()),
-            id: Id::stored("evt_1".to_owned()),
-            at: Timestamp(0),
-            kind: String::new(),
-            actor: "user".to_owned(),
-            user_id: None,
-            method: None,
-            factor_id: None,
-            challenge_id: None,
-            session_id: None,
-            outcome: "success".to_owned(),
-            reason: None,
-            client: None,
-            request_id: None,
-            link: None,
-        }
+        let at = Moment::new(Timestamp(0), &SystemRng);
+        Recorded::from(&Event::new(&at, &Id::stored("rp_1".to_owned()), "", Actor::User))
     }
 }

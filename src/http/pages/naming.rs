@@ -41,25 +41,13 @@ mod tests {
     use crate::model::{Id, Kind, MethodKind, Timestamp, WebauthnDetails};
 
     fn passkey(provider: Option<&str>, transports: &[&str]) -> Factor {
-        Factor {
-            id: Id::parse(Kind::Factor, &format!("fac_{}", "0".repeat(32))).expect("an id"),
-            user_id: "u".to_owned(),
-            kind: MethodKind::Webauthn,
-            name: "Passkey".to_owned(),
-            details: Details::Webauthn(WebauthnDetails {
-                provider_name: provider.map(str::to_owned),
-                transports: transports.iter().map(|t| (*t).to_owned()).collect(),
-                ..WebauthnDetails::default()
-            }),
-            created_at: Timestamp(0),
-            activated_at: Some(Timestamp(0)),
-            expires_at: Timestamp(0),
-            last_used_at: None,
-            last_step: 0,
-            version: 1,
-            sealed: Vec::new(),
-            credential_id: None,
-        }
+        let details = Details::Webauthn(WebauthnDetails {
+            provider_name: provider.map(str::to_owned),
+            transports: transports.iter().map(|t| (*t).to_owned()).collect(),
+            ..WebauthnDetails::default()
+        });
+        let (id, time) = (Id::from_bytes(Kind::Factor, [0; 16]), Timestamp(0));
+        Factor { activated_at: Some(time), ..Factor::new(id, "u", MethodKind::Webauthn, details, time, time) }
     }
 
     const PHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_4 like Mac OS X) Version/18.4 Mobile Safari/604.1";

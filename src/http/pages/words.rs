@@ -261,14 +261,8 @@ mod tests {
 
     #[test]
     fn a_login_hint_is_masked() {
-        let user = |hint: &str| User {
-            user_id: "u-42".to_owned(),
-            handle: [0; 16],
-            display_name: None,
-            login_hint: Some(hint.to_owned()),
-            locale: None,
-            created_at: Timestamp(0),
-        };
+        let nobody = User::unnamed("u-42", [0; 16], Timestamp(0));
+        let user = |hint: &str| User { login_hint: Some(hint.to_owned()), ..nobody.clone() };
         for (hint, shown) in [("jane@example.com", "j•••@example.com"), ("jane", "j•••"), ("+4915155501234", "•••34")]
         {
             assert_eq!(masked(&user(hint)).as_deref(), Some(shown));
