@@ -113,12 +113,9 @@ impl Engine {
         let mut events = self.store.unsealed_events(rp, from, before, BATCH as i64).await?;
         let Some(last) = events.last().map(|event| event.at) else { return Ok((0, None)) };
         let new = chain::extend(&self.moment(), &*self.vault, head.as_ref(), rp, &mut events);
-        match self.store.seal_events(head.as_ref(), &new, &events).await {
-            Ok(()) => Ok((events.len(), Some(last))),
-            // Another sealer, or a user was erased meanwhile: the next turn reads anew.
-            Err(store::Error::Conflict(_)) => Ok((0, None)),
-            Err(error) => Err(error),
-        }
+        // Else it was another sealer, or a user was erased meanwhile: the next turn reads anew.
+        let stood = store::stood(self.store.seal_events(head.as_ref(), &new, &events).await)?;
+        Ok(if stood { (events.len(), Some(last)) } else { (0, None) })
     }
 
     /// Events of the caller's relying party, in the order of their numbers: up to one more than a page holds, and up to which number

@@ -159,10 +159,8 @@ impl Engine {
         event.session_id = Some(issued.new.session.id.clone());
         let ending = Ending::Approved { challenge: &approved, issued: Some(&issued), reason: BY_SESSION };
         let store = self.keeping(at, caller, &challenge.user_id, ending);
-        match store.inherit_session(&session.id, &issued.new, &event).await {
-            Ok(()) => {}
-            Err(store::Error::Conflict(_)) => return Ok(None),
-            Err(error) => return Err(error.into()),
+        if !store::stood(store.inherit_session(&session.id, &issued.new, &event).await)? {
+            return Ok(None);
         }
         Ok(Some(Created::Approved { challenge: Box::new(approved), issued: Box::new(issued), reason: BY_SESSION }))
     }
@@ -255,10 +253,9 @@ impl Engine {
         event.challenge_id = Some(challenge.id.clone());
         let cancelled = Challenge { status: ChallengeStatus::Cancelled, ..challenge };
         let store = self.keeping(&at, caller, &cancelled.user_id, Ending::Cancelled(&cancelled));
-        match store.cancel_challenge(&cancelled, &event).await {
-            Ok(()) => Ok(cancelled),
-            Err(store::Error::Conflict(_)) => Err(Error::Clash(super::Clash::ChallengeNotPending)),
-            Err(error) => Err(error.into()),
+        match store::stood(store.cancel_challenge(&cancelled, &event).await)? {
+            true => Ok(cancelled),
+            false => Err(Error::Clash(Clash::ChallengeNotPending)),
         }
     }
 
@@ -271,11 +268,8 @@ impl Engine {
         }
         let code = at.token();
         let end = at.now.plus_seconds(EXCHANGE_LIFE);
-        match self.store.set_exchange_code(challenge, &token_hash(&code), end).await {
-            Ok(()) => Ok(Some(code)),
-            Err(store::Error::Conflict(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let stood = store::stood(self.store.set_exchange_code(challenge, &token_hash(&code), end).await)?;
+        Ok(stood.then_some(code))
     }
 }
 

@@ -156,12 +156,11 @@ impl Engine {
             let mut events = self.store.sealed_events(&endpoint.rp_id, &query).await?;
             let Some(to) = events.last().and_then(|e| e.link.as_ref()).map(|link| link.sequence) else { break };
             events.retain(|event| endpoint.wants(&event.kind));
-            match self.store.hand_out(&endpoint, to, &events, self.clock.now()).await {
-                Ok(()) => (endpoint.handed_to, room) = (to, room - events.len() as i64),
-                // Another engine, or the endpoint was disabled or removed: the next turn reads anew.
-                Err(store::Error::Conflict(_)) => break,
-                Err(error) => return Err(error),
+            // Else it was another engine, or the endpoint was disabled or removed: the next turn reads anew.
+            if !store::stood(self.store.hand_out(&endpoint, to, &events, self.clock.now()).await)? {
+                break;
             }
+            (endpoint.handed_to, room) = (to, room - events.len() as i64);
         }
         Ok(())
     }
@@ -189,10 +188,9 @@ impl Engine {
 
     async fn attempt(&self, endpoint: &Endpoint, delivery: &Delivery, write: Write) -> Result<Sent, Error> {
         let at = self.moment();
-        match self.store.claim_delivery(endpoint, delivery, at.now, at.now.plus_seconds(CLAIM)).await {
-            Ok(()) => {}
-            Err(store::Error::Conflict(_)) => return Ok(Sent::Done),
-            Err(error) => return Err(error.into()),
+        let end = at.now.plus_seconds(CLAIM);
+        if !store::stood(self.store.claim_delivery(endpoint, delivery, at.now, end).await)? {
+            return Ok(Sent::Done);
         }
         let attempts = delivery.attempts + 1;
         let row = endpoint_row(&endpoint.rp_id, &endpoint.id);

@@ -187,10 +187,8 @@ impl Engine {
         if !once.has_place.load(Ordering::Acquire) {
             return Ok(());
         }
-        match self.store.give_way(&once.rp_id, &once.id, &once.turn).await {
-            Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        store::stood(self.store.give_way(&once.rp_id, &once.id, &once.turn).await)?;
+        Ok(())
     }
 
     /// The store by which an effect is written, together with what the caller is told of it where that is kept.

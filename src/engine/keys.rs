@@ -103,10 +103,7 @@ pub async fn read_signing_keys(
                 let event = Event::new(at, &own_realm(), "signing_key.unreadable", Actor::System);
                 let id = Id::from_bytes(Kind::Event, std::array::from_fn(|n| hash[n]));
                 let event = Event { id, ..event.failed(closed_reason(why)) };
-                match store.record(&event).await {
-                    Ok(()) | Err(store::Error::Conflict(_)) => {}
-                    Err(error) => return Err(error),
-                }
+                store::stood(store.record(&event).await)?;
             }
         }
     }

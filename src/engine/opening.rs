@@ -6,7 +6,7 @@ use super::keys::closed_reason;
 use super::{Caller, Engine, Error};
 use crate::methods::Held;
 use crate::model::{Actor, Event, Factor, Id, Keyed, Kind, Moment, Prompt, RecoverySet};
-use crate::store::{self, Contest};
+use crate::store;
 use crate::vault::{Row, SealBroken};
 
 /// The row of a factor.
@@ -112,9 +112,7 @@ impl Engine {
             request_id: Some(caller.request_id.clone()),
             ..event.failed(closed_reason(why))
         };
-        match self.store.record(&event).await {
-            Ok(()) | Err(store::Error::Conflict(Contest::Row)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        store::stood(self.store.record(&event).await)?;
+        Ok(())
     }
 }

@@ -118,12 +118,8 @@ impl Operator {
             return Err(OperatorError::Argument("--origin", "expected at least one".to_owned()));
         }
         let event = self.event(&at, &rp.id, "relying_party.created", None);
-        match self.store.create_relying_party(&rp, &event).await {
-            Ok(()) => {}
-            Err(store::Error::Conflict(_)) => {
-                return Err(OperatorError::Argument("--name", format!("{} is taken", rp.name)));
-            }
-            Err(error) => return Err(error.into()),
+        if !store::stood(self.store.create_relying_party(&rp, &event).await)? {
+            return Err(OperatorError::Argument("--name", format!("{} is taken", rp.name)));
         }
         Ok(rp)
     }
@@ -201,10 +197,9 @@ impl Operator {
         let id = Id::parse(Kind::ApiKey, id).ok_or(OperatorError::Unknown("API key"))?;
         let key =
             self.store.api_keys().await?.into_iter().find(|k| k.id == id).ok_or(OperatorError::Unknown("API key"))?;
-        match self.store.revoke_api_key(&id, &self.event(&at, &key.rp_id, "api_key.revoked", None)).await {
-            Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        let event = self.event(&at, &key.rp_id, "api_key.revoked", None);
+        store::stood(self.store.revoke_api_key(&id, &event).await)?;
+        Ok(())
     }
 
     /// A relying party for the demo: made, or brought to these addresses, with one fresh key and every earlier one revoked.

@@ -94,10 +94,8 @@ impl Engine {
         reason: &'static str,
     ) -> Result<(), Error> {
         let event = self.factor_event(at, caller, "enrolment.failed", factor).failed(reason);
-        match self.store.drop_pending_factor(&caller.rp.id, &factor.user_id, &factor.id, &event).await {
-            Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        store::stood(self.store.drop_pending_factor(&caller.rp.id, &factor.user_id, &factor.id, &event).await)?;
+        Ok(())
     }
 
     /// The pending factor of this id.

@@ -166,11 +166,7 @@ impl Engine {
             Opened::Challenge(challenge, _) => self.store.open_challenge_link(challenge, &hash, at.now).await,
             Opened::Portal(portal, _) => self.store.open_portal_link(portal, &hash, at.now).await,
         };
-        match done {
-            Ok(()) => Ok(Some((cookie, opened.expires_at()))),
-            Err(store::Error::Conflict(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(store::stood(done)?.then(|| (cookie, opened.expires_at())))
     }
 
     async fn opened(&self, id: &Id) -> Result<Option<(Opened, Known)>, Error> {

@@ -148,10 +148,8 @@ impl Engine {
                 changes
                     .push(BudgetChange { key: drawn.key.clone(), budget: sending::give_back(&budget, reservation.at) });
             }
-            match self.store.release_send(reservation, &changes, now, event).await {
-                Ok(()) => return Ok(()),
-                Err(store::Error::Conflict(_)) => {}
-                Err(error) => return Err(error.into()),
+            if store::stood(self.store.release_send(reservation, &changes, now, event).await)? {
+                return Ok(());
             }
         }
         Err(Error::Busy(1))

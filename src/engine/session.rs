@@ -214,11 +214,8 @@ impl Engine {
             let ended = session.clone();
             let consumed = Introspection::Active { session: Box::new(session), missing, www_authenticate: None };
             let store = self.keeping(&at, caller, &ended.user_id, Ending::Introspected(&consumed));
-            return match store.end_session(&ended, &event).await {
-                Ok(()) => Ok(consumed),
-                Err(store::Error::Conflict(_)) => Ok(Introspection::Inactive),
-                Err(error) => Err(error.into()),
-            };
+            let stood = store::stood(store.end_session(&ended, &event).await)?;
+            return Ok(if stood { consumed } else { Introspection::Inactive });
         }
         let would_help = missing.iter().any(|missing| *missing != requirement::ACTION);
         let www_authenticate = would_help.then(|| requirement::www_authenticate(&question.require));
@@ -274,10 +271,8 @@ impl Engine {
         let session = self.session(caller, id).await?;
         let mut event = self.event(&at, caller, "session.revoked", Some(&session.user_id));
         event.session_id = Some(id.clone());
-        match self.store.end_session(&session, &event).await {
-            Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        store::stood(self.store.end_session(&session, &event).await)?;
+        Ok(())
     }
 
     /// Ends every session of a user.

@@ -139,10 +139,7 @@ impl Engine {
 async fn open_vault(store: &Store, master: &MasterKey, at: &Moment<'_>) -> Result<Vault, StartError> {
     if store.key_ring().await?.is_empty() {
         let ring: Vec<_> = master.new_ring(at).into_iter().map(kept).collect();
-        match store.create_key_ring(&ring, at.now).await {
-            Ok(()) | Err(store::Error::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
+        store::stood(store.create_key_ring(&ring, at.now).await)?;
     }
     open_ring(store, master).await
 }
@@ -175,10 +172,7 @@ async fn open_signer(store: &Store, vault: &Vault, issuer: &str, at: &Moment<'_>
     if store.signing_keys(at.now).await?.is_empty() {
         let new = new_signing_key();
         let sealed = vault.seal(at, signing_row(&new.kid), &new.private);
-        match store.create_first_signing_key(&new.kid, &sealed, at.now).await {
-            Ok(()) | Err(store::Error::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
+        store::stood(store.create_first_signing_key(&new.kid, &sealed, at.now).await)?;
     }
     let signer = Signer::new(issuer);
     let keys = read_signing_keys(store, vault, at, &store.signing_keys(at.now).await?).await?;

@@ -113,11 +113,9 @@ impl Engine {
             let event = self.event(&at, caller, "webhook_endpoint.secret_rotated", None);
             let rotated = WithSecret { endpoint, secret: Zeroizing::new(secrets.text().to_owned()) };
             let store = self.keeping(&at, caller, "", Ending::SecretRotated(&rotated));
-            match store.replace_webhook_secrets(&rotated.endpoint, &sealed, &event).await {
-                Ok(()) => return Ok(rotated),
-                // Sealed anew or rotated meanwhile, or removed: the next turn sees.
-                Err(store::Error::Conflict(_)) => {}
-                Err(error) => return Err(error.into()),
+            // Else it was sealed anew or rotated meanwhile, or removed: the next turn sees.
+            if store::stood(store.replace_webhook_secrets(&rotated.endpoint, &sealed, &event).await)? {
+                return Ok(rotated);
             }
         }
     }

@@ -254,6 +254,15 @@ impl From<sqlx::Error> for Error {
 /// The result of a verb.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Whether a verb did what it was told; `false` where somebody faster, or time, was first.
+pub fn stood(done: Result<()>) -> Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(Error::Conflict(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 impl Store {
     /// Opens a SQLite file, made if absent, and brings its schema up to date.
     pub async fn sqlite(path: &std::path::Path, limits: impl Into<Limits>) -> Result<Store> {
