@@ -54,8 +54,6 @@ pub struct Verdict {
     pub issued: Option<Issued>,
     /// For [`Delivery::Code`].
     pub code: Option<String>,
-    /// How many recovery codes are left, where one was used.
-    pub recovery_left: Option<usize>,
 }
 
 /// What one verdict depends on, as read.
@@ -300,12 +298,7 @@ impl Engine {
             visit: challenge.terms.portal.as_ref().filter(|_| delivery == Delivery::Visit).map(|p| p.id.clone()),
             ..Settlement::of_challenge(challenge, event)
         };
-        let mut verdict = Verdict {
-            issued,
-            code,
-            recovery_left: case.recovery.as_ref().map(|set| set.unused.len().saturating_sub(1)),
-            challenge: approved,
-        };
+        let mut verdict = Verdict { issued, code, challenge: approved };
         let ending = match case.fresh {
             true => Ending::Approved {
                 challenge: &verdict.challenge,

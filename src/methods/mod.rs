@@ -125,6 +125,15 @@ pub enum Answer {
     Credential(Json),
 }
 
+impl Answer {
+    fn code(&self) -> Result<&str, Refusal> {
+        match self {
+            Answer::Code(code) => Ok(code),
+            Answer::Credential(_) => Err(Refusal::Malformed),
+        }
+    }
+}
+
 /// Everything that a verdict may depend on. Owned, so that a costly one can move to another thread.
 #[derive(Clone)]
 pub struct Exam {
@@ -144,15 +153,6 @@ pub struct Exam {
     pub answer: Answer,
     /// Hashes that need a key.
     pub keyed: Arc<dyn Keyed>,
-}
-
-impl Exam {
-    fn code(&self) -> Result<&str, Refusal> {
-        match &self.answer {
-            Answer::Code(code) => Ok(code),
-            Answer::Credential(_) => Err(Refusal::Malformed),
-        }
-    }
 }
 
 /// A pending factor proved itself.
@@ -253,9 +253,6 @@ pub enum Refusal {
 
 /// A kind of proof. Decides; never acts.
 pub trait Method: Send + Sync {
-    /// Which one.
-    fn kind(&self) -> MethodKind;
-
     /// Starts the enrolment of a new factor beside those that the user holds.
     fn begin_enrolment(
         &self,
@@ -359,10 +356,9 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn each_kind_has_its_method_and_only_a_slow_hash_is_costly() {
+    fn only_a_slow_hash_is_costly_and_a_wish_knows_its_method() {
         let methods = Methods::new(None);
         for kind in MethodKind::ALL {
-            assert_eq!(methods.of(kind).kind(), kind);
             assert_eq!(methods.of(kind).is_costly(), kind == MethodKind::RecoveryCode);
         }
         let number = Number::parse("+14155550123").expect("E.164");

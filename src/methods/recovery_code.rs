@@ -5,7 +5,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{Answer, Exam, Fault, Method, Proven, Refusal, Spent, loosened};
-use crate::model::{Channel, Evidence, Keyed, MethodKind, Moment};
+use crate::model::{Channel, Evidence, Keyed, Moment};
 
 /// Codes of a set.
 pub const COUNT: usize = 10;
@@ -20,20 +20,13 @@ const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 pub struct RecoveryCode;
 
 impl Method for RecoveryCode {
-    fn kind(&self) -> MethodKind {
-        MethodKind::RecoveryCode
-    }
-
     fn check_form(&self, answer: &Answer) -> Result<(), Refusal> {
-        match answer {
-            Answer::Code(code) => normalised(code).map(drop),
-            Answer::Credential(_) => Err(Refusal::Malformed),
-        }
+        normalised(answer.code()?).map(drop)
     }
 
     /// A used code and one that never was are the same "wrong": no oracle.
     fn verify(&self, exam: &Exam) -> Result<Proven, Refusal> {
-        let code = normalised(exam.code()?)?;
+        let code = normalised(exam.answer.code()?)?;
         let set = exam.recovery.as_ref().ok_or(Refusal::Wrong(Fault::Code))?;
         let hash = exam.keyed.slow_hash(set.pepper, &set.salt, code.as_bytes()).ok_or(Refusal::Wrong(Fault::Code))?;
         let mut found = None;

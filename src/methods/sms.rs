@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::{
     Answer, Begun, Enrolled, Exam, Held, Method, Parties, Proven, Refusal, Shown, Spent, Wish, delivered, six_digits,
 };
-use crate::model::{Channel, Details, Evidence, Id, Keyed, MethodKind, Moment, Number, SmsDetails, misleads};
+use crate::model::{Channel, Details, Evidence, Id, Keyed, Moment, Number, SmsDetails, misleads};
 
 /// Country codes that belong to no country: freephone, which takes no texts, and shared-cost, satellite, personal and premium
 /// networks, which cost accordingly.
@@ -74,10 +74,6 @@ impl Sms {
 }
 
 impl Method for Sms {
-    fn kind(&self) -> MethodKind {
-        MethodKind::Sms
-    }
-
     fn begin_enrolment(
         &self,
         at: &Moment<'_>,
@@ -99,12 +95,7 @@ impl Method for Sms {
 
     fn finish_enrolment(&self, exam: &Exam) -> Result<Enrolled, Refusal> {
         let pending = exam.held.first().ok_or(Refusal::NotAllowed)?;
-        delivered::judge(
-            &*exam.keyed,
-            &exam.owner,
-            exam.state.as_deref().map(Vec::as_slice),
-            &six_digits(exam.code()?)?,
-        )?;
+        judge(exam)?;
         Ok(Enrolled { details: pending.factor.details.clone(), secret: None, credential_id: None, last_step: 0 })
     }
 
@@ -124,25 +115,23 @@ impl Method for Sms {
     }
 
     fn check_form(&self, answer: &Answer) -> Result<(), Refusal> {
-        match answer {
-            Answer::Code(code) => six_digits(code).map(drop),
-            Answer::Credential(_) => Err(Refusal::Malformed),
-        }
+        six_digits(answer.code()?).map(drop)
     }
 
     fn verify(&self, exam: &Exam) -> Result<Proven, Refusal> {
         let held = exam.held.first().ok_or(Refusal::Expired)?;
-        delivered::judge(
-            &*exam.keyed,
-            &exam.owner,
-            exam.state.as_deref().map(Vec::as_slice),
-            &six_digits(exam.code()?)?,
-        )?;
+        judge(exam)?;
         Ok(Proven {
             spent: Spent::SentCode { factor: held.factor.id.clone() },
             evidence: Evidence::of_code(Channel::Sms),
         })
     }
+}
+
+/// Whether the answer is the code that was sent.
+fn judge(exam: &Exam) -> Result<(), Refusal> {
+    let code = six_digits(exam.answer.code()?)?;
+    delivered::judge(&*exam.keyed, &exam.owner, exam.state.as_deref().map(Vec::as_slice), &code)
 }
 
 /// A number's digits behind its country code, and the plans of that code.
@@ -206,6 +195,7 @@ mod tests {
     use crate::clock::SystemRng;
     use crate::methods::Fault;
     use crate::methods::specimen::{self, NOW, OpenKeys, code, exam, owner, parties};
+    use crate::model::MethodKind;
 
     fn country(number: &str) -> Result<Option<String>, Refusal> {
         Sms::new(None).country(&Number::parse(number).expect("E.164"))

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{
     Answer, Begun, Enrolled, Exam, Fault, Held, Method, Parties, Proven, Refusal, Shown, Spent, Wish, six_digits,
 };
-use crate::model::{Channel, Details, Evidence, Id, Keyed, MethodKind, Moment, Timestamp, misleads};
+use crate::model::{Channel, Details, Evidence, Id, Keyed, Moment, Timestamp, misleads};
 
 /// Length of a secret in bytes (RFC 4226, 4, R6 recommends 160 bits).
 const SECRET: usize = 20;
@@ -26,10 +26,6 @@ const LONGEST_NAME: usize = 64;
 pub struct Totp;
 
 impl Method for Totp {
-    fn kind(&self) -> MethodKind {
-        MethodKind::Totp
-    }
-
     fn begin_enrolment(
         &self,
         at: &Moment<'_>,
@@ -51,20 +47,17 @@ impl Method for Totp {
 
     fn finish_enrolment(&self, exam: &Exam) -> Result<Enrolled, Refusal> {
         let pending = exam.held.first().ok_or(Refusal::NotAllowed)?;
-        let step =
-            matching_step(&pending.secret, &six_digits(exam.code()?)?, exam.now).ok_or(Refusal::Wrong(Fault::Code))?;
+        let code = six_digits(exam.answer.code()?)?;
+        let step = matching_step(&pending.secret, &code, exam.now).ok_or(Refusal::Wrong(Fault::Code))?;
         Ok(Enrolled { details: Details::Totp, secret: None, credential_id: None, last_step: step })
     }
 
     fn check_form(&self, answer: &Answer) -> Result<(), Refusal> {
-        match answer {
-            Answer::Code(code) => six_digits(code).map(drop),
-            Answer::Credential(_) => Err(Refusal::Malformed),
-        }
+        six_digits(answer.code()?).map(drop)
     }
 
     fn verify(&self, exam: &Exam) -> Result<Proven, Refusal> {
-        let code = six_digits(exam.code()?)?;
+        let code = six_digits(exam.answer.code()?)?;
         let mut refusal = Refusal::Wrong(Fault::Code);
         for held in &exam.held {
             match matching_step(&held.secret, &code, exam.now) {
@@ -160,7 +153,7 @@ mod tests {
     use super::*;
     use crate::clock::SystemRng;
     use crate::methods::specimen::{self, NOW, OpenKeys, code, exam};
-    use crate::model::RelyingParty;
+    use crate::model::{MethodKind, RelyingParty};
     use proptest::prelude::*;
 
     /// RFC 4226, appendix D: the secret of its table, which RFC 6238 uses for SHA-1 too.

@@ -23,7 +23,7 @@ use super::{
     Answer, Attachment, Begun, Enrolled, Exam, Fault, Held, Method, Parties, Proven, Refusal, Shown, Spent, Wish,
     aaguid,
 };
-use crate::model::{Channel, Details, Evidence, Id, Keyed, MethodKind, Moment, WebauthnDetails};
+use crate::model::{Channel, Details, Evidence, Id, Keyed, Moment, WebauthnDetails};
 
 /// How long a ceremony counts, in seconds (WebAuthn L3, 15.1).
 pub const CEREMONY: i64 = 300;
@@ -42,10 +42,6 @@ struct Asked {
 }
 
 impl Method for Webauthn {
-    fn kind(&self) -> MethodKind {
-        MethodKind::Webauthn
-    }
-
     fn begin_enrolment(
         &self,
         _at: &Moment<'_>,
@@ -272,6 +268,7 @@ mod tests {
     use super::*;
     use crate::clock::SystemRng;
     use crate::methods::specimen::{self, HANDLE, NOW, OpenKeys, code, exam, owner, parties};
+    use crate::model::MethodKind;
     use serde_cbor_2::Value as Cbor;
 
     /// What a browser is asked, and what the ceremony keeps.
