@@ -81,7 +81,7 @@ fn address(open: &Open, issuer: &str) -> String {
 }
 
 /// What came of it at once: approved, or nothing enrolled that would do.
-#[derive(Serialize, ToSchema)]
+#[derive(Default, Serialize, ToSchema)]
 pub struct OutcomeView {
     /// `approved` or `enrolment_required`
     #[schema(example = "approved")]
@@ -118,10 +118,7 @@ impl OutcomeView {
             id: Some(challenge.id.to_string()),
             reason: Some(reason),
             session: issued.map(SessionView::from),
-            missing: None,
-            url: None,
-            client_token: None,
-            expires_at: None,
+            ..OutcomeView::default()
         }
     }
 
@@ -130,12 +127,11 @@ impl OutcomeView {
         OutcomeView {
             status: "enrolment_required",
             id: open.map(|open| open.challenge.id.to_string()),
-            reason: None,
-            session: None,
             missing: Some(missing.iter().map(|kind| kind.as_str()).collect()),
             url: open.map(|open| address(open, issuer)),
             client_token: open.map(|open| open.client_token.clone()),
             expires_at: open.map(|open| open.challenge.expires_at.rfc3339()),
+            ..OutcomeView::default()
         }
     }
 }

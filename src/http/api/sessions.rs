@@ -46,7 +46,7 @@ impl IntrospectRequest {
 }
 
 /// What a service learns of a token.
-#[derive(Serialize, ToSchema)]
+#[derive(Default, Serialize, ToSchema)]
 pub struct IntrospectionView {
     /// A session of this relying party that has not ended.
     active: bool,
@@ -89,28 +89,10 @@ pub struct IntrospectionView {
     www_authenticate: Option<String>,
 }
 
-impl IntrospectionView {
-    const INACTIVE: IntrospectionView = IntrospectionView {
-        active: false,
-        satisfied: false,
-        missing: None,
-        user_id: None,
-        action: None,
-        acr: None,
-        amr: None,
-        auth_time: None,
-        expires_at: None,
-        audience: None,
-        ctx: None,
-        binding: None,
-        www_authenticate: None,
-    };
-}
-
 impl From<&Introspection> for IntrospectionView {
     fn from(introspection: &Introspection) -> IntrospectionView {
         let Introspection::Active { session, missing, www_authenticate } = introspection else {
-            return IntrospectionView::INACTIVE;
+            return IntrospectionView::default();
         };
         let grant = &session.grant;
         IntrospectionView {
