@@ -2032,7 +2032,7 @@ impl Fixture {
     }
 
     fn nothing(&self) -> Settlement {
-        Settlement::nothing(self.rp.clone(), self.user_id.clone(), self.now, self.event("verification.failed"))
+        Settlement::telling(self.event("verification.failed"))
     }
 
     fn new_factor(&self, name: &str) -> Factor {

@@ -91,8 +91,8 @@ fn enrol(store: &Store, seal: &Arc<Seal>, rp: &Id, n: usize) -> impl Future<Outp
         let factor = id.clone();
         let activation = Activation { id, details: Details::Totp, sealed: None, credential_id: None, last_step: 0 };
         let event = Event { id: Id::new(Kind::Event, &at), ..event };
-        let nothing = Settlement::nothing(rp.clone(), user_id.clone(), at.now, event);
-        let settlement = Settlement { factor: Some(FactorChange::Activate(activation)), ..nothing };
+        let activated = Some(FactorChange::Activate(activation));
+        let settlement = Settlement { factor: activated, ..Settlement::telling(event) };
         store.settle(settlement).await.expect("an active factor");
         App { user: user_id, factor, secret, last: AtomicI64::new(0) }
     }

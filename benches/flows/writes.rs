@@ -129,6 +129,6 @@ fn of_right_code(rp: &Id, app: &App, turn: i64) -> Settlement {
             token_hash: at.random::<32>().to_vec(),
             challenge: Some(Arc::new(challenge)),
         }),
-        ..Settlement::nothing(rp.clone(), app.user.clone(), at.now, event)
+        ..Settlement::telling(event)
     }
 }

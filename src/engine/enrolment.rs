@@ -198,7 +198,7 @@ impl Engine {
         };
         let event = self.factor_event(at, caller, "factor.added", &factor);
         let burnt = prompt.as_ref().map(|p| (p.owner_id.clone(), p.method, p.id.clone()));
-        let mut settlement = Settlement::nothing(rp.clone(), user_id.to_owned(), at.now, event.clone());
+        let mut settlement = Settlement::telling(event.clone());
         settlement.challenge = inline::way(caller).map_or(ChallengeChange::None, ChallengeChange::Await);
         match method.finish_enrolment(&exam) {
             Ok(enrolled) => {

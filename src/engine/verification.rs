@@ -296,7 +296,7 @@ impl Engine {
             factor: Some(self.spend(at, &caller.rp.id, &challenge.user_id, proven.spent)),
             session: issued.as_ref().map(|i| i.new.clone()),
             visit: challenge.terms.portal.as_ref().filter(|_| delivery == Delivery::Visit).map(|p| p.id.clone()),
-            ..Settlement::of_challenge(challenge, event)
+            ..Settlement::telling(event)
         };
         let mut verdict = Verdict { issued, code, challenge: approved };
         let ending = match case.fresh {
@@ -342,7 +342,7 @@ impl Engine {
                 false => ChallengeChange::Charge(case.challenge.id.clone(), case.challenge.attempts_left),
             },
             prompt: case.prompt.as_ref().filter(|_| burns).map(|p| (case.challenge.id.clone(), p.method, p.id.clone())),
-            ..Settlement::of_challenge(&case.challenge, event)
+            ..Settlement::telling(event)
         };
         let left = case.challenge.attempts_left - 1;
         let refused = Answered { error: Error::Refused(refusal), attempts_left: (!case.fresh).then_some(left) };

@@ -22,7 +22,7 @@ impl Store {
     /// Opens a challenge that awaits its answer.
     pub fn create_challenge(&self, challenge: &Challenge, event: &Event) -> impl Future<Output = Result<()>> + Send {
         let opened = ChallengeChange::Open(Box::new(challenge.clone()));
-        self.settle(Settlement { challenge: opened, ..Settlement::of_challenge(challenge, event.clone()) })
+        self.settle(Settlement { challenge: opened, ..Settlement::telling(event.clone()) })
     }
 
     /// Calls a challenge off and ends its prompts; `Conflict(Challenge)` where it is no longer open.

@@ -118,11 +118,10 @@ impl Store {
         new: &NewSession,
         event: &Event,
     ) -> impl Future<Output = Result<()>> + Send {
-        let Session { rp_id, user_id, .. } = &new.session;
         self.settle(Settlement {
             earlier: Some(SessionChange::Stand(from.clone())),
             session: Some(new.clone()),
-            ..Settlement::nothing(rp_id.clone(), user_id.clone(), event.at, event.clone())
+            ..Settlement::telling(event.clone())
         })
     }
 
@@ -139,14 +138,14 @@ impl Store {
             challenge: ChallengeChange::Exchange(challenge.id.clone(), code_hash.to_vec()),
             factor: new.session.factor_id.clone().map(FactorChange::Held),
             session: Some(new.clone()),
-            ..Settlement::of_challenge(challenge, event.clone())
+            ..Settlement::telling(event.clone())
         })
     }
 
     /// Ends a session; `Conflict(Session)` where it has ended or run out. This is also how a single-use session is consumed.
     pub fn end_session(&self, session: &Session, event: &Event) -> impl Future<Output = Result<()>> + Send {
-        let nothing = Settlement::nothing(session.rp_id.clone(), session.user_id.clone(), event.at, event.clone());
-        self.settle(Settlement { earlier: Some(SessionChange::End(session.id.clone())), ..nothing })
+        let end = Some(SessionChange::End(session.id.clone()));
+        self.settle(Settlement { earlier: end, ..Settlement::telling(event.clone()) })
     }
 
     /// Ends all sessions of a user, and calls off what was approved and not exchanged for one yet; tells how many sessions.

@@ -102,9 +102,10 @@ pub struct Settlement {
 }
 
 impl Settlement {
-    /// What writes an event and nothing else.
-    pub fn nothing(rp_id: Id, user_id: String, at: Timestamp, event: Event) -> Settlement {
-        Settlement { event: Some(event), ..Settlement::silent(rp_id, user_id, at) }
+    /// What writes an event and nothing else: of the user whom it names, when it happened.
+    pub fn telling(event: Event) -> Settlement {
+        let silent = Settlement::silent(event.rp_id.clone(), event.user_id.clone().unwrap_or_default(), event.at);
+        Settlement { event: Some(event), ..silent }
     }
 
     /// What writes nothing, yet.
@@ -124,11 +125,6 @@ impl Settlement {
             visit: None,
             event: None,
         }
-    }
-
-    /// The same, of a challenge's user when the event happened.
-    pub fn of_challenge(challenge: &Challenge, event: Event) -> Settlement {
-        Settlement::nothing(challenge.rp_id.clone(), challenge.user_id.clone(), event.at, event)
     }
 }
 

@@ -228,7 +228,7 @@ mod tests {
         let rp = Id::new(Kind::RelyingParty, &at);
         let settling = |user: &str, challenge| {
             let event = Event::new(&at, &rp, "verification.failed", Actor::Server);
-            let nothing = Settlement::nothing(rp.clone(), user.to_owned(), at.now, event);
+            let nothing = Settlement::telling(Event { user_id: Some(user.to_owned()), ..event });
             let settlement = Settlement { throttle: Some(ThrottleLane::default()), challenge, ..nothing };
             let (tell, told) = oneshot::channel();
             (Settling { settlement: Box::new(settlement), keep: None, tell }, told)
