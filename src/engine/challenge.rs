@@ -6,9 +6,9 @@ use super::limits::judged;
 use super::sending::Occasion;
 use super::session::may_be_exchanged;
 use super::verification::EXCHANGE_LIFE;
-use super::{Answered, Caller, Clash, Ending, Engine, Error, Given, Gone, Issued, Offer, prompt_row, unnamed};
+use super::{Answered, Caller, Clash, Ending, Engine, Error, Given, Gone, Issued, Offer, unnamed};
 use crate::methods::{Shown, webauthn};
-use crate::model::{Challenge, ChallengeStatus, Factor, Id, Kind, MethodKind, Moment, Prompt, Terms, Timestamp};
+use crate::model::{Challenge, ChallengeStatus, Factor, Id, MethodKind, Moment, Prompt, Terms, Timestamp};
 use crate::policy::requirement;
 use crate::store::{self, Dossier, Store};
 use crate::token::ClientToken;
@@ -228,17 +228,8 @@ impl Engine {
             return sent.map(|(shown, prompt)| (shown, Some(prompt)));
         }
         let state = begun.state.as_ref().ok_or(Error::MethodNotAllowed)?;
-        let prompt_id = Id::new(Kind::Prompt, at);
-        let prompt = Prompt {
-            sealed: self.vault.seal(at, prompt_row(rp, user_id, &prompt_id), state),
-            id: prompt_id,
-            owner_id: challenge.id.clone(),
-            method: kind,
-            factor_id: None,
-            sends: 0,
-            sent_at: at.now,
-            expires_at: at.now.plus_seconds(webauthn::CEREMONY).min(challenge.expires_at),
-        };
+        let end = at.now.plus_seconds(webauthn::CEREMONY).min(challenge.expires_at);
+        let prompt = self.new_prompt(at, caller, user_id, &challenge.id, kind, state, end);
         let store = self.keeping(at, caller, user_id, Ending::Prepared(&begun.shown, Some(&prompt)));
         store.replace_prompt(rp, user_id, &prompt).await?;
         Ok((begun.shown, Some(prompt)))

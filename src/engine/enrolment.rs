@@ -8,7 +8,7 @@ use super::limits::enrolment_lane;
 use super::pending::{LIFE, check_active, check_counts};
 use super::portal::Manage;
 use super::sending::Occasion;
-use super::{Answered, Caller, Clash, Ending, Engine, Error, factor_row, prompt_row, unnamed};
+use super::{Answered, Caller, Clash, Ending, Engine, Error, factor_row, unnamed};
 use crate::methods::sms::number_of;
 use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
 use crate::model::{Event, Factor, Id, Kind, MethodKind, Moment, Prompt, User};
@@ -70,19 +70,9 @@ impl Engine {
         let pending = Factor::new(id, user_id, kind, begun.details.clone(), at.now, at.now.plus_seconds(LIFE));
         let name = begin.name.clone().unwrap_or_else(|| pending.name.clone());
         let mut factor = Factor { name, sealed, ..pending };
-        let prompt = begun.state.as_ref().filter(|_| begun.text.is_none()).map(|state| {
-            let prompt_id = Id::new(Kind::Prompt, &at);
-            Prompt {
-                sealed: self.vault.seal(&at, prompt_row(rp, user_id, &prompt_id), state),
-                id: prompt_id,
-                owner_id: factor.id.clone(),
-                method: kind,
-                factor_id: None,
-                sends: 0,
-                sent_at: at.now,
-                expires_at: at.now.plus_seconds(webauthn::CEREMONY),
-            }
-        });
+        let end = at.now.plus_seconds(webauthn::CEREMONY);
+        let ceremony = begun.state.as_ref().filter(|_| begun.text.is_none());
+        let prompt = ceremony.map(|state| self.new_prompt(&at, caller, user_id, &factor.id, kind, state, end));
         let shown = begun.text.is_none().then_some(&begun.shown);
         self.create_pending(&at, caller, &mut factor, begin.name.is_none(), prompt, shown).await?;
 

@@ -25,9 +25,7 @@ impl Engine {
         if let Some(challenge) = &caller.enrols {
             return Ok(Some(self.missing(&challenge.terms)));
         }
-        let back = caller.portal.as_ref().and_then(|portal| portal.return_url.as_deref());
-        let id = back.and_then(|url| url.strip_prefix(BACK)).and_then(|id| Id::parse(Kind::Challenge, id));
-        let Some(id) = id else { return Ok(None) };
+        let Some(id) = caller.portal.as_ref().and_then(leads_back) else { return Ok(None) };
         let case = self.store.case(&caller.rp.id, &id, self.moment().now).await?;
         Ok(case.map(|(challenge, _)| self.missing(&challenge.terms)))
     }

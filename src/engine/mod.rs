@@ -79,7 +79,7 @@ use crate::policy::sending::Caps;
 use crate::store::{self, Dossier, Store, Which};
 use crate::token::Signer;
 use crate::vault::{MasterKey, Vault, token_hash};
-use opening::{factor_row, prompt_row};
+use opening::factor_row;
 
 /// How often the use of an API key is noted, in seconds.
 const KEY_USE: i64 = 60;

@@ -1,11 +1,12 @@
-//! Opening what is sealed for a row. What does not open closes its own row and no other, and is written down once.
+//! Opening what is sealed for a row, and sealing what is awaited. What does not open closes its own row and no other, and is
+//! written down once.
 
 use zeroize::Zeroizing;
 
 use super::keys::closed_reason;
 use super::{Caller, Engine, Error};
 use crate::methods::Held;
-use crate::model::{Actor, Event, Factor, Id, Keyed, Kind, Moment, Prompt, RecoverySet};
+use crate::model::{Actor, Event, Factor, Id, Keyed, Kind, MethodKind, Moment, Prompt, RecoverySet, Timestamp};
 use crate::store;
 use crate::vault::{Row, SealBroken};
 
@@ -15,7 +16,7 @@ pub fn factor_row<'a>(rp: &'a Id, user_id: &'a str, id: &'a Id) -> Row<'a> {
 }
 
 /// The row of a prompt.
-pub fn prompt_row<'a>(rp: &'a Id, user_id: &'a str, id: &'a Id) -> Row<'a> {
+fn prompt_row<'a>(rp: &'a Id, user_id: &'a str, id: &'a Id) -> Row<'a> {
     Row { table: "prompts", rp: rp.as_str(), user: user_id, id: id.as_str() }
 }
 
@@ -65,6 +66,30 @@ impl Engine {
                 self.report(event, caller, user_id, &prompt.id, &prompt.sealed, why).await?;
                 Ok(None)
             }
+        }
+    }
+
+    /// What is awaited from now on of a challenge or a pending factor, its state sealed for a row of its own.
+    pub(super) fn new_prompt(
+        &self,
+        at: &Moment<'_>,
+        caller: &Caller,
+        user_id: &str,
+        owner: &Id,
+        method: MethodKind,
+        state: &[u8],
+        expires_at: Timestamp,
+    ) -> Prompt {
+        let id = Id::new(Kind::Prompt, at);
+        Prompt {
+            sealed: self.vault.seal(at, prompt_row(&caller.rp.id, user_id, &id), state),
+            id,
+            owner_id: owner.clone(),
+            method,
+            factor_id: None,
+            sends: 0,
+            sent_at: at.now,
+            expires_at,
         }
     }
 

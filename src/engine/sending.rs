@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{Caller, Ending, Engine, Error, prompt_row};
+use super::{Caller, Ending, Engine, Error};
 use crate::methods::{Begun, Shown, delivered};
 use crate::model::{
     BudgetKey, Details, Event, Factor, Id, Keyed, Kind, Message, MethodKind, Moment, Number, Prompt, Timestamp,
@@ -108,17 +108,9 @@ impl Engine {
                     .map_err(|until| Error::SendLimited(until.seconds_after(at.now)))?;
                 changes.push(BudgetChange { key: key.clone(), budget: drawn });
             }
-            let prompt_id = Id::new(Kind::Prompt, at);
-            let next = Prompt {
-                sealed: self.vault.seal(at, prompt_row(rp, user_id, &prompt_id), state),
-                id: prompt_id,
-                owner_id: owner.clone(),
-                method: MethodKind::Sms,
-                factor_id: Some(factor.id.clone()),
-                sends: sends + 1,
-                sent_at: at.now,
-                expires_at: at.now.plus_seconds(delivered::LIFE),
-            };
+            let end = at.now.plus_seconds(delivered::LIFE);
+            let prompt = self.new_prompt(at, caller, user_id, owner, MethodKind::Sms, state, end);
+            let next = Prompt { factor_id: Some(factor.id.clone()), sends: sends + 1, ..prompt };
             let reservation = Reservation {
                 rp_id: rp.clone(),
                 user_id: user_id.to_owned(),
