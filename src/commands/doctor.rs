@@ -143,18 +143,15 @@ async fn relying_parties(config: &Config) -> anyhow::Result<Vec<(Finding, String
         return Ok(vec![(Finding::Warning, "none yet: countersign rp create makes one".to_owned())]);
     }
     let host = config.public_url.host_str().unwrap_or_default();
-    let judge = |rp: &countersign::model::RelyingParty| {
-        let covered = host == rp.host || host.ends_with(&format!(".{}", rp.host));
-        match covered {
-            true => (Finding::Good, format!("{}: RP ID {} covers the hosted pages", rp.name, rp.host)),
-            false => (
-                Finding::Warning,
-                format!(
-                    "{}: RP ID {} doesn't cover {host}: passkeys work on its own pages only, not on the hosted ones",
-                    rp.name, rp.host
-                ),
+    let judge = |rp: &countersign::model::RelyingParty| match rp.covers(host) {
+        true => (Finding::Good, format!("{}: RP ID {} covers the hosted pages", rp.name, rp.host)),
+        false => (
+            Finding::Warning,
+            format!(
+                "{}: RP ID {} doesn't cover {host}: passkeys work on its own pages only, not on the hosted ones",
+                rp.name, rp.host
             ),
-        }
+        ),
     };
     Ok(all.iter().map(judge).collect())
 }

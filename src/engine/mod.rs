@@ -70,7 +70,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::delivery::{Inbox, Outbox};
-use crate::methods::{Methods, Parties, webauthn};
+use crate::methods::{Methods, Parties};
 use crate::model::{
     Actor, ApiKey, Challenge, Client, Event, Factor, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty, Rng,
     Session, Timestamp, User,
@@ -287,7 +287,7 @@ impl Engine {
     /// Origins from which a ceremony of this relying party may come: its own, and the engine's where the RP ID covers it.
     pub fn origins(&self, rp: &RelyingParty) -> Vec<String> {
         let mut origins = rp.origins.clone();
-        if webauthn::below(&self.host, &rp.host) && !origins.contains(&self.origin) {
+        if rp.covers(&self.host) && !origins.contains(&self.origin) {
             origins.push(self.origin.clone());
         }
         origins

@@ -38,6 +38,13 @@ pub struct RelyingParty {
     pub created_at: Timestamp,
 }
 
+impl RelyingParty {
+    /// Whether a host is the domain of its RP ID or below it.
+    pub fn covers(&self, host: &str) -> bool {
+        host.strip_suffix(self.host.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
+}
+
 named! {
     /// What an API key may do.
     pub enum Scope {
