@@ -1,7 +1,5 @@
 //! From a wish to an active factor: pending first, active only once a first proof stands.
 
-use zeroize::Zeroizing;
-
 use super::error::reason;
 use super::inline;
 use super::limits::enrolment_lane;
@@ -10,7 +8,7 @@ use super::portal::Manage;
 use super::sending::Occasion;
 use super::{Answered, Caller, Clash, Ending, Engine, Error, factor_row, unnamed};
 use crate::methods::sms::number_of;
-use crate::methods::{Answer, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
+use crate::methods::{Answer, Enrolled, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
 use crate::model::{Event, Factor, Id, Kind, MethodKind, Moment, Prompt, User};
 use crate::policy::requirement;
 use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, SessionChange, Settlement};
@@ -150,7 +148,7 @@ impl Engine {
         // Before it is asked what the caller may do: whatever is added from now on moves the lane.
         let dossier = self.store.dossier(rp, user_id, at.now).await?;
         let right_of = self.may_manage(at, caller, user_id, Manage::Add).await?;
-        let mut factor = self.pending(at, caller, user_id, id).await?;
+        let factor = self.pending(at, caller, user_id, id).await?;
         let method = self.methods.of(factor.kind);
         match (factor.kind, answer) {
             (MethodKind::Webauthn, Answer::Code(_)) => {
@@ -186,80 +184,77 @@ impl Engine {
             answer: answer.clone(),
             keyed: self.vault.clone(),
         };
-        let event = self.factor_event(at, caller, "factor.added", &factor);
-        let burnt = prompt.as_ref().map(|p| (p.owner_id.clone(), p.method, p.id.clone()));
-        let mut settlement = Settlement::telling(event.clone());
-        settlement.challenge = inline::way(caller).map_or(ChallengeChange::None, ChallengeChange::Await);
-        match method.finish_enrolment(&exam) {
-            Ok(enrolled) => {
-                let sealed = |secret: Zeroizing<Vec<u8>>| self.vault.seal(at, factor_row(rp, user_id, id), &secret);
-                settlement.throttle = Some(lane.enrolled(factor.kind));
-                settlement.prompt = burnt;
-                settlement.earlier = right_of.map(SessionChange::Add);
-                settlement.factor = Some(FactorChange::Activate(Activation {
-                    id: id.clone(),
-                    details: enrolled.details.clone(),
-                    sealed: enrolled.secret.map(sealed),
-                    credential_id: enrolled.credential_id.clone(),
-                    last_step: enrolled.last_step,
-                }));
-                if let Some(credential) = &enrolled.credential_id
-                    && let Some(holder) = self.store.credential_holder(rp, credential).await?
-                {
-                    return Err(self.refuse_known_credential(at, caller, holder == user_id, settlement, event).await?);
-                }
-                factor.activated_at = Some(at.now);
-                factor.details = enrolled.details;
-                let store = self.keeping(at, caller, user_id, Ending::Activated(&factor));
-                match self.settle(&store, settlement).await {
-                    Ok(()) => Ok(factor),
-                    Err(store::Error::Conflict(Contest::Session)) => Err(Error::StepUpRequired),
-                    Err(error) => Err(error.into()),
-                }
-            }
+        let settlement = Settlement {
+            challenge: inline::way(caller).map_or(ChallengeChange::None, ChallengeChange::Await),
+            prompt: prompt.map(|p| (p.owner_id, p.method, p.id)),
+            ..Settlement::telling(self.factor_event(at, caller, "factor.added", &factor))
+        };
+        let enrolled = match method.finish_enrolment(&exam) {
+            Ok(enrolled) => enrolled,
             Err(refusal @ Refusal::Wrong(_)) => {
-                settlement.event = Some(failed(event, reason(refusal)));
-                settlement.throttle = lane.wrong(factor.kind, at.now);
-                settlement.prompt = burnt.filter(|_| factor.kind == MethodKind::Webauthn);
-                self.settle_with(at, caller, settlement, refusal.into()).await.and_then(Err)
+                let throttle = lane.wrong(factor.kind, at.now);
+                let prompt = settlement.prompt.filter(|_| factor.kind == MethodKind::Webauthn);
+                let settlement = Settlement { throttle, prompt, ..settlement };
+                return Err(self.settle_failed(at, caller, settlement, reason(refusal), refusal.into()).await);
             }
-            Err(refusal) => Err(refusal.into()),
+            Err(refusal) => return Err(refusal.into()),
+        };
+        let holder = match &enrolled.credential_id {
+            Some(credential) => self.store.credential_holder(rp, credential).await?,
+            None => None,
+        };
+        if let Some(holder) = holder {
+            let (reason, error) = known_credential(holder == user_id);
+            return Err(self.settle_failed(at, caller, settlement, reason, error).await);
         }
+        let (throttle, earlier) = (Some(lane.enrolled(factor.kind)), right_of.map(SessionChange::Add));
+        self.settle_activation(at, caller, factor, enrolled, Settlement { throttle, earlier, ..settlement }).await
     }
 
-    /// The user's own credential again is a duplicate; anybody else's looks like any other fault.
-    async fn refuse_known_credential(
+    /// What proved itself becomes active.
+    async fn settle_activation(
         &self,
         at: &Moment<'_>,
         caller: &Caller,
-        own: bool,
-        mut settlement: Settlement,
-        event: Event,
-    ) -> Result<Error, Error> {
-        settlement.factor = None;
-        settlement.throttle = None;
-        settlement.earlier = None;
-        let reason = if own { "factor_duplicate" } else { "credential_of_another_user" };
-        settlement.event = Some(failed(event, reason));
-        let error = match own {
-            true => Error::Clash(Clash::FactorDuplicate),
-            false => Error::Refused(Refusal::Wrong(Fault::Credential("credential_of_another_user"))),
+        factor: Factor,
+        enrolled: Enrolled,
+        settlement: Settlement,
+    ) -> Result<Factor, Error> {
+        let row = factor_row(&caller.rp.id, &factor.user_id, &factor.id);
+        let activation = Activation {
+            id: factor.id.clone(),
+            details: enrolled.details.clone(),
+            sealed: enrolled.secret.map(|secret| self.vault.seal(at, row, &secret)),
+            credential_id: enrolled.credential_id,
+            last_step: enrolled.last_step,
         };
-        self.settle_with(at, caller, settlement, error).await
+        let settlement = Settlement { factor: Some(FactorChange::Activate(activation)), ..settlement };
+        let active = Factor { activated_at: Some(at.now), details: enrolled.details, ..factor };
+        let store = self.keeping(at, caller, &active.user_id, Ending::Activated(&active));
+        match self.settle(&store, settlement).await {
+            Ok(()) => Ok(active),
+            Err(store::Error::Conflict(Contest::Session)) => Err(Error::StepUpRequired),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// Writes what a refusal costs, and gives it back to be said.
-    async fn settle_with(
+    /// Writes what a refusal costs, and that no factor was added, and gives back what is to be said.
+    async fn settle_failed(
         &self,
         at: &Moment<'_>,
         caller: &Caller,
         settlement: Settlement,
+        reason: &'static str,
         error: Error,
-    ) -> Result<Error, Error> {
+    ) -> Error {
         let refused = Answered::from(error);
+        let event = settlement.event.map(|event| Event { kind: "enrolment.failed", ..event.failed(reason) });
+        let settlement = Settlement { event, ..settlement };
         let store = self.keeping(at, caller, &settlement.user_id, Ending::Refused(&refused));
-        self.settle(&store, settlement).await?;
-        Ok(refused.error)
+        match self.settle(&store, settlement).await {
+            Ok(()) => refused.error,
+            Err(error) => error.into(),
+        }
     }
 
     /// The user's row, made on first use.
@@ -290,7 +285,11 @@ pub(super) fn manage_action() -> String {
     format!("{}manage", requirement::FACTOR_ACTIONS)
 }
 
-/// What would have told of a factor that was added tells of one that was not.
-fn failed(event: Event, reason: &'static str) -> Event {
-    Event { kind: "enrolment.failed", ..event.failed(reason) }
+/// The user's own credential again is a duplicate; anybody else's looks like any other fault.
+fn known_credential(own: bool) -> (&'static str, Error) {
+    let refusal = Refusal::Wrong(Fault::Credential("credential_of_another_user"));
+    match own {
+        true => ("factor_duplicate", Error::Clash(Clash::FactorDuplicate)),
+        false => (reason(refusal), refusal.into()),
+    }
 }
