@@ -189,14 +189,14 @@ async fn drawn(
     let mut page = picture::challenge(visit, chosen, &shown);
     if let Some((refused, typed)) = refused {
         let kind = chosen.kind.unwrap_or(MethodKind::Totp);
-        let (mut notice, keep) = words::refused_code(kind, &refused, typed, visit.party(), visit.now);
+        let (mut notice, kept) = words::refused_code(kind, &refused, typed, visit.party(), visit.now);
         // The answer that was refused may be the one that brought the pause.
         if let Way::Paused(until) = &page.way {
             notice = words::paused(Some(until.clone()));
         }
         page.shell.is_error = true;
         page.notice = Some(notice);
-        page.typed = if keep { typed.to_owned() } else { String::new() };
+        page.typed = kept;
     }
     Ok(render(status, &page))
 }

@@ -164,11 +164,11 @@ async fn app_page(visit: &AtPortal, refused: Option<(Refused, &str)>) -> Result<
     };
     let told = refused.as_ref().map(|(refused, _)| refused.clone());
     let words = refused.map(|(refused, typed)| {
-        let (mut notice, keep) = words::refused_code(MethodKind::Totp, &refused, typed, visit.party(), visit.now);
+        let (mut notice, kept) = words::refused_code(MethodKind::Totp, &refused, typed, visit.party(), visit.now);
         if refused.is(problem::CODE_INCORRECT) {
             notice.text.push_str(" Or scan the code again.");
         }
-        (notice, if keep { typed.to_owned() } else { String::new() })
+        (notice, kept)
     });
     let mut shell = Shell::new(visit.party(), "Set up your authenticator app");
     shell.is_error = words.is_some();
@@ -299,8 +299,8 @@ async fn code_page(visit: &AtPortal, refused: Option<(Refused, &str)>) -> Result
     let (notice, typed) = match refused {
         None => (None, String::new()),
         Some((refused, typed)) => {
-            let (notice, keep) = words::refused_code(MethodKind::Sms, &refused, typed, visit.party(), visit.now);
-            (Some(notice), if keep { typed.to_owned() } else { String::new() })
+            let (notice, kept) = words::refused_code(MethodKind::Sms, &refused, typed, visit.party(), visit.now);
+            (Some(notice), kept)
         }
     };
     let mut shell = Shell::new(visit.party(), "Enter the code we sent");

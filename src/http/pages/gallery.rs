@@ -99,11 +99,11 @@ fn shown(name: impl Into<String>, page: &ChallengePage) -> Example {
 
 fn refused(way: Way, kind: MethodKind, code: Code, left: i64, wait: Option<i64>, typed: &str) -> ChallengePage {
     let refused = Refused { attempts_left: Some(left), retry_after: wait, ..code.into() };
-    let (notice, keep) = words::refused_code(kind, &refused, typed, BANK, NOW);
+    let (notice, kept) = words::refused_code(kind, &refused, typed, BANK, NOW);
     let mut page = challenge(way);
     page.shell.is_error = true;
     page.notice = Some(notice);
-    page.typed = if keep { typed.to_owned() } else { String::new() };
+    page.typed = kept;
     page
 }
 

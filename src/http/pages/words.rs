@@ -77,18 +77,18 @@ impl Notice {
     }
 }
 
-/// The words for a refused code of this method, and whether what was typed stays in the field.
-pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str, now: Timestamp) -> (Notice, bool) {
+/// The words for a refused code of this method, and what of the typed stays in the field.
+pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str, now: Timestamp) -> (Notice, String) {
     let is = |code: Code| refused.is(code);
     let until = refused.retry_after.map(|seconds| When::new(now.plus_seconds(seconds), now));
     if is(problem::CODE_MALFORMED) {
-        return (malformed(kind, typed), true);
+        return (malformed(kind, typed), typed.to_owned());
     }
     if is(problem::CODE_INCORRECT) {
-        return (wrong(kind, refused.attempts_left, app), true);
+        return (wrong(kind, refused.attempts_left, app), typed.to_owned());
     }
     if is(problem::METHOD_PAUSED) && refused.user_message() != problem::ON_HOLD {
-        return (paused(until), false);
+        return (paused(until), String::new());
     }
     let (title, text, keep) = if is(problem::CODE_REUSED) {
         ("That code was already used.", "Wait for the next one.", true)
@@ -107,7 +107,7 @@ pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str,
     };
     let until = until.filter(|_| is(problem::SEND_LIMITED));
     let of_typed = is(problem::CODE_REUSED) || is(problem::CODE_EXPIRED);
-    (Notice { until, of_typed, ..Notice::new(title, text) }, keep)
+    (Notice { until, of_typed, ..Notice::new(title, text) }, if keep { typed.to_owned() } else { String::new() })
 }
 
 /// Too many wrong codes, a moment ago.
