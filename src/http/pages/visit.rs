@@ -131,9 +131,7 @@ impl<S: Subject> Visit<S> {
 
     /// The answer to a proof that was right: from now on this browser is known.
     pub fn known(&self, response: Response) -> Response {
-        let (name, value) = (host_name(&self.app, DEVICE), self.device.as_str());
-        let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={}", engine::DEVICE_LIFE);
-        with_cookie(response, &cookie, &self.app)
+        with_cookie(response, &self.app, DEVICE, &self.device, Some(engine::DEVICE_LIFE))
     }
 
     /// The page for an error that has no words of its own.
@@ -150,7 +148,7 @@ impl<S: Subject> FromRequestParts<App> for Visit<S> {
         let closed = || no_such_link(&request_id);
         let id = named::<S>(parts).ok_or_else(closed)?;
         let cookies = CookieJar::from_headers(&parts.headers);
-        let cookie = cookies.get(&cookie_name(app, &id)).ok_or_else(closed)?.value();
+        let cookie = cookies.get(&host_name(app, &cookie_name(&id))).ok_or_else(closed)?.value();
         let found = app.engine.by_browser(&id, cookie).await;
         let opened = found.map_err(|error| fault("Countersign", &request_id, error))?.ok_or_else(closed)?;
         let at = app.engine.moment();
@@ -271,8 +269,7 @@ pub async fn land<S: Subject>(app: &App, parts: &Parts, token: &str) -> Response
     let fields = [("token", token), ("probe", "1")];
     let page = Message::new(party, heading).line(format!("{party} {line}"));
     let page = page.post("Continue", &format!("/{}/{id}", S::PLACE), &fields).respond(StatusCode::OK);
-    let name = host_name(app, PROBE);
-    with_cookie(page, &format!("{name}=1; Path=/; HttpOnly; SameSite=Lax"), app)
+    with_cookie(page, app, PROBE, "1", None)
 }
 
 /// Binds what the link names to this browser and goes to the clean address.
@@ -299,29 +296,30 @@ pub async fn open<S: Subject>(app: &App, parts: &Parts, fields: &Fields) -> Resp
 /// The answer with the cookie that opens this id.
 pub fn bound(app: &App, response: Response, id: &Id, cookie: &str, expires_at: Timestamp) -> Response {
     let life = (expires_at.seconds() - app.engine.moment().now.seconds()).max(0) + AFTERGLOW;
-    let name = cookie_name(app, id);
-    with_cookie(response, &format!("{name}={cookie}; Path=/; HttpOnly; SameSite=Lax; Max-Age={life}"), app)
+    with_cookie(response, app, &cookie_name(id), cookie, Some(life))
 }
 
 /// The answer with a note of the method that was right, to be offered first next time.
 pub fn remembered(app: &App, response: Response, kind: MethodKind) -> Response {
-    let (name, kind) = (host_name(app, USUAL), kind.as_str());
-    with_cookie(response, &format!("{name}={kind}; Path=/; HttpOnly; SameSite=Lax; Max-Age=31536000"), app)
+    with_cookie(response, app, USUAL, kind.as_str(), Some(31_536_000))
 }
 
-fn with_cookie(mut response: Response, cookie: &str, app: &App) -> Response {
+/// The answer with a cookie for so many seconds, or until the browser ends.
+fn with_cookie(mut response: Response, app: &App, name: &str, value: &str, life: Option<i64>) -> Response {
+    let name = host_name(app, name);
+    let life = life.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
     let secure = if app.is_secure() { "; Secure" } else { "" };
-    if let Ok(value) = format!("{cookie}{secure}").parse() {
+    if let Ok(value) = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{life}{secure}").parse() {
         response.headers_mut().append(SET_COOKIE, value);
     }
     response
 }
 
-/// `__Host-` needs https, which a trial on localhost does not have.
-fn cookie_name(app: &App, id: &Id) -> String {
-    host_name(app, &format!("cs_{id}"))
+fn cookie_name(id: &Id) -> String {
+    format!("cs_{id}")
 }
 
+/// `__Host-` needs https, which a trial on localhost does not have.
 fn host_name(app: &App, name: &str) -> String {
     let host = if app.is_secure() { "__Host-" } else { "" };
     format!("{host}{name}")
