@@ -295,7 +295,8 @@ fn not_utf8() -> Refused {
     Refused { detail: "The path is no UTF-8.", ..problem::REQUEST_MALFORMED.into() }
 }
 
-fn user(user_id: String) -> Result<String, Refused> {
+/// A user's id, if it is one.
+pub fn user(user_id: String) -> Result<String, Refused> {
     match User::is_valid_id(&user_id) {
         true => Ok(user_id),
         false => Err(Refused::invalid("user_id", User::ID_RULE)),

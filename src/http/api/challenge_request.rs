@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use crate::engine::{Answer, DEFAULT_ACTION, Given, NewChallenge};
-use crate::http::body::{Legible, Object, Text, Told};
+use crate::http::body::{self, Legible, Object, Text, Told};
 use crate::http::problem::Refused;
-use crate::model::{Acr, Client, Detail, Display, Id, Kind, MethodKind, Requirement, Terms, User};
+use crate::model::{Acr, Client, Detail, Display, Id, Kind, MethodKind, Requirement, Terms};
 
 /// The longest binding, in bytes.
 const LONGEST_BINDING: usize = 255;
@@ -177,10 +177,7 @@ impl AnswerRequest {
 impl CreateRequest {
     /// The challenge that is wanted.
     pub fn model(self) -> Result<NewChallenge, Refused> {
-        let user_id = self.user_id.take();
-        if !User::is_valid_id(&user_id) {
-            return Err(Refused::invalid("user_id", User::ID_RULE));
-        }
+        let user_id = body::user(self.user_id.take())?;
         if self.binding.as_ref().is_some_and(|b| b.0.len() > LONGEST_BINDING) {
             return Err(Refused::invalid("binding", "Expected at most 255 bytes."));
         }

@@ -12,9 +12,9 @@ use super::shapes::List;
 use crate::engine::EventFilter;
 use crate::http::App;
 use crate::http::auth::Server;
-use crate::http::body::{limit, query};
+use crate::http::body::{limit, query, user};
 use crate::http::problem::Refused;
-use crate::model::{Recorded, Scope, Source, Timestamp, User};
+use crate::model::{Recorded, Scope, Source, Timestamp};
 
 /// One security event. Holds no code, no secret and no number.
 #[derive(Serialize, ToSchema)]
@@ -125,10 +125,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Wanted {
                     let kind = Some(value).filter(|t| plain(t));
                     filter.kind = Some(kind.ok_or_else(|| Refused::invalid("type", "Expected as factor.added."))?);
                 }
-                "user_id" => {
-                    let user = Some(value).filter(|u| User::is_valid_id(u));
-                    filter.user_id = Some(user.ok_or_else(|| Refused::invalid("user_id", User::ID_RULE))?);
-                }
+                "user_id" => filter.user_id = Some(user(value)?),
                 "after" => filter.after = Some(time("after", &value)?),
                 "before" => filter.before = Some(time("before", &value)?),
                 _ => {

@@ -9,9 +9,9 @@ use super::answers;
 use crate::engine::{Ending, NewPortal, PortalView};
 use crate::http::App;
 use crate::http::auth::Server;
-use crate::http::body::{Body, Text};
+use crate::http::body::{self, Body, Text};
 use crate::http::problem::Refused;
-use crate::model::{Flow, Scope, User};
+use crate::model::{Flow, Scope};
 
 /// A visit to be opened.
 #[derive(Deserialize, ToSchema)]
@@ -64,12 +64,8 @@ impl CreatedView {
 pub async fn create(State(app): State<App>, server: Server, body: Body<CreateRequest>) -> Result<Response, Refused> {
     let caller = server.with(Scope::FactorsWrite)?;
     let request = body.read()?;
-    let user_id = request.user_id.take();
-    if !User::is_valid_id(&user_id) {
-        return Err(Refused::invalid("user_id", User::ID_RULE));
-    }
     let new = NewPortal {
-        user_id,
+        user_id: body::user(request.user_id.take())?,
         flow: request.flow,
         return_url: request.return_url.map(Text::take),
         session_token: request.session_token.map(Text::take),
