@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Subcommand;
 use countersign::config::Settings;
+use countersign::model::unhex;
 use serde_json::json;
 
 use super::operate::print_all;
@@ -65,9 +66,7 @@ impl Audit {
 fn read_checkpoint(text: &str) -> anyhow::Result<(i64, Vec<u8>)> {
     let read = || {
         let (number, hash) = text.split_once(':')?;
-        let byte = |at: usize| u8::from_str_radix(hash.get(at..at + 2)?, 16).ok();
-        let hash = (0..64).step_by(2).map(byte).collect::<Option<Vec<u8>>>().filter(|_| hash.len() == 64)?;
-        Some((number.parse().ok()?, hash))
+        Some((number.parse().ok()?, unhex(hash).filter(|hash| hash.len() == 32)?))
     };
     read().context("--checkpoint: expected NUMBER:HASH, as audit verify prints it")
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Caller, Custodian, Engine, Error, OperatorError};
 use crate::clock::Clock;
-use crate::model::{ChainHead, Id, Moment, Recorded, Rng, Timestamp};
+use crate::model::{ChainHead, Id, Moment, Recorded, Rng, Timestamp, hex};
 use crate::policy::chain::{self, ERASED, Examiner, Finding};
 use crate::store::{self, EventQuery};
 use crate::vault::Vault;
@@ -220,7 +220,7 @@ impl Custodian {
         let told = young.iter().filter(|(kind, _)| kind == ERASED).filter_map(|(_, user)| user.clone());
         let erasures: Vec<_> = told.chain(newer.into_iter().filter_map(|e| e.user_id)).collect();
         let findings = examiner.end(&self.vault, head.as_ref(), highest, &erasures);
-        let head = head.map(|head| (head.sequence, head.hash.iter().map(|b| format!("{b:02x}")).collect()));
+        let head = head.map(|head| (head.sequence, hex(&head.hash)));
         Ok(ChainReport { rp_id, name, events, unsealed: young.len(), head, findings })
     }
 }

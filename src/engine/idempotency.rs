@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::{Answered, Caller, Clash, Engine, Error, Introspection, Issued, Open, PortalView, Verdict, WithSecret};
 use crate::methods::Shown;
 use crate::model::{
-    Challenge, Delivery, Factor, Id, Keyed, Kind, MethodKind, Moment, Prompt, RecoveryStatus, RecoverySummary,
+    Challenge, Delivery, Factor, Id, Keyed, Kind, MethodKind, Moment, Prompt, RecoveryStatus, RecoverySummary, hex,
 };
 use crate::store::{self, Keep, Store};
 use crate::vault::Row;
@@ -136,7 +136,7 @@ impl Engine {
     pub async fn turn(&self, rp: &Id, asked: &Asked<'_>, tell: Tell) -> Result<Turn, Error> {
         let at = self.moment();
         let parts = [asked.token, asked.method, asked.path, asked.key].map(str::as_bytes);
-        let id: String = self.vault.keyed_hash("idempotency", &parts).iter().map(|b| format!("{b:02x}")).collect();
+        let id = hex(&self.vault.keyed_hash("idempotency", &parts));
         if !open(&self.running).insert(id.clone()) {
             return Err(Error::Clash(Clash::InProgress));
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Answered, Caller, Engine, Error, Verdict};
 use crate::measure;
 use crate::methods::totp;
-use crate::model::{Challenge, Factor, Id, Keyed, MethodKind, Outcome, RelyingParty, Timestamp};
+use crate::model::{Challenge, Factor, Id, Keyed, MethodKind, Outcome, RelyingParty, Timestamp, hex};
 use crate::policy::odds::{self, Odds};
 use crate::policy::throttle::{self, ENROLMENT, STRANGERS, Stop, Throttle};
 use crate::store::{self, DeviceChange, Settlement, Store, ThrottleLane};
@@ -84,7 +84,7 @@ impl Engine {
     /// The name of a device's lane: it says nothing of the device, and is of no use for another user.
     pub(super) fn device_lane(&self, place: &str, rp: &Id, user_id: &str, device: &str) -> String {
         let parts = [place.as_bytes(), rp.as_str().as_bytes(), user_id.as_bytes(), device.as_bytes()];
-        self.vault.keyed_hash("device", &parts).iter().take(16).map(|b| format!("{b:02x}")).collect()
+        hex(&self.vault.keyed_hash("device", &parts)[..16])
     }
 
     /// The name under which guesses of a browser on our own pages are counted, if it passed before.

@@ -73,7 +73,7 @@ use crate::delivery::{Inbox, Outbox};
 use crate::methods::{Methods, Parties};
 use crate::model::{
     Actor, ApiKey, Challenge, Client, Event, Factor, Id, Keyed, Moment, PortalSession, Prompt, RelyingParty, Rng,
-    Session, Timestamp, User,
+    Session, Timestamp, User, hex,
 };
 use crate::policy::sending::Caps;
 use crate::store::{self, Dossier, Store, Which};
@@ -274,8 +274,7 @@ impl Engine {
 
     /// A value that only this engine can derive from a browser's cookie: what its forms carry against forgery.
     pub fn form_guard(&self, cookie: &str) -> String {
-        let hash = self.vault.keyed_hash("form-guard", &[cookie.as_bytes()]);
-        hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
+        hex(&self.vault.keyed_hash("form-guard", &[cookie.as_bytes()])[..16])
     }
 
     /// Ends all connections, after what is under way.

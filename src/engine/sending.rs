@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use super::{Caller, Ending, Engine, Error};
 use crate::methods::{Begun, Shown, delivered};
 use crate::model::{
-    BudgetKey, Details, Event, Factor, Id, Keyed, Kind, Message, MethodKind, Moment, Number, Prompt, Timestamp,
+    BudgetKey, Details, Event, Factor, Id, Keyed, Kind, Message, MethodKind, Moment, Number, Prompt, Timestamp, hex,
 };
 use crate::policy::sending;
 use crate::store::{self, BudgetChange, Contest, PromptChange, Reservation};
@@ -148,8 +148,7 @@ impl Engine {
     }
 
     fn hash(&self, purpose: &'static str, rp: &Id, text: &str) -> String {
-        let hash = self.vault.keyed_hash(purpose, &[rp.as_str().as_bytes(), text.as_bytes()]);
-        hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
+        hex(&self.vault.keyed_hash(purpose, &[rp.as_str().as_bytes(), text.as_bytes()])[..16])
     }
 }
 

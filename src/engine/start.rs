@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Database, Storage};
 use crate::delivery::{Inbox, Outbox, ProviderError};
 use crate::methods::{Methods, totp};
-use crate::model::{MethodKind, Moment, Rng, Timestamp};
+use crate::model::{MethodKind, Moment, Rng, Timestamp, hex};
 use crate::policy::sending::Caps;
 use crate::store::{self, Limits, Restoration, Store};
 use crate::token::{Signer, new_signing_key};
@@ -110,7 +110,7 @@ impl Engine {
         };
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         Ok(Engine {
-            node: format!("{:032x}", u128::from_be_bytes(at.random())),
+            node: hex(&at.random::<16>()),
             outbox: Outbox::new(&config.sms, &inbox)?,
             methods: Arc::new(Methods::new(config.sms.countries.clone())),
             issuer: config.issuer(),

@@ -4,6 +4,7 @@ mod challenge;
 mod event;
 mod evidence;
 mod factor;
+mod hex;
 mod ids;
 mod message;
 mod moment;
@@ -19,6 +20,7 @@ pub use challenge::{Challenge, ChallengeStatus, Client, Detail, Display, Portal,
 pub use event::{Actor, ChainHead, EVENT_TYPES, Event, Link, Outcome, Recorded, Source};
 pub use evidence::{Acr, Channel, Evidence};
 pub use factor::{Details, Factor, MethodKind, SmsDetails, WebauthnDetails};
+pub use hex::{hex, unhex};
 pub use ids::{Id, Kind};
 pub use message::{Budget, BudgetKey, Message, Number};
 pub use moment::{Keyed, Moment, Rng, Timestamp};

@@ -13,6 +13,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
 
 use super::{Error, Result};
+use crate::model::{hex, unhex};
 
 const HEADER: &str = "countersign journal 1 ";
 
@@ -155,15 +156,6 @@ pub(super) fn sync_folder(file: &Path) -> Result<()> {
     let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(|e| Error::Unavailable(format!("{}: {e}", folder.display())))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-    text.len().is_multiple_of(2).then(|| digits.collect())?
 }
 
 #[cfg(test)]
