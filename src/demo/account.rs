@@ -100,13 +100,10 @@ pub async fn change_payout(
     session: &Session,
 ) -> Result<Response, Trouble> {
     let customer = person.customer;
-    // The JWT, because it carries the digest of what was shown; used up, because it was for this change.
-    let jwt = session.jwt.as_deref().unwrap_or_default();
-    let is_vouched = step_up::vouched(visit, customer, purpose, jwt, true).await?;
-    let Purpose::Payout { iban } = purpose else { return Ok(pages::not_yours(visit).await) };
-    if !is_vouched || !step_up::is_bound_to(session, purpose, customer) {
+    let is_confirmed = step_up::confirmed(visit, customer, purpose, session).await?;
+    let (true, Purpose::Payout { iban }) = (is_confirmed, purpose) else {
         return Ok(pages::not_yours(visit).await);
-    }
+    };
     visit.bank.accounts.set_payout(customer, iban.clone());
     let lines = vec![("New payout account".to_owned(), iban::groups(iban))];
     let title = "Payout account changed".to_owned();

@@ -168,12 +168,10 @@ pub async fn remove_now(
     session: &Session,
 ) -> Result<Response, Trouble> {
     let customer = person.customer;
-    let jwt = session.jwt.as_deref().unwrap_or_default();
-    let is_vouched = step_up::vouched(visit, customer, purpose, jwt, true).await?;
-    let Purpose::Remove { factor_id, name, .. } = purpose else { return Ok(pages::not_yours(visit).await) };
-    if !is_vouched || !step_up::is_bound_to(session, purpose, customer) {
+    let is_confirmed = step_up::confirmed(visit, customer, purpose, session).await?;
+    let (true, Purpose::Remove { factor_id, name, .. }) = (is_confirmed, purpose) else {
         return Ok(pages::not_yours(visit).await);
-    }
+    };
     visit.bank.engine.delete(visit, &format!("/v1/users/{}/factors/{factor_id}", customer.user_id)).await?;
     let title = format!("{name} is removed");
     let text = "It may stay in your password manager or app; you can delete it there.".to_owned();

@@ -176,8 +176,20 @@ pub async fn vouched(
     Ok(answer.body["satisfied"] == Value::Bool(true) && answer.text("user_id") == customer.user_id)
 }
 
+/// Whether a session is for just this change: the engine vouches for its JWT, which carries the digest of what was shown, and uses
+/// it up, because it was for this once.
+pub async fn confirmed(
+    visit: &Visit,
+    customer: &Customer,
+    purpose: &Purpose,
+    session: &Session,
+) -> Result<bool, Trouble> {
+    let jwt = session.jwt.as_deref().unwrap_or_default();
+    Ok(vouched(visit, customer, purpose, jwt, true).await? && is_bound_to(session, purpose, customer))
+}
+
 /// Whether a session's JWT is bound to just these details. To be asked of a token that the engine has vouched for.
-pub fn is_bound_to(session: &Session, purpose: &Purpose, customer: &Customer) -> bool {
+fn is_bound_to(session: &Session, purpose: &Purpose, customer: &Customer) -> bool {
     let claims = session.jwt.as_deref().and_then(journal::claims);
     let bound = claims.as_ref().and_then(|c| c["ctx"].as_str());
     bound == Some(context(&purpose.details(customer)).as_str())
