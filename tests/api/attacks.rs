@@ -4,15 +4,11 @@
 use countersign::clock::Stopwatch;
 
 use crate::support::authenticator::AssertionLie;
-use crate::support::{Answer, Challenge, User, Value, World, at_once, json};
+use crate::support::{Answer, Challenge, User, Value, ann, at_once, json};
 
 /// Calls of each kind, and how many are got ready at a time.
 const CALLS: usize = 1000;
 const BATCH: usize = 50;
-
-async fn ann() -> User {
-    World::start().await.bank().await.user("ann")
-}
 
 /// What an answer says, without what is new in each.
 fn said(answer: Answer) -> (u16, Value) {

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::support::app::{base32, totp};
 use crate::support::child::{Client, Place, Serve};
 use crate::support::database::Scratch;
-use crate::support::document::Document;
+use crate::support::document::{Document, is_of};
 use crate::support::gateway::Gateway;
 use crate::support::verbs::text;
 use crate::support::{Authenticator, Value, json};
@@ -326,11 +326,6 @@ async fn pages(corpus: &mut Corpus, bank: &Client, challenge: &str) {
             corpus.pages(&format!("{base}{below}"), Some(&cookie), &guard);
         }
     }
-}
-
-fn is_of(path: &str, template: &str) -> bool {
-    let (path, template): (Vec<_>, Vec<_>) = (path.split('/').collect(), template.split('/').collect());
-    path.len() == template.len() && path.iter().zip(&template).all(|(p, t)| t.starts_with('{') || p == t)
 }
 
 // --- passkeys ---

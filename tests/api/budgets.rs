@@ -1,15 +1,9 @@
 //! Guess budgets that hold over months and that nobody can turn on the owner (issue 4.1; api.md, 7), under a moved clock.
 
 use crate::support::verbs::text;
-use crate::support::{Answer, App, User, Value, World, json};
+use crate::support::{Answer, App, User, Value, World, ann_with_app as ann, json};
 
 const DAY: i64 = 86_400;
-
-async fn ann() -> (User, App) {
-    let ann = World::start().await.bank().await.user("ann");
-    let app = ann.enrol_totp().await;
-    (ann, app)
-}
 
 /// A code that none of these apps shows near the present.
 fn wrong(apps: &[App]) -> Value {

@@ -7,17 +7,7 @@ use countersign::model::Scope;
 use sha2::{Digest, Sha256};
 
 use crate::support::verbs::{claims, text};
-use crate::support::{App, Bank, User, World, json};
-
-async fn ann() -> User {
-    World::start().await.bank().await.user("ann")
-}
-
-async fn ann_with_app() -> (User, App) {
-    let ann = ann().await;
-    let app = ann.enrol_totp().await;
-    (ann, app)
-}
+use crate::support::{App, Bank, World, ann, ann_with_app, json};
 
 /// P-08, P-16, T-11: the stronger ways first, no number whole, and nothing that is pending.
 #[tokio::test]

@@ -8,11 +8,7 @@ use countersign::model::Timestamp;
 use crate::support::app::base32;
 use crate::support::gateway::Mood;
 use crate::support::verbs::text;
-use crate::support::{Answer, Authenticator, User, Value, World, at_once, json};
-
-async fn ann() -> User {
-    World::start().await.bank().await.user("ann")
-}
+use crate::support::{Answer, Authenticator, Value, World, ann, at_once, json};
 
 /// T-01, T-11, T-14, T-15: SHA-1, six digits, thirty seconds, 160 bits, in the form that apps read.
 #[tokio::test]

@@ -9,19 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::store::{Limits, Store};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 
 use crate::support::child::{Place, Serve, client};
 use crate::support::cluster::{Cluster, Road, State};
-use crate::support::database::Scratch;
+use crate::support::database::{Scratch, execute};
 use crate::support::gateway::Mood;
 use crate::support::load::Load;
 use crate::support::{Stopwatch, World, at_once, json, until};
-
-async fn execute(url: &str, text: &str) {
-    let mut conn = PgConnection::connect(url).await.expect("it opens");
-    sqlx::raw_sql(AssertSqlSafe(text.to_owned())).execute(&mut conn).await.expect("it is done");
-}
 
 /// A process whose road to its database the test holds; `None` where there is no server.
 async fn on_a_road() -> Option<(Arc<World>, Road)> {

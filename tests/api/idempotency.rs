@@ -6,11 +6,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use countersign::model::Scope;
 use reqwest::Method;
-use sqlx::Connection;
 
 use crate::support::app::{base32, totp};
 use crate::support::child::Place;
 use crate::support::database::Scratch;
+use crate::support::document::is_of;
 use crate::support::gateway::Mood;
 use crate::support::verbs::{claims, text};
 use crate::support::{Answer, Bank, Caller, Value, World, at_once, json, until};
@@ -254,12 +254,6 @@ fn same(again: &Answer, first: &Answer) {
     assert_eq!(again.header("content-type"), first.header("content-type"));
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     assert_eq!(first.header("idempotent-replayed"), None);
-}
-
-/// Whether a path is one of this template.
-fn is_of(path: &str, template: &str) -> bool {
-    let (path, template): (Vec<_>, Vec<_>) = (path.split('/').collect(), template.split('/').collect());
-    path.len() == template.len() && path.iter().zip(&template).all(|(p, t)| t.starts_with('{') || p == t)
 }
 
 /// I-01: status and body are the first, and nothing is done a second time.
@@ -698,7 +692,7 @@ async fn kept_answers_are_sealed_for_their_row() {
     let copy = "update kept_answers set whole = (select o.whole from kept_answers o where o.id <> kept_answers.id),
                 answer = (select o.answer from kept_answers o where o.id <> kept_answers.id)
                 where id = (select min(id) from kept_answers)";
-    run(&world, copy).await;
+    world.scratch.execute(copy).await;
     let mut statuses = [one.with_key("k").await.status, two.with_key("k").await.status];
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 503]);
@@ -707,21 +701,6 @@ async fn kept_answers_are_sealed_for_their_row() {
         (1, 1),
         "closed, and not done anew"
     );
-}
-
-async fn run(world: &World, statement: &'static str) {
-    let url = world.scratch.url();
-    match url.strip_prefix("sqlite:") {
-        Some(path) => {
-            let mut conn = sqlx::SqliteConnection::connect(path).await.expect("it opens");
-            sqlx::query(statement).execute(&mut conn).await.map(drop)
-        }
-        None => {
-            let mut conn = sqlx::PgConnection::connect(&url).await.expect("it opens");
-            sqlx::query(statement).execute(&mut conn).await.map(drop)
-        }
-    }
-    .expect("it is written");
 }
 
 /// I-09: killed at any moment, one effect stands, and whoever asks again is told of it.

@@ -9,7 +9,7 @@ use countersign::clock::Stopwatch;
 use crate::support::app::{base32, step, totp};
 use crate::support::child::{Client, Place};
 use crate::support::verbs::text;
-use crate::support::{Value, World, json};
+use crate::support::{Value, World, json, until};
 
 /// The keys of a purpose, as `keys list` shows them.
 fn keys(place: &Place, purpose: &str) -> Vec<Value> {
@@ -149,16 +149,6 @@ async fn a_data_key_is_replaced_under_load_and_after_a_kill() {
     }
     assert!(!serve.stderr().contains("does not open"), "{}", serve.stderr());
     assert_eq!(place.run(&["audit", "verify"]).status, Some(0));
-}
-
-async fn until(holds: impl Fn() -> bool) {
-    for _ in 0..600 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("it never came about");
 }
 
 /// E-04, R-02: in one process, by the moved clock: two nodes, of which one learns of a key only by meeting it.

@@ -1,11 +1,7 @@
 //! What a person may change through a portal session's client token (api.md, 3, 4 and 8).
 
 use crate::support::verbs::text;
-use crate::support::{App, Caller, User, Value, World, json};
-
-async fn ann() -> User {
-    World::start().await.bank().await.user("ann")
-}
+use crate::support::{App, Caller, User, Value, ann, json};
 
 /// A factor that is enrolled by this caller, through the user's own paths.
 async fn enrol_totp(user: &User, caller: &Caller) -> u16 {

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 
 use crate::support::child::{Ended, Place, run};
-use crate::support::database::Scratch;
+use crate::support::database::{Scratch, execute};
 use crate::support::verbs::text;
-use crate::support::{Answer, Bank, Stopwatch, User, World, at_once, json};
+use crate::support::{Answer, Bank, Stopwatch, User, World, at_once, json, one_wins};
 
 const NODES: usize = 3;
 
@@ -105,15 +105,6 @@ async fn a_page_is_opened_on_one_node_and_shown_by_another() {
         assert!(page.contains(says), "{page}");
         other.get(format!("{}?{}", at(2), url.query().unwrap_or_default())).send().await.expect("an answer");
         assert_eq!(other.post(at(2)).form(&form).send().await.expect("an answer").status(), 404);
-    }
-}
-
-/// Exactly one success, and each other one of these codes.
-#[track_caller]
-fn one_wins(answers: &[Answer], losers: &[&str]) {
-    assert_eq!(answers.iter().filter(|a| a.is_success()).count(), 1, "{answers:?}");
-    for answer in answers.iter().filter(|a| !a.is_success()) {
-        assert!(losers.contains(&answer.code()), "{} {}", answer.status, answer.body);
     }
 }
 
@@ -291,11 +282,6 @@ async fn a_node_that_dies_takes_nothing_with_it() {
 }
 
 // --- schema and releases ---
-
-async fn execute(url: &str, text: &str) {
-    let mut conn = PgConnection::connect(url).await.expect("it opens");
-    sqlx::raw_sql(AssertSqlSafe(text.to_owned())).execute(&mut conn).await.expect("it is done");
-}
 
 fn refused(ended: &Ended, word: &str) {
     assert_eq!(ended.status, Some(1), "{}", ended.stderr);

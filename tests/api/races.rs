@@ -7,7 +7,7 @@ use crate::support::app::{base32, totp};
 use crate::support::child::Place;
 use crate::support::gateway::Mood;
 use crate::support::verbs::text;
-use crate::support::{Answer, Authenticator, User, Value, World, at_once, json};
+use crate::support::{Answer, Authenticator, User, Value, World, at_once, json, one_wins};
 
 const COPIES: usize = 50;
 
@@ -36,16 +36,6 @@ async fn in_rounds<F: Future<Output = ()>>(test: impl Fn(User) -> F) {
 async fn race<T: Send + 'static, F: Future<Output = T> + Send + 'static>(call: impl Fn(usize) -> F) -> Vec<T> {
     RACES.with(|races| races.set(races.get() + 1));
     at_once(COPIES, call).await
-}
-
-/// Exactly one success, and each other one of these codes.
-#[track_caller]
-fn one_wins(answers: &[Answer], losers: &[&str]) {
-    let won = answers.iter().filter(|a| a.is_success()).count();
-    assert_eq!(won, 1, "{:?}", answers.iter().map(|a| (a.status, a.code())).collect::<Vec<_>>());
-    for answer in answers.iter().filter(|a| !a.is_success()) {
-        assert!(losers.contains(&answer.code()), "{} {}", answer.status, answer.body);
-    }
 }
 
 /// How many sessions a user has.

@@ -7,13 +7,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use sha2::{Digest, Sha256};
 
 use crate::support::verbs::text;
-use crate::support::{App, User, Value, World, json};
-
-async fn ann_with_app() -> (User, App) {
-    let ann = World::start().await.bank().await.user("ann");
-    let app = ann.enrol_totp().await;
-    (ann, app)
-}
+use crate::support::{Value, ann_with_app, json};
 
 fn inactive() -> Value {
     json!({"active": false, "satisfied": false})

@@ -1,13 +1,7 @@
 //! When guessing pauses (api.md, 7).
 
 use crate::support::gateway::Mood;
-use crate::support::{App, User, Value, World, json};
-
-async fn ann() -> (User, App) {
-    let ann = World::start().await.bank().await.user("ann");
-    let app = ann.enrol_totp().await;
-    (ann, app)
-}
+use crate::support::{App, User, Value, World, ann_with_app as ann, json};
 
 /// So many wrong codes, in challenges of five answers each.
 async fn miss(user: &User, app: &App, times: usize) {

@@ -2,11 +2,7 @@
 
 use crate::support::database::Scratch;
 use crate::support::verbs::text;
-use crate::support::{User, Value, World, json};
-
-async fn ann() -> User {
-    World::start().await.bank().await.user("ann")
-}
+use crate::support::{User, Value, World, ann, json};
 
 #[tokio::test]
 async fn an_unknown_user_looks_like_one_with_nothing_enrolled() {

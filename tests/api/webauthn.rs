@@ -2,7 +2,7 @@
 //! (standards WR-*, WA-*).
 
 use crate::support::authenticator::{AssertionLie, RegistrationLie};
-use crate::support::{Answer, Authenticator, Bank, Challenge, Passkey, User, Value, World, json};
+use crate::support::{Answer, Authenticator, Bank, Challenge, Passkey, Value, World, ann, json};
 
 /// Each kind of device that a lie is tried on: single-device or synced, counting or not.
 fn devices(bank: &Bank) -> Vec<(String, Authenticator)> {
@@ -191,10 +191,6 @@ async fn every_truth_is_accepted() {
 async fn prove(challenge: &Challenge, passkey: &mut Passkey) -> Answer {
     let answer = passkey.answer(challenge).await;
     challenge.verify(answer).await
-}
-
-async fn ann() -> User {
-    World::start().await.bank().await.user("ann")
 }
 
 /// WR-14, 3.18: a credential id belongs to one user of a relying party.

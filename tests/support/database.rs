@@ -20,6 +20,13 @@ pub struct Scratch {
     folder: PathBuf,
 }
 
+/// The same as [`Scratch::execute`] by the address of a PostgreSQL database.
+pub async fn execute(url: &str, statements: &str) -> u64 {
+    let mut conn = PgConnection::connect(url).await.expect("it opens");
+    let text = AssertSqlSafe(statements.to_owned());
+    sqlx::raw_sql(text).execute(&mut conn).await.expect("it runs").rows_affected()
+}
+
 /// What was written and is not committed.
 pub enum Held {
     Sqlite(sqlx::SqliteConnection),
@@ -125,17 +132,14 @@ impl Scratch {
 
     /// Runs statements as somebody would who writes in the database past the engine; tells how many rows the last one touched.
     pub async fn execute(&self, statements: &str) -> u64 {
-        let text = AssertSqlSafe(statements.to_owned());
         match &self.storage.database {
             Database::Sqlite(path) => {
                 let mut conn = sqlx::SqliteConnection::connect(&path.display().to_string()).await.expect("it opens");
                 sqlx::query("pragma busy_timeout = 10000").execute(&mut conn).await.expect("it waits");
+                let text = AssertSqlSafe(statements.to_owned());
                 sqlx::raw_sql(text).execute(&mut conn).await.expect("it runs").rows_affected()
             }
-            Database::Postgres(url) => {
-                let mut conn = PgConnection::connect(url).await.expect("it opens");
-                sqlx::raw_sql(text).execute(&mut conn).await.expect("it runs").rows_affected()
-            }
+            Database::Postgres(url) => execute(url, statements).await,
         }
     }
 

@@ -124,14 +124,16 @@ impl Document {
 
     /// The most literal template of this method that fits.
     fn template(&self, method: &str, path: &str) -> Option<String> {
-        let path: Vec<_> = path.split('?').next().unwrap_or_default().split('/').collect();
-        let fits = |template: &str| {
-            let parts: Vec<_> = template.split('/').collect();
-            parts.len() == path.len() && parts.iter().zip(&path).all(|(t, p)| t.starts_with('{') || t == p)
-        };
-        let all = self.answers.keys().filter(|(t, m, _)| m == method && fits(t)).map(|(t, _, _)| t);
+        let path = path.split('?').next().unwrap_or_default();
+        let all = self.answers.keys().filter(|(t, m, _)| m == method && is_of(path, t)).map(|(t, _, _)| t);
         all.min_by_key(|t| t.matches('{').count()).cloned()
     }
+}
+
+/// Whether a path is one of this template.
+pub fn is_of(path: &str, template: &str) -> bool {
+    let (path, template): (Vec<_>, Vec<_>) = (path.split('/').collect(), template.split('/').collect());
+    path.len() == template.len() && path.iter().zip(&template).all(|(p, t)| t.starts_with('{') || p == t)
 }
 
 fn head_faults(received: &Received<'_>) -> Vec<String> {

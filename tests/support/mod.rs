@@ -23,6 +23,28 @@ pub use speak::{Answer, Caller};
 pub use verbs::{App, Bank, Challenge, Passkey, Phone, User};
 pub use world::World;
 
+/// A user of a bank in a world of her own, who has enrolled nothing.
+pub async fn ann() -> User {
+    World::start().await.bank().await.user("ann")
+}
+
+/// The same, with an authenticator app.
+pub async fn ann_with_app() -> (User, App) {
+    let ann = ann().await;
+    let app = ann.enrol_totp().await;
+    (ann, app)
+}
+
+/// Exactly one success, and each other one of these codes.
+#[track_caller]
+pub fn one_wins(answers: &[Answer], losers: &[&str]) {
+    let won = answers.iter().filter(|a| a.is_success()).count();
+    assert_eq!(won, 1, "{:?}", answers.iter().map(|a| (a.status, a.code())).collect::<Vec<_>>());
+    for answer in answers.iter().filter(|a| !a.is_success()) {
+        assert!(losers.contains(&answer.code()), "{} {}", answer.status, answer.body);
+    }
+}
+
 /// Runs the same call this many times at once, each from its own copy, and gives all answers.
 pub async fn at_once<T, F>(copies: usize, call: impl Fn(usize) -> F) -> Vec<T>
 where
