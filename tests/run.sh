@@ -7,10 +7,11 @@
 # Needs git, cargo and a C compiler. PostgreSQL, Chromium and its driver are installed by apt-get where they are missing.
 # PostgreSQL runs as a throwaway cluster in a folder of its own, which is gone afterwards; no other server is touched.
 #
-# The tests read three variables, which may be set by hand for `cargo test` alone:
+# The tests read four variables, which may be set by hand for `cargo test` alone:
 #   COUNTERSIGN_TEST_POSTGRES   address of a PostgreSQL database whose user may create databases
 #   COUNTERSIGN_TEST_DATABASE   postgres: the tests of the API run there, each on a database of its own; SQLite otherwise
 #   COUNTERSIGN_TEST_BROWSER    0: leave the browser tests out; 1: fail where there is no browser
+#   COUNTERSIGN_TEST_VECTORS    1: fail where the vectors are missing; set here where the folder of tests/vectors.rs is there
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Thousands of connections at once are part of the tests.
@@ -240,6 +241,7 @@ run_tests_on_postgres() {
 # settings of the shell are not those of the tests
 for name in "${!COUNTERSIGN_@}"; do unset "$name"; done
 export COUNTERSIGN_TEST_BROWSER="$browser"
+[ ! -d ../shared/vectors ] || export COUNTERSIGN_TEST_VECTORS=1
 
 folder="$(mktemp -d /tmp/countersign-tests.XXXXXX)"
 trap clean_up EXIT

@@ -28,7 +28,8 @@ pub fn environment() -> Result<Vec<(String, String)>, ConfigError> {
 }
 
 /// What the project's own tests read, and an engine that they start does not.
-const OF_TESTS: [&str; 3] = ["COUNTERSIGN_TEST_BROWSER", "COUNTERSIGN_TEST_DATABASE", "COUNTERSIGN_TEST_POSTGRES"];
+const OF_TESTS: [&str; 4] =
+    ["COUNTERSIGN_TEST_BROWSER", "COUNTERSIGN_TEST_DATABASE", "COUNTERSIGN_TEST_POSTGRES", "COUNTERSIGN_TEST_VECTORS"];
 
 /// Whether the engine has to know this name.
 fn is_setting(name: &str) -> bool {
