@@ -376,7 +376,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Throttle>("{}").expect("it reads"), Throttle::default());
     }
 
-    /// With more apps a guess is right more often, and there are as many fewer of it.
+    /// with more apps a guess is right more often, and there are as many fewer of it.
     #[test]
     fn apps_divide_the_budget() {
         for (apps, daily, hold) in [(0, 25, 100), (1, 25, 100), (2, 12, 50), (3, 8, 33), (5, 5, 20), (9, 5, 20)] {

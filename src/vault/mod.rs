@@ -290,13 +290,28 @@ mod tests {
         assert!(vault.closed().is_empty() && vault.open(ROW, &sealed_at(1000)).is_ok());
     }
 
-    ///
+    /// Argon2id over 4 MiB in three passes, with the pepper as its secret.
     #[test]
     fn a_slow_hash_depends_on_code_salt_and_pepper() {
-        let vault = vault();
+        let (vault, other) = (vault(), vault());
         let pepper = vault.current_pepper(Timestamp(0));
         let base = vault.slow_hash(pepper, b"salt-salt-salt-1", b"code");
-        assert!(base.is_some());
+        let secret = vault.ring().peppers[&pepper].1.to_vec();
+        let by_hand = |algorithm, passes, secret: &[u8]| {
+            let mut parameters = argon2::ParamsBuilder::new();
+            let parameters =
+                parameters.m_cost(4 * 1024).t_cost(passes).p_cost(1).output_len(32).build().expect("bounds");
+            let argon = argon2::Argon2::new_with_secret(secret, algorithm, argon2::Version::V0x13, parameters);
+            let mut out = [0; 32];
+            argon.expect("a secret").hash_password_into(b"code", b"salt-salt-salt-1", &mut out).expect("it hashes");
+            Some(out)
+        };
+        assert_eq!(base, by_hand(argon2::Algorithm::Argon2id, 3, &secret));
+        assert_ne!(base, by_hand(argon2::Algorithm::Argon2id, 3, b""), "the pepper counts");
+        assert_ne!(base, by_hand(argon2::Algorithm::Argon2id, 2, &secret));
+        assert_ne!(base, by_hand(argon2::Algorithm::Argon2i, 3, &secret));
+        assert_eq!(pepper, other.current_pepper(Timestamp(0)), "of one number, and another value");
+        assert_ne!(base, other.slow_hash(pepper, b"salt-salt-salt-1", b"code"));
         assert_ne!(base, vault.slow_hash(pepper, b"salt-salt-salt-2", b"code"));
         assert_ne!(base, vault.slow_hash(pepper, b"salt-salt-salt-1", b"cod3"));
         assert_eq!(vault.slow_hash(pepper + 1, b"salt-salt-salt-1", b"code"), None);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use countersign::model::Scope;
 
+use crate::support::app::{base32, totp};
 use crate::support::authenticator::Authenticator;
 use crate::support::child::Place;
 use crate::support::verbs::text;
@@ -106,6 +107,19 @@ async fn a_whole_story_is_told_once_and_in_order() {
             "factor.removed",
         ]
     );
+    let of = |kind: &str, member: &str| -> Vec<&str> {
+        let of_kind = told.iter().filter(|e| e["type"].as_str().is_some_and(|t| t.starts_with(kind)));
+        of_kind.map(|e| e[member].as_str().unwrap_or_default()).collect()
+    };
+    assert_eq!(
+        of("verification.", "method"),
+        ["totp", "totp", "webauthn", "sms", "totp", "totp", "recovery_code"],
+        "in the order of the list"
+    );
+    assert_eq!(of("enrolment.failed", "method"), ["totp"]);
+    assert_eq!(of("factor.added", "method"), ["totp", "webauthn", "sms"]);
+    assert_eq!(of("factor.added", "factor_id"), [&app.id, &passkey.id, &phone.id]);
+    assert_eq!(of("factor.removed", "factor_id"), [&app.id]);
     let right = &told[13];
     assert_eq!(right["id"].as_str().expect("an id").split('_').next(), Some("evt"));
     assert_eq!(
@@ -165,6 +179,53 @@ async fn a_rare_type_is_found_page_by_page() {
     assert_eq!(events(&bank, &format!("&type=rare.thing&before={first}")).await.len(), 0);
     let page = bank.get("/v1/events?type=verification.failed&limit=100").await.is(200);
     assert_eq!((page["data"].as_array().map(Vec::len), page["has_more"].as_bool()), (Some(100), Some(true)));
+}
+
+/// L-01, A-10: a wrong code is an event each, what a pause refuses is none, and a reset tells by one of all that it removes.
+#[tokio::test]
+async fn a_pause_leaves_no_event_and_a_reset_one() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    ann.enrol_passkey().await;
+    for _ in 0..10 {
+        ann.ask(json!({"answer": app.miss()})).await.refused(422, "code_incorrect");
+    }
+    ann.ask(json!({"answer": app.now()})).await.refused(429, "method_paused");
+    world.wait(1);
+    world.operator.unlock_user(&bank.rp, "ann").await.expect("it is unlocked");
+    world.wait(1);
+    world.operator.reset_user(&bank.rp, "ann").await.expect("it is reset");
+    world.seal().await;
+    let told = events(&bank, "&user_id=ann").await;
+    let enrolled = ["enrolment.started", "factor.added", "enrolment.started", "factor.added"];
+    let expected = [&enrolled[..], &["verification.failed"; 10], &["user.unlocked", "user.reset"]].concat();
+    assert_eq!(types(&told), expected);
+    for event in &told[told.len() - 2..] {
+        assert_eq!((&event["actor"], &event["api_key_id"]), (&json!("operator"), &Value::Null), "{event}");
+    }
+}
+
+/// L-02, L-07: what a person does on a visit is told as the person's, from their address, and by no key.
+#[tokio::test]
+async fn a_factor_that_a_person_adds_is_told_with_their_address() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let ann = bank.user("ann");
+    let browser = ann.browser(None).await.with("user-agent", "Visit/1");
+    let begun = browser.post(&ann.path("/factors"), json!({"type": "totp"})).await.is(201);
+    let code = totp(&base32(&text(&begun["totp"]["secret"])), world.now() / 30);
+    let activate = ann.path(&format!("/factors/{}/activate", text(&begun["id"])));
+    browser.post(&activate, json!({"code": code})).await.is(200);
+    world.seal().await;
+    let [added]: [Value; 1] = events(&bank, "&type=factor.added").await.try_into().expect("one event");
+    assert_eq!((&added["actor"], &added["user_id"]), (&json!("user"), &json!("ann")));
+    assert_eq!((&added["factor_id"], &added["method"]), (&begun["id"], &json!("totp")));
+    assert_eq!(added["client"], json!({"ip": "127.0.0.1", "user_agent": "Visit/1"}));
+    assert_eq!(added["api_key_id"], Value::Null);
+    let now = countersign::clock::Clock::now(&*world.clock).plus_seconds(-2);
+    assert_eq!(added["at"], now.rfc3339(), "before it was sealed");
 }
 
 /// The filters and the cursor, each alone and together.

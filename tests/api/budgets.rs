@@ -114,7 +114,7 @@ async fn texts_and_apps_draw_on_one_bucket() {
     challenge.verify(phone.answer()).await.refused(429, "method_paused");
 }
 
-/// With n apps a guess is right n times as often, so a wrong one costs n tokens.
+/// with n apps a guess is right n times as often, so a wrong one costs n tokens.
 #[tokio::test]
 async fn with_more_apps_a_wrong_code_costs_as_many_tokens() {
     let (ann, app) = ann().await;
@@ -328,7 +328,7 @@ impl Browser {
     }
 }
 
-/// The browser in which the owner passed stays open while strangers are paused, and on hold.
+/// the browser in which the owner passed stays open while strangers are paused, and on hold. What its page judges counts too.
 #[tokio::test]
 async fn strangers_cannot_close_the_owners_browser() {
     let (ann, app) = ann().await;

@@ -6,6 +6,7 @@ use countersign::model::Scope;
 use sqlx::Connection;
 
 use crate::support::database::Scratch;
+use crate::support::document::GUARDS;
 use crate::support::verbs::text;
 use crate::support::{Caller, World, json};
 
@@ -145,6 +146,7 @@ async fn what_is_no_json_object_is_malformed_or_invalid() {
     assert!(matches!(answer.status, 400 | 422), "{}", answer.status);
 }
 
+/// C-06: what a form of another site could send is no JSON.
 #[tokio::test]
 async fn a_body_that_is_too_large_or_of_another_type_is_refused() {
     let bank = World::start().await.bank().await;
@@ -261,6 +263,33 @@ async fn nothing_that_the_caller_sent_is_echoed_in_a_problem() {
         assert!(problem.status >= 400);
         assert!(!problem.body.to_string().contains(canary), "{}", problem.body);
     }
+}
+
+/// L-06: what the database says of a table that is gone stays inside.
+#[tokio::test]
+async fn an_outage_says_nothing_of_the_inside() {
+    let bank = World::start().await.bank().await;
+    let ann = bank.user("ann");
+    let app = ann.enrol_totp().await;
+    let challenge = ann.challenge(json!({})).await;
+    let scratch = &bank.world.scratch;
+    scratch.execute("alter table factors rename to canary_factors").await;
+    let outages = [
+        bank.get(&ann.path("/factors")).await,
+        bank.get(&ann.path("")).await,
+        ann.begin(json!({"type": "totp"})).await,
+        challenge.verify(app.now()).await,
+        ann.ask(json!({"answer": app.now()})).await,
+        ann.remove(&app.id).await,
+    ];
+    for outage in outages {
+        let text = outage.refused(503, "store_unavailable").to_string().to_lowercase();
+        for inside in ["canary", "factors", "sql", "postgres", "no such table", "relation", "select", "src/", ".rs"] {
+            assert!(!text.contains(inside), "{inside}: {text}");
+        }
+    }
+    scratch.execute("alter table canary_factors rename to factors").await;
+    challenge.verify(app.now()).await.is(200);
 }
 
 #[tokio::test]
@@ -547,6 +576,7 @@ async fn only_registered_origins_get_cors_headers() {
     let bank = world.bank().await;
     let known = bank.with("origin", bank.origin()).get("/v1/users/ann").await;
     assert_eq!(known.header("access-control-allow-origin"), Some("https://bank.example"));
+    assert_eq!(known.header("access-control-allow-credentials"), None);
     assert_eq!(known.header("x-content-type-options"), Some("nosniff"));
     assert_eq!(known.header("cross-origin-resource-policy"), Some("same-origin"));
     for origin in ["https://evil.example", "null", "https://bank.example.evil.example", "http://bank.example"] {
@@ -606,7 +636,7 @@ async fn only_registered_origins_pass_a_preflight() {
     }
 }
 
-/// C-07: whatever is answered, where browsers reach the engine by https; where they do not, nothing.
+/// C-07: whatever is answered, where browsers reach the engine by https; where they do not, nothing. C-09: the others in any case.
 #[tokio::test]
 async fn where_the_public_address_is_https_every_answer_says_to_stay_with_it() {
     for (public, expected) in
@@ -619,8 +649,11 @@ async fn where_the_public_address_is_https_every_answer_says_to_stay_with_it() {
         })
         .await;
         let bank = world.bank().await;
+        let start = world.client.get(world.url("/")).send().await.expect("an answer").text().await.expect("a page");
+        let asset = start.split("href=\"").find(|rest| rest.starts_with("/assets/")).expect("a style sheet");
         for (path, status) in [
             ("/", 200),
+            (asset.split('"').next().expect("its address"), 200),
             ("/challenge/none", 404),
             ("/docs", 200),
             ("/openapi.json", 200),
@@ -635,6 +668,9 @@ async fn where_the_public_address_is_https_every_answer_says_to_stay_with_it() {
             assert_eq!(answer.status().as_u16(), status, "{path}");
             let hsts = answer.headers().get("strict-transport-security").map(|value| value.to_str().expect("text"));
             assert_eq!(hsts, expected, "{path}");
+            for (name, value) in GUARDS {
+                assert_eq!(answer.headers().get(name).map(|v| v.as_bytes()), Some(value.as_bytes()), "{name} {path}");
+            }
         }
         let stranger = world.client.get(world.url("/v1/users/ann")).send().await.expect("an answer");
         assert_eq!(stranger.status(), 401);

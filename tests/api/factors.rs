@@ -44,7 +44,7 @@ async fn an_authenticator_app_is_pending_until_its_first_code() {
     assert!(active["activated_at"].is_string() && active["expires_at"].is_null() && active["totp"].is_null());
 }
 
-/// T-13, 3.24: the secret leaves once.
+/// T-13, 3.24: no later answer holds it.
 #[tokio::test]
 async fn no_later_answer_holds_the_secret_of_an_app() {
     let ann = ann().await;
@@ -464,7 +464,7 @@ async fn a_phone_cannot_be_enrolled_where_there_is_no_gateway() {
     assert_eq!(ann.factors().await.len(), 0);
 }
 
-/// P-02, P-03.
+/// P-02, P-03, A-08.
 #[tokio::test]
 async fn the_code_of_an_enrolment_counts_ten_minutes() {
     let ann = ann().await;
@@ -473,6 +473,10 @@ async fn the_code_of_an_enrolment_counts_ten_minutes() {
     ann.activate(&phone.id, json!({"code": phone.code()})).await.refused(422, "code_expired");
     ann.bank.ask(&ann.path(&format!("/factors/{}/resend", phone.id))).await.is(200);
     ann.activate(&phone.id, json!({"code": phone.code()})).await.is(200);
+    ann.activate(&phone.id, json!({"code": phone.code()})).await.refused(409, "factor_not_pending");
+    let other = ann.begin_phone("+14155550124").await;
+    ann.bank.world.wait(599);
+    ann.activate(&other.id, json!({"code": other.code()})).await.is(200);
 }
 
 /// P-06: the earlier code dies with the resend.
@@ -548,7 +552,8 @@ async fn creation_options_ask_for_verification_and_no_attestation() {
     assert!((300_000..=600_000).contains(&options["timeout"].as_i64().expect("a number")));
     let bytes = |value: &Value| base64url(value.as_str().expect("a text"));
     assert!(bytes(&options["challenge"]).len() >= 16);
-    assert!((1..=64).contains(&bytes(&options["user"]["id"]).len()));
+    let handle = bytes(&options["user"]["id"]);
+    assert!((1..=64).contains(&handle.len()) && !handle.windows(3).any(|part| part == b"ann"), "{handle:?}");
     let offered: Vec<_> =
         options["pubKeyCredParams"].as_array().expect("a list").iter().map(|p| p["alg"].clone()).collect();
     assert!(offered.contains(&json!(-7)) && offered.contains(&json!(-257)), "{offered:?}");
@@ -558,6 +563,9 @@ async fn creation_options_ask_for_verification_and_no_attestation() {
     assert_ne!(again["challenge"], options["challenge"]);
     let (_, other) = ann.bank.user("bob").begin_passkey().await;
     assert_ne!(other["user"]["id"], options["user"]["id"]);
+    let shop = ann.bank.world.party("Shop", "shop.example", false).await;
+    let (_, elsewhere) = shop.user("ann").begin_passkey().await;
+    assert_ne!(elsewhere["user"]["id"], options["user"]["id"], "nor is it known elsewhere");
 }
 
 #[tokio::test]

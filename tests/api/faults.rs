@@ -515,8 +515,8 @@ async fn a_full_disk_accepts_nothing_and_works_again_when_there_is_room() {
 const WITHOUT_VERDICT: &str = "select count(*) from events e where e.kind = 'verification.succeeded'
     and not exists (select 1 from sessions s where s.id = e.session_id)";
 
-/// L-05: where the end of the audit chain cannot be read because the disk fails, SQLite ends the transaction in the middle of it. No
-/// event outlives the verdict that it tells of, and once the disk reads again the chain is whole.
+/// L-05, X-13: where the end of the audit chain cannot be read because the disk fails, SQLite ends the transaction in the middle of it.
+/// Nothing is judged, no event outlives the verdict that it tells of, and once the disk reads again the chain is whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_does_not_outlive_the_transaction_of_its_verdict() {
     let world = World::start_on(Scratch::sqlite(), |_| {}).await;

@@ -62,8 +62,8 @@ async fn a_session_for_something_else_changes_no_factor() {
     assert_eq!(enrol_totp(&ann, &ann.browser(Some(&session["token"])).await).await, 200);
 }
 
-/// S-16, X-01: after a support reset nothing goes on that was begun before: no visit, no challenge, no approval that waits for its
-/// exchange, and no device is known.
+/// S-16, X-01: after a support reset nothing goes on that was begun before: no session, no visit, no challenge, no approval that waits
+/// for its exchange, and no device is known.
 #[tokio::test]
 async fn a_reset_ends_what_was_under_way() {
     let ann = ann().await;
@@ -71,7 +71,9 @@ async fn a_reset_ends_what_was_under_way() {
     let codes = ann.recovery_codes().await;
     let recovery = |n: usize| json!({"type": "recovery_code", "code": codes[n]});
     let device = json!({"client": {"device": "home"}});
-    ann.challenge(device).await.verify(recovery(0)).await.is(200);
+    let session = ann.challenge(device).await.verify(recovery(0)).await.is(200)["session"].clone();
+    let active = async || (ann.bank.is_active(&session["token"]).await, ann.bank.is_active(&session["jwt"]).await);
+    assert_eq!(active().await, (true, true));
     let (visit, open) = (ann.browser(None).await, ann.challenge(json!({})).await);
     let approved = ann.challenge(json!({})).await;
     let code = approved.browser().post(&approved.path("/verify"), recovery(1)).await.is(200)["code"].clone();
@@ -80,6 +82,7 @@ async fn a_reset_ends_what_was_under_way() {
     assert_eq!(devices().await, 1);
 
     operator.reset_user(&ann.bank.rp, "ann").await.expect("it is reset");
+    assert_eq!(active().await, (false, false));
     visit.post(&ann.path("/factors"), json!({"type": "totp"})).await.refused(401, "client_token_invalid");
     assert_eq!(open.status().await, "cancelled");
     let exchange = approved.exchange(json!({"code": code})).await;
@@ -145,11 +148,32 @@ async fn a_step_up_as_strong_as_the_strongest_factor_may_change_everything() {
     browser.patch(&ann.path(&format!("/factors/{}", app.id)), json!({"name": "Old"})).await.is(200);
     browser.post(&ann.path("/recovery-codes"), json!({})).await.is(201);
 
-    // As soon as there is a stronger one, the session is too weak.
+    // As soon as there is a stronger one, the session is too weak, also for what it began itself.
+    let begun = browser.post(&ann.path("/factors"), json!({"type": "totp"})).await.is(201);
+    let pending = ann.path(&format!("/factors/{}", text(&begun["id"])));
+    let phone = browser.post(&ann.path("/factors"), json!({"type": "sms", "phone": "+14155550123"})).await.is(201);
+    let unproven = ann.path(&format!("/factors/{}", text(&phone["id"])));
+    ann.bank.world.wait(30);
     let mut passkey = ann.enrol_passkey().await;
     assert_eq!(enrol_totp(&ann, &browser).await, 403);
     let path = ann.path(&format!("/factors/{}", passkey.id));
-    browser.delete(&path).await.refused(403, "step_up_required");
+    let secret = crate::support::app::base32(begun["totp"]["secret"].as_str().expect("a secret"));
+    let code = crate::support::app::totp(&secret, ann.bank.world.now() / 30);
+    let (factors, codes) = (ann.path("/factors"), ann.path("/recovery-codes"));
+    let another = json!({"type": "sms", "phone": "+14155550124"});
+    let refused = [
+        browser.delete(&path).await,
+        browser.patch(&path, json!({"name": "Mine"})).await,
+        browser.post(&factors, another).await,
+        browser.post(&format!("{pending}/activate"), json!({"code": code})).await,
+        browser.ask(&format!("{unproven}/resend")).await,
+        browser.post(&codes, json!({})).await,
+        browser.ask(&format!("{codes}/confirm")).await,
+    ];
+    for answer in refused {
+        answer.refused(403, "step_up_required");
+    }
+    assert_eq!(ann.bank.world.gateway.asked(), 1);
     let challenge = ann.challenge(json!({})).await;
     let answer = passkey.answer(&challenge).await;
     let strong = challenge.verify(answer).await.is(200)["session"].clone();

@@ -605,7 +605,7 @@ async fn a_thousand_guesses_at_once_get_ten_verdicts() {
     challenge.verify(app.now()).await.is(200);
 }
 
-/// Five answers a challenge, also at once.
+/// five answers a challenge, also at once.
 #[tokio::test]
 async fn fifty_wrong_answers_at_once_get_five_verdicts() {
     in_rounds(|ann| async move {

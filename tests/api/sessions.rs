@@ -202,7 +202,9 @@ async fn a_jwt_verifies_against_the_published_keys() {
     assert_eq!(claims["ctx"], URL_SAFE_NO_PAD.encode(Sha256::digest(canonical(&details))));
 
     let plain = ann.session(&app, json!({"audience": ["https://api.example.com"]})).await;
+    let first = claims["jti"].clone();
     let claims = verified(&text(&plain["jwt"]), &jwks, "https://api.example.com");
+    assert!(claims["jti"].is_string() && claims["jti"] != first, "{claims}");
     assert_eq!(claims["aud"], "https://api.example.com");
     assert!(claims["ctx"].is_null(), "nothing was shown");
     let several = ann.session(&app, json!({"audience": ["https://a.example", "https://b.example"]})).await;

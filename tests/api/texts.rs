@@ -44,7 +44,7 @@ async fn a_text_is_bound_to_the_site() {
     challenge.verify(phone.answer()).await.is(200);
 }
 
-/// P-04: a code counts for the challenge that it was sent for.
+/// P-04: a code counts for the challenge that it was sent for, also where both were sent one.
 #[tokio::test]
 async fn the_code_of_one_challenge_does_not_answer_another() {
     let (ann, phone) = ann().await;
@@ -54,14 +54,39 @@ async fn the_code_of_one_challenge_does_not_answer_another() {
     let of_one = phone.answer();
     two.verify(of_one.clone()).await.refused(422, "code_expired");
     two.text().await.is(200);
-    if phone.answer() != of_one {
+    let of_two = phone.answer();
+    if of_two != of_one {
         two.verify(of_one.clone()).await.refused(422, "code_incorrect");
+        one.verify(of_two.clone()).await.refused(422, "code_incorrect");
     }
-    one.verify(of_one.clone()).await.is(200);
-    two.verify(phone.answer()).await.is(200);
+    one.verify(of_one).await.is(200);
+    two.verify(of_two).await.is(200);
 }
 
-/// P-02, P-03.
+/// P-04: a code activates the phone that it was sent to, and answers no challenge.
+#[tokio::test]
+async fn the_code_of_one_phone_does_not_activate_another() {
+    let (ann, phone) = ann().await;
+    let (one, two) = (ann.begin_phone("+14155550124").await, ann.begin_phone("+14155550125").await);
+    let challenge = ann.challenge(json!({})).await;
+    challenge.text().await.is(200);
+    let [of_one, of_two, of_challenge] = [&one, &two, &phone].map(Phone::code);
+    for (at, other) in [(&one, &of_two), (&two, &of_one), (&one, &of_challenge)] {
+        if at.code() != *other {
+            ann.activate(&at.id, json!({"code": other})).await.refused(422, "code_incorrect");
+        }
+    }
+    for other in [&of_one, &of_two] {
+        if *other != of_challenge {
+            challenge.verify(json!({"type": "sms", "code": other})).await.refused(422, "code_incorrect");
+        }
+    }
+    ann.activate(&one.id, json!({"code": of_one})).await.is(200);
+    ann.activate(&two.id, json!({"code": of_two})).await.is(200);
+    challenge.verify(json!({"type": "sms", "code": of_challenge})).await.is(200);
+}
+
+/// P-02, P-03, A-08.
 #[tokio::test]
 async fn a_code_lives_ten_minutes_and_answers_once() {
     let (ann, phone) = ann().await;
@@ -73,6 +98,11 @@ async fn a_code_lives_ten_minutes_and_answers_once() {
     challenge.verify(phone.answer()).await.refused(409, "challenge_not_pending");
     let next = ann.challenge(json!({})).await;
     next.verify(phone.answer()).await.refused(422, "code_expired");
+    // Nor where the challenge would take one more answer: its first use ended the code.
+    let reopen = format!("update challenges set status = 'pending', proof = null where id = '{}'", challenge.id);
+    assert_eq!(ann.bank.world.scratch.execute(&reopen).await, 1);
+    assert_eq!(challenge.status().await, "pending");
+    challenge.verify(phone.answer()).await.refused(422, "code_expired");
 }
 
 /// The gaps of one challenge: 30, 60, 120 seconds. P-14: the fourth within ten minutes is one too many all the same.

@@ -103,7 +103,7 @@ async fn challenges_client_tokens_and_answers_at_creation_count_together() {
     ann.ask(json!({"answer": app.now()})).await.refused(429, "method_paused");
 }
 
-/// first proofs of pending factors have a counter of their own, over all of them, which counts towards the pause of
+/// first proofs of pending factors have a counter of their own, over all of them, which counts towards the pause of
 /// challenges as theirs does towards enrolments'.
 #[tokio::test]
 async fn enrolments_and_challenges_add_up_to_one_pause() {

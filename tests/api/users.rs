@@ -98,9 +98,32 @@ async fn recovery_codes_are_shown_once() {
     }
     let later = ann.bank.get(&ann.path("/recovery-codes")).await.is(200);
     assert_eq!((&later["total"], &later["remaining"], &later["status"]), (&json!(10), &json!(10), &json!("active")));
-    for shown in [later, ann.shown().await] {
+    ann.bank.world.seal().await;
+    let told = ann.bank.get("/v1/events?limit=100").await.is(200);
+    assert!(told.to_string().contains("recovery_codes.created"), "{told}");
+    for shown in [later, ann.shown().await, told] {
         assert!(codes.iter().all(|c| !shown.to_string().contains(c.as_str().expect("a text"))));
     }
+}
+
+/// each set has a salt of its own, of 16 bytes.
+#[tokio::test]
+async fn no_two_sets_of_recovery_codes_share_a_salt() {
+    let ann = ann().await;
+    let bob = ann.bank.user("bob");
+    for user in [&ann, &bob] {
+        user.enrol_totp().await;
+        user.recovery_codes().await;
+    }
+    let scratch = &ann.bank.world.scratch;
+    let cast = if scratch.is_sqlite() { "hex(salt)" } else { "encode(salt, 'hex')" };
+    let salts = async || scratch.texts(&format!("select {cast} from recovery_sets order by user_id")).await;
+    let first = salts().await;
+    ann.recovery_codes().await;
+    let second = salts().await;
+    let all: std::collections::BTreeSet<_> = [&first[..], &second[..1]].concat().into_iter().collect();
+    assert_eq!((first.len(), second.len(), all.len()), (2, 2, 3), "{all:?}");
+    assert!(all.iter().all(|salt| salt.len() == 2 * 16), "{all:?}");
 }
 
 /// A pending factor is no "other active factor".

@@ -136,11 +136,24 @@ pub fn is_of(path: &str, template: &str) -> bool {
     path.len() == template.len() && path.iter().zip(&template).all(|(p, t)| t.starts_with('{') || p == t)
 }
 
+/// What browsers are told with every answer.
+pub const GUARDS: [(&str, &str); 3] = [
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+];
+
+/// C-09, C-12: what every answer of the API has in its head.
 fn head_faults(received: &Received<'_>) -> Vec<String> {
     let header = |name: &str| received.headers.get(name).and_then(|v| v.to_str().ok());
     let mut faults = Vec::new();
     if header("request-id").is_none() {
         faults.push("no Request-Id".to_owned());
+    }
+    for (name, value) in GUARDS {
+        if header(name) != Some(value) {
+            faults.push(format!("{name} is {:?}", header(name)));
+        }
     }
     if received.path.starts_with("/v1") && header("cache-control") != Some("no-store") {
         faults.push(format!("Cache-Control is {:?}", header("cache-control")));

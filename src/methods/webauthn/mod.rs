@@ -523,7 +523,7 @@ mod tests {
         ("client_data_type", |_, said| said.client["type"] = json!("webauthn.create")),
     ];
 
-    /// WR-04 to WR-13, WR-19: each is refused, and for itself.
+    /// WR-04, WR-05, WR-06, WR-07, WR-08, WR-09, WR-10, WR-11, WR-12, WR-13, WR-19: each is refused, and for itself.
     #[test]
     fn a_registration_with_one_fault_is_refused_for_that_fault() {
         assert_eq!(word(register(truth)), "accepted");
@@ -533,7 +533,7 @@ mod tests {
         assert_eq!(word(register(|_, said| said.client["type"] = json!("webauthn.get"))), "client_data_type");
     }
 
-    /// WA-01 to WA-09: each is refused, and for itself.
+    /// WA-01, WA-02, WA-03, WA-04, WA-05, WA-06, WA-07, WA-08, WA-09: each is refused, and for itself.
     #[test]
     fn an_assertion_with_one_fault_is_refused_for_that_fault() {
         let held = held_of(1, 5, 0);
