@@ -181,6 +181,7 @@ async fn a_recovery_code_is_shown_as_unfit_where_it_may_not_confirm() {
     page.says("Recovery codes can sign you in but can't confirm this action.");
 }
 
+/// P-13.
 #[tokio::test]
 async fn a_text_is_sent_on_request_only_and_its_code_passes() {
     let world = World::start().await;
@@ -196,6 +197,7 @@ async fn a_text_is_sent_on_request_only_and_its_code_passes() {
     world.clock.advance(60);
     let page = visitor.send(&page, "Send code", &[]).await;
     page.says("We've sent a code to the number ending 23.").says("You can ask for up to 2 more.");
+    assert!(page.html.contains("inputmode=\"numeric\" autocomplete=\"one-time-code\""), "{}", page.html);
     let early = visitor.send(&page, "Send another code", &[]).await;
     assert_eq!(early.status, StatusCode::TOO_MANY_REQUESTS);
     let wait: i64 = early.headers["retry-after"].to_str().expect("text").parse().expect("X-12: seconds");

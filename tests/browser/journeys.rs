@@ -221,6 +221,7 @@ button.click();
 return sent;
 ";
 
+/// Y-05: the words are announced as a status, and the focus stays where it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_answer_is_waited_for_in_words_and_may_be_asked_for_again() {
     let Some(browser) = Browser::start().await else { return };
@@ -232,8 +233,28 @@ async fn a_slow_answer_is_waited_for_in_words_and_may_be_asked_for_again() {
     browser.sees("Still checking…").await;
     let busy = "return document.querySelectorAll('.said .spinner, [value=answer][aria-busy=true]').length";
     assert_eq!(browser.run(busy).await, 2);
+    let said = "return [document.querySelector('.said').getAttribute('role'), document.activeElement.value]";
+    assert_eq!(browser.run(said).await, json!(["status", "answer"]));
     browser.sees("This takes longer than usual. You can try again.").await;
     assert_eq!(browser.run(busy).await, 0);
+    assert_eq!(browser.run(said).await, json!(["status", "answer"]));
+}
+
+/// Y-03, Y-05: the end of a page's time is said before it comes, as a status, and whoever types goes on typing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_says_that_it_closes_before_it_does() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    world.person("u").await;
+    open(&world, &browser, "u", "login").await;
+    world.clock.advance(569);
+    browser.client.refresh().await.expect("a reload asks nothing");
+    browser.sees("Open until").await;
+    browser.write("#code", "12").await;
+    browser.sees("This page closes in 30 seconds.").await;
+    let said = "return [document.querySelector('.ends').getAttribute('role'), document.activeElement.id]";
+    assert_eq!(browser.run(said).await, json!(["status", "code"]));
+    assert_eq!(browser.run("return document.getElementById('code').value").await, "12");
 }
 
 /// Who reads for longer than a code lives comes back with a new one.
@@ -524,28 +545,43 @@ async fn every_state_fits_320_pixels_and_its_targets_a_finger() {
         index.html.split("href=\"/dev/gallery/").skip(1).filter_map(|s| s.split('"').next()).collect();
     assert!(states.len() > 60, "{states:?}");
     browser.width(320).await;
+    let mut looked_at = [0, 0];
     for state in states {
         browser.go(&format!("{}/dev/gallery/{state}", world.base)).await;
-        let faults = browser.run(LAYOUT).await;
-        assert_eq!(faults, json!([]), "{state}");
+        let layout = browser.run(LAYOUT).await;
+        assert_eq!(layout["faults"], json!([]), "{state}");
+        for (sum, name) in looked_at.iter_mut().zip(["targets", "notices"]) {
+            *sum += layout[name].as_i64().expect("a number");
+        }
         assert!(browser.client.find(Locator::Css("h1")).await.is_ok(), "{state}");
     }
+    let [targets, notices] = looked_at;
+    assert!(targets > 100 && notices > 10, "{targets} targets, {notices} notices");
 }
 
-/// What does not fit, what is too small to press, what has no name, and errors that are not announced.
+/// What does not fit, what is too small to press, what has no name, and errors that are not announced; and how much there was to
+/// press and to be announced.
 const LAYOUT: &str = "
 const faults = [];
+let [targets, notices] = [0, 0];
 const seen = (e) => e.checkVisibility() && !e.closest('.out-of-sight');
 if (document.documentElement.scrollWidth > 320) faults.push('scrolls sideways');
 if (document.querySelectorAll('h1').length !== 1 || document.documentElement.lang !== 'en') faults.push('h1 or lang');
-for (const e of document.querySelectorAll('.button, summary, .choice, .remove, input:not([type=hidden]):not([type=checkbox]), select, .check')) {
-  if (seen(e) && e.getBoundingClientRect().height < 44) faults.push('small: ' + e.outerHTML.slice(0, 80));
+for (const e of document.querySelectorAll('a, button, summary, input:not([type=hidden]):not([type=checkbox]), select, .check')) {
+  // What stands in the middle of a sentence is as high as its line.
+  const inside = getComputedStyle(e).display === 'inline' && e.parentElement.innerText.trim() !== e.innerText.trim();
+  if (!seen(e) || inside) continue;
+  targets += 1;
+  const { width, height } = e.getBoundingClientRect();
+  if (width < 44 || height < 44) faults.push('small: ' + e.outerHTML.slice(0, 80));
 }
 for (const e of document.querySelectorAll('input:not([type=hidden]), select')) {
   if (seen(e) && !e.labels.length) faults.push('no label: ' + e.name);
 }
 for (const e of document.querySelectorAll('.notice:not(noscript *)')) {
-  if (seen(e) && !['alert', 'status'].includes(e.getAttribute('role'))) faults.push('silent: ' + e.textContent);
+  if (!seen(e)) continue;
+  notices += 1;
+  if (!['alert', 'status'].includes(e.getAttribute('role'))) faults.push('silent: ' + e.textContent);
 }
-return faults;
+return { faults, targets, notices };
 ";

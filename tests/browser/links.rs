@@ -5,7 +5,7 @@ use reqwest::{Response, StatusCode};
 
 use serde_json::json;
 
-use crate::visitor::{Visitor, guard};
+use crate::visitor::{Page, Visitor, guard};
 use crate::world::World;
 
 fn pair(name: &str, value: &str) -> (String, String) {
@@ -71,6 +71,25 @@ async fn a_second_browser_cannot_open_the_link() {
 
         first.go(&url).await.says(words);
     }
+}
+
+/// 3.13: a link of the portal ends with its visit, opened or not.
+#[tokio::test]
+async fn a_late_link_of_the_portal_opens_nothing() {
+    let world = World::start().await;
+    world.person("u").await;
+    let (in_time, late) = (world.portal("u", "settings").await, world.portal("u", "settings").await);
+    world.clock.advance(1799);
+    Visitor::new(&world.base).open(&in_time).await.says("Add a method");
+    world.clock.advance(1);
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.go(&late).await;
+    assert_eq!(page.status, StatusCode::GONE);
+    page.says("This page timed out");
+    let path = late.split('?').next().and_then(|url| url.strip_prefix(&world.base)).expect("a path");
+    let forced = visitor.post(path, &[pair("token", &token(&late))]).await;
+    assert_eq!(forced.status, StatusCode::NOT_FOUND);
+    forced.says("This link doesn't work");
 }
 
 /// What another visit's cookie holds opens nothing, under this one's name neither.
@@ -232,7 +251,7 @@ async fn the_cookie_is_for_this_browser_and_this_host_alone() {
         let address = format!("{}{}", world.base, answer.headers()[LOCATION].to_str().expect("a path"));
         let cookie = is_closed(&answer, "cs_chl_", public.is_some());
         let (name, value) = named(&cookie);
-        assert!(!answer.text().await.expect("text").contains(value));
+        assert!(!address.contains(value), "{address}");
 
         // What a right code leaves in the browser: by what it is known from then on, and what it is offered first.
         let held = format!("{name}={value}");
@@ -246,6 +265,11 @@ async fn the_cookie_is_for_this_browser_and_this_host_alone() {
         }
         let done = client.get(format!("{address}/done")).header(COOKIE, &held).send().await.expect("an answer");
         assert_eq!(named(&is_closed(&done, "cs_usual=", public.is_some())).1, "totp");
+        let done = done.text().await.expect("text");
+        assert!(page.contains("<form") && done.contains("Thanks, it"), "{done}");
+        for value in [value, named(&device).1] {
+            assert!(!page.contains(value) && !done.contains(value), "it stands in its cookie alone");
+        }
     }
 }
 
@@ -349,7 +373,14 @@ async fn pages_allow_nothing_inline_foreign_framed_or_kept() {
     world.person("u").await;
     let (_, url) = world.challenge("u", "login").await;
     let visitor = Visitor::new(&world.base);
-    for page in [visitor.go(&url).await, visitor.open(&url).await, visitor.go("/challenge/none").await] {
+    let mut pages = vec![visitor.go(&url).await, visitor.open(&url).await, visitor.go("/challenge/none").await];
+    let states = visitor.go("/dev/gallery").await;
+    for state in states.html.split("href=\"/dev/gallery/").skip(1).filter_map(|s| s.split('"').next()) {
+        pages.push(visitor.go(&format!("/dev/gallery/{state}")).await);
+    }
+    assert!(pages.len() > 60, "{} pages", pages.len());
+    let mut assets = std::collections::BTreeSet::new();
+    for page in pages {
         let policy = page.headers[CONTENT_SECURITY_POLICY].to_str().expect("text");
         for part in [
             "default-src 'none'",
@@ -362,22 +393,46 @@ async fn pages_allow_nothing_inline_foreign_framed_or_kept() {
         ] {
             assert!(policy.contains(part), "{policy}");
         }
-        assert!(!policy.contains("unsafe"), "{policy}");
-        assert_eq!(page.headers["cache-control"], "no-store");
-        assert_eq!(page.headers["x-content-type-options"], "nosniff");
-        assert_eq!(page.headers["referrer-policy"], "same-origin");
-        assert_eq!(page.headers["cross-origin-opener-policy"], "same-origin");
         let permissions = page.headers["permissions-policy"].to_str().expect("text");
         assert!(permissions.contains("publickey-credentials-get=(self), publickey-credentials-create=(self)"));
-        assert!(!page.html.contains(" style=") && !page.html.contains("<style") && !page.html.contains(" onclick"));
-        for script in page.html.split("<script").skip(1) {
-            assert!(script.contains("src=\"/assets/") && script.contains("></script>"), "{script}");
+        is_strict(&page);
+        assets.extend(page.html.split("\"/assets/").skip(1).filter_map(|a| a.split('"').next()).map(str::to_owned));
+    }
+    // What developers read runs nothing at all.
+    for path in ["/docs", "/errors/not_found"] {
+        let page = visitor.go(path).await;
+        let policy = page.headers[CONTENT_SECURITY_POLICY].to_str().expect("text");
+        for part in ["default-src 'none'", "form-action 'none'", "base-uri 'none'", "frame-ancestors 'none'"] {
+            assert!(policy.contains(part), "{path}: {policy}");
         }
-        for asset in page.html.split("\"/assets/").skip(1).filter_map(|a| a.split('"').next()) {
-            let answer = visitor.client.get(format!("{}/assets/{asset}", world.base)).send().await.expect("an answer");
-            assert_eq!(answer.status(), StatusCode::OK, "{asset}");
-            assert_eq!(answer.headers()["cache-control"], "public, max-age=31536000, immutable");
-        }
+        assert!(!policy.contains("script-src") && !page.html.contains("<script"), "{path}: {policy}");
+        is_strict(&page);
+    }
+    for asset in assets {
+        let answer = visitor.client.get(format!("{}/assets/{asset}", world.base)).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK, "{asset}");
+        assert_eq!(answer.headers()["cache-control"], "public, max-age=31536000, immutable");
+    }
+}
+
+/// What holds for every page, of whatever kind.
+#[track_caller]
+fn is_strict(page: &Page) {
+    let path = &page.path;
+    assert!(!page.headers[CONTENT_SECURITY_POLICY].to_str().expect("text").contains("unsafe"), "{path}");
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "same-origin"),
+        ("cross-origin-opener-policy", "same-origin"),
+    ] {
+        assert_eq!(page.headers[name], value, "{name} of {path}");
+    }
+    for inline in [" style=", "<style", " onclick", " onload", "javascript:"] {
+        assert!(!page.html.contains(inline), "{inline} on {path}");
+    }
+    for script in page.html.split("<script").skip(1) {
+        assert!(script.contains("src=\"/assets/") && script.contains("></script>"), "{path}: {script}");
     }
 }
 

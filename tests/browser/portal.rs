@@ -8,9 +8,13 @@ use crate::visitor::{Page, Visitor, guard};
 use crate::world::World;
 
 fn key(page: &Page) -> Vec<u8> {
+    base32(key_text(page))
+}
+
+fn key_text(page: &Page) -> &str {
     let key = page.html.split("class=\"key\">").nth(1).and_then(|rest| rest.split('<').next()).expect("a setup key");
     assert!(key.split(' ').all(|group| group.len() == 4), "in groups of four: {key}");
-    base32(key)
+    key
 }
 
 /// Answers the challenge that the portal puts before a change.
@@ -21,7 +25,7 @@ async fn confirm(world: &World, secret: &[u8], visitor: &Visitor, page: &Page) -
     visitor.go(&done.says("Thanks, it's you").link("Continue")).await
 }
 
-/// T-13, Y-07, Y-08: what is pending is shown again.
+/// T-13, Y-07, Y-08: what is pending is shown again, and what is active no more.
 #[tokio::test]
 async fn an_authenticator_app_is_set_up_and_a_reload_shows_the_same_key() {
     let world = World::start().await;
@@ -41,6 +45,10 @@ async fn an_authenticator_app_is_set_up_and_a_reload_shows_the_same_key() {
     renamed.says("Renamed.");
     let factors = world.says("GET", "/v1/users/new/factors", json!(null)).await;
     assert_eq!((&factors["data"][0]["name"], &factors["data"][0]["status"]), (&json!("Work phone"), &json!("active")));
+    let (shown, again) = (key_text(&page), visitor.go(&page.path).await);
+    for later in [&added, &renamed, &again, &visitor.go(&renamed.path).await] {
+        assert!(!later.html.contains(shown) && !later.html.contains(&shown.replace(' ', "")), "{}", later.text());
+    }
 }
 
 /// S-01: whoever holds the visit's client token may be somebody else than who proves themselves on its page.
@@ -198,6 +206,7 @@ async fn who_used_a_recovery_code_is_led_to_the_list_and_may_remove_what_is_lost
     list.says("Your sign-in methods").says("Add a second method");
 }
 
+/// R-06: the codes stand on the page that follows their making, in no address, and on no page that is fetched.
 #[tokio::test]
 async fn recovery_codes_count_only_when_the_person_says_they_are_saved() {
     let world = World::start().await;
@@ -212,6 +221,12 @@ async fn recovery_codes_count_only_when_the_person_says_they_are_saved() {
     let status = || world.says("GET", "/v1/users/u/recovery-codes", json!(null));
     let codes: Vec<_> = page.html.split("<li><code>").skip(1).filter_map(|c| c.split('<').next()).collect();
     assert_eq!(codes.len(), 10);
+    let holds = |text: &str| codes.iter().any(|code| text.contains(code));
+    let again = visitor.go(&page.path).await;
+    assert!(!holds(&again.html) && !holds(&page.path), "{}", again.text());
+    for address in ["href=\"", "action=\""].into_iter().flat_map(|mark| page.html.split(mark).skip(1)) {
+        assert!(!address.split('"').next().is_some_and(holds), "{address}");
+    }
 
     let file = visitor.send(&page, "Download", &[]).await;
     assert_eq!(file.headers["content-type"], "text/plain; charset=utf-8");
@@ -233,7 +248,11 @@ async fn recovery_codes_count_only_when_the_person_says_they_are_saved() {
         "the old set still counts"
     );
 
-    visitor.send(&refused, "Continue", &[("saved", "1")]).await.says("Recovery codes saved").says("10 of 10 left");
+    let saved = visitor.send(&refused, "Continue", &[("saved", "1")]).await;
+    saved.says("Recovery codes saved").says("10 of 10 left");
+    for later in [&saved, &visitor.go(&page.path).await] {
+        assert!(!holds(&later.html) && !holds(&later.path), "{}", later.text());
+    }
     assert_eq!(status().await["status"], "active");
     assert_eq!(world.says("POST", "/v1/challenges", redeem(codes[0])).await["status"], "approved");
     assert_eq!(world.says("POST", "/v1/challenges", redeem(&old[1])).await["code"], "code_incorrect");
