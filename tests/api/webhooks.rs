@@ -656,8 +656,8 @@ async fn a_receiver_that_hangs_holds_no_other_back() {
         }
         assert_eq!(shop.deliveries(&hook).await[0]["last_error"], "timeout");
     }
-    // 15 seconds, and what a slow machine needs beside them.
-    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+    // 15 seconds, and what a busy machine needs beside them.
+    assert!(started.elapsed().as_secs() < 28, "{:?}", started.elapsed());
     // What failed is asked again, but two at a time: whoever takes its messages comes first, and never waits.
     shop.user("bob").enrol_totp().await;
     shop.world.seal().await;
