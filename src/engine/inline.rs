@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use super::challenge::is_open;
 use super::portal::LIFE;
 use super::{Caller, Engine, Error};
-use crate::model::{Acr, Challenge, ChallengeStatus, Flow, Id, Kind, MethodKind, Moment, PortalSession, Terms};
+use crate::model::{Acr, Challenge, Flow, Id, Kind, MethodKind, Moment, PortalSession, Terms};
 use crate::policy::requirement;
 use crate::vault::token_hash;
 
@@ -77,11 +77,11 @@ impl Engine {
         Ok((portal, cookie))
     }
 
-    /// Whether a visit is on the way to a challenge that awaits no answer any more.
-    pub(super) async fn way_is_over(&self, at: &Moment<'_>, portal: &PortalSession) -> Result<bool, Error> {
-        let Some(id) = leads_back(portal) else { return Ok(false) };
-        let case = self.store.case(&portal.rp_id, &id, at.now).await?;
-        Ok(!case.is_some_and(|(challenge, _)| challenge.status_at(at.now) == ChallengeStatus::Pending))
+    /// Refuses, with how it ended, where a visit is on the way to a challenge that awaits no answer any more.
+    pub(super) async fn way_is_open(&self, at: &Moment<'_>, portal: &PortalSession) -> Result<(), Error> {
+        let Some(id) = leads_back(portal) else { return Ok(()) };
+        let (challenge, _) = self.store.case(&portal.rp_id, &id, at.now).await?.ok_or(Error::NotFound)?;
+        is_open(&challenge, at.now)
     }
 }
 

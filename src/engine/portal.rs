@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::Answered;
-use super::challenge;
+use super::challenge::{self, is_open};
 use super::enrolment::manage_action;
 use super::verification::Delivery;
 use super::{Caller, Ending, Engine, Error, Given, Known, Verdict};
@@ -256,22 +256,21 @@ impl Engine {
         user_id: &str,
         what: Manage,
     ) -> Result<Option<Id>, Error> {
-        let (owner, is_over, session_id) = match (&caller.portal, &caller.enrols) {
-            (Some(portal), _) => {
-                let is_over =
-                    at.now >= portal.expires_at || what == Manage::Add && self.way_is_over(at, portal).await?;
-                (&portal.user_id, is_over, portal.session_id.as_ref())
+        let session_id = match (&caller.portal, &caller.enrols) {
+            (Some(portal), _) if portal.user_id == user_id && at.now < portal.expires_at => {
+                if what == Manage::Add {
+                    self.way_is_open(at, portal).await?;
+                }
+                portal.session_id.as_ref()
             }
             // On the way to a challenge a first factor is set up, and nothing else is done.
-            (None, Some(challenge)) => {
-                let is_over = challenge.status_at(at.now) != ChallengeStatus::Pending || what != Manage::Add;
-                (&challenge.user_id, is_over, None)
+            (None, Some(challenge)) if challenge.user_id == user_id && what == Manage::Add => {
+                is_open(challenge, at.now)?;
+                None
             }
             (None, None) => return Ok(None),
+            _ => return Err(Error::NotFound),
         };
-        if owner != user_id || is_over {
-            return Err(Error::NotFound);
-        }
         let factors = self.store.factors(&caller.rp.id, user_id, at.now).await?;
         let Some(highest) = assurance::highest(&factors, self.cool_off, at.now) else {
             return Ok(None);

@@ -112,7 +112,11 @@ async fn a_first_factor_may_be_set_up_on_the_way_to_a_challenge() {
     let asked = ann.bank.user("carol").ask(json!({})).await.is(200);
     let browser = world.caller(&text(&asked["client_token"])).with("origin", ann.bank.origin());
     world.wait(600);
-    browser.post(&ann.bank.user("carol").path("/factors"), totp).await.refused(404, "not_found");
+    browser.post(&ann.bank.user("carol").path("/factors"), totp.clone()).await.refused(410, "challenge_expired");
+    let asked = ann.bank.user("dave").ask(json!({})).await.is(200);
+    let browser = world.caller(&text(&asked["client_token"])).with("origin", ann.bank.origin());
+    browser.ask(&format!("/v1/challenges/{}/cancel", text(&asked["id"]))).await.is(200);
+    browser.post(&ann.bank.user("dave").path("/factors"), totp).await.refused(409, "challenge_not_pending");
 }
 
 /// Who may not add factors opens no way to it, and what would not do is not set up; then nothing is written either.

@@ -219,7 +219,7 @@ async fn a_path_that_does_not_read_is_a_problem_like_any_other() {
         world.caller("sk_live_unknown").get(path).await.refused(401, "api_key_invalid");
         bank.get(path).await.refused(400, "request_malformed");
     }
-    for path in ["/errors/%ff", "/errors/none", "/assets/%ff/x", "/assets/x/app.css", "/assets/x/none"] {
+    for path in ["/errors/%ff", "/errors/none", "/assets/%ff/x", "/assets/x/none.css", "/assets/x/none"] {
         let answer = bank.get(path).await;
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{path}");
         answer.refused(404, "not_found");

@@ -436,6 +436,27 @@ fn is_strict(page: &Page) {
     }
 }
 
+/// While two releases run behind one balancer, a page of one may ask the other for its style sheet and modules.
+#[tokio::test]
+async fn a_page_of_another_release_has_its_assets_and_nobody_keeps_them_under_its_name() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let get = async |path: &str| {
+        let answer = visitor.client.get(format!("{}{path}", world.base)).send().await.expect("an answer");
+        let header = |name: &str| answer.headers()[name].to_str().expect("text").to_owned();
+        let told = (answer.status(), header("content-type"), header("cache-control"));
+        (told, answer.bytes().await.expect("a body"))
+    };
+    let page = visitor.go("/").await;
+    let own = page.html.split("href=\"").find(|rest| rest.contains("app.css\"")).and_then(|rest| rest.split('"').next());
+    let (own, content) = get(own.expect("a style sheet")).await;
+    assert_eq!(own.2, "public, max-age=31536000, immutable");
+    let (other, same) = get("/assets/0123456789abcdef/app.css").await;
+    assert_eq!((other.0, other.1.as_str(), other.2.as_str()), (StatusCode::OK, own.1.as_str(), "no-store"));
+    assert_eq!(same, content);
+    assert_eq!(get("/assets/0123456789abcdef/webauthn.js").await.0.1, "text/javascript; charset=utf-8");
+}
+
 #[tokio::test]
 async fn what_the_application_and_the_person_wrote_is_shown_as_text() {
     let world = World::start().await;

@@ -474,22 +474,42 @@ async fn what_is_missing_is_set_up_on_the_way_and_then_answered() {
     assert_eq!((&session["user_id"], &session["acr"]), (&json!("new"), &json!("aal2")));
 }
 
-/// A first binding is for ever: once the challenge on whose way it was begun is called off or over, it comes to nothing.
+/// A first binding is for ever: once the challenge on whose way it was begun is called off or over, it comes to nothing, and the
+/// challenge's own page says so.
 #[tokio::test]
 async fn nothing_is_set_up_on_the_way_to_a_challenge_that_is_over() {
     let world = World::start().await;
-    for called_off in [true, false] {
+    for (called_off, words, code) in [
+        (true, "This request was cancelled", "challenge_not_pending"),
+        (false, "This request timed out", "challenge_expired"),
+    ] {
         let visitor = Visitor::new(&world.base);
         let (id, url) = world.challenge("new", "login").await;
-        let page = visitor.send(&visitor.open(&url).await, "Set up now", &[]).await;
-        let page = visitor.go(&page.html_link("Authenticator app")).await;
-        let secret = key(&page);
+        let list = visitor.send(&visitor.open(&url).await, "Set up now", &[]).await;
+        let passkey = visitor.go(&list.html_link("Passkey or security key")).await;
+        let phone = visitor.go(&list.html_link("Codes by text message")).await;
+        let app = visitor.go(&list.html_link("Authenticator app")).await;
+        let secret = key(&app);
         match called_off {
             true => drop(world.says("POST", &format!("/v1/challenges/{id}/cancel"), json!({})).await),
             false => world.clock.advance(600),
         }
-        let refused = visitor.send(&page, "Continue", &[("code", &world.code(&secret))]).await;
-        assert_eq!(refused.status, StatusCode::NOT_FOUND, "{}", refused.text());
+        let number = [("country", "US"), ("number", "415 555 0123")];
+        let led = [
+            visitor.send(&app, "Continue", &[("code", &world.code(&secret))]).await,
+            visitor.send(&phone, "Send code", &number).await,
+            visitor.go(&passkey.path).await,
+        ];
+        for page in led {
+            assert_eq!((page.status, &page.path), (StatusCode::OK, &format!("/challenge/{id}")), "{}", page.text());
+            page.says(words);
+        }
+        // The page's module loads the page anew, which leads there too.
+        let call = visitor.client.post(format!("{}{}/options", visitor.base, passkey.path));
+        let call = call.header("form-guard", guard(&passkey.html)).json(&json!({"authenticator": "any"}));
+        let told: serde_json::Value = call.send().await.expect("an answer").json().await.expect("JSON");
+        assert_eq!(told["code"], code);
+        assert!(world.running.engine.inbox().texts().is_empty(), "nothing was sent");
         let factors = world.says("GET", "/v1/users/new/factors", json!(null)).await;
         assert!(
             factors["data"].as_array().is_some_and(|all| all.iter().all(|f| f["status"] == "pending")),

@@ -33,7 +33,8 @@ pub fn address(name: &str) -> String {
     format!("/assets/{}/{name}", *VERSION)
 }
 
-/// Serves one; an address of another version is not found, so that nothing old is kept under a new name.
+/// Serves one. An address of another release, as while two run behind one balancer, gives this one's own file, which nobody keeps:
+/// nothing old stays under a new name.
 pub async fn serve(path: Result<Path<(String, String)>, PathRejection>) -> Result<Response, Refused> {
     let Path((version, name)) = path.map_err(|_| problem::NOT_FOUND)?;
     let kind = match name.rsplit_once('.').map(|(_, extension)| extension) {
@@ -42,9 +43,7 @@ pub async fn serve(path: Result<Path<(String, String)>, PathRejection>) -> Resul
         Some("svg") => "image/svg+xml",
         _ => return Err(problem::NOT_FOUND.into()),
     };
-    let Some(file) = Embedded::get(&name).filter(|_| version == *VERSION) else {
-        return Err(problem::NOT_FOUND.into());
-    };
-    let headers = [(CONTENT_TYPE, kind), (CACHE_CONTROL, "public, max-age=31536000, immutable")];
-    Ok((headers, file.data.into_owned()).into_response())
+    let Some(file) = Embedded::get(&name) else { return Err(problem::NOT_FOUND.into()) };
+    let keep = if version == *VERSION { "public, max-age=31536000, immutable" } else { "no-store" };
+    Ok(([(CONTENT_TYPE, kind), (CACHE_CONTROL, keep)], file.data.into_owned()).into_response())
 }

@@ -210,14 +210,22 @@ async fn activate_app(visit: AtPortal, Posted(fields): Posted) -> Result<Respons
     }
 }
 
+/// Whether what was begun is there no more.
 fn is_over(refused: &Refused) -> bool {
-    [problem::ENROLMENT_EXPIRED.code, problem::NOT_FOUND.code].contains(&refused.code.code)
+    refused.is(problem::ENROLMENT_EXPIRED) || refused.is(problem::NOT_FOUND)
 }
 
 /// Whether the form has words for it.
 fn explains(refused: &Refused) -> bool {
-    ![problem::STEP_UP_REQUIRED.code, problem::STORE_UNAVAILABLE.code, problem::REQUEST_INVALID.code]
-        .contains(&refused.code.code)
+    ![
+        problem::STEP_UP_REQUIRED,
+        problem::STORE_UNAVAILABLE,
+        problem::REQUEST_INVALID,
+        problem::CHALLENGE_EXPIRED,
+        problem::CHALLENGE_NOT_PENDING,
+    ]
+    .iter()
+    .any(|code| refused.is(*code))
 }
 
 // --- phone ---

@@ -70,10 +70,10 @@ impl AtPortal {
     /// Lets the page of this flow be shown, or leads to the proof that it needs first.
     pub async fn admit(&self, flow: Flow) -> Result<(), Response> {
         self.in_time()?;
-        let needed = self.app.engine.needs_step_up(&self.caller, &self.subject.user_id, flow).await;
-        match needed.map_err(|e| self.fault(e))? {
-            false => Ok(()),
-            true => Err(self.step_up(flow.page()).await),
+        match self.app.engine.needs_step_up(&self.caller, &self.subject.user_id, flow).await {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(self.step_up(flow.page()).await),
+            Err(error) => Err(self.refuse(error.into(), flow.page()).await),
         }
     }
 
@@ -90,6 +90,10 @@ impl AtPortal {
 
     /// The page for a refusal that the form itself does not explain.
     pub async fn refuse(&self, refused: Refused, page: &str) -> Response {
+        if let Some(back) = self.subject.return_url.as_deref().filter(|_| self.is_on_the_way() && is_over(&refused)) {
+            // The challenge's own page says how it ended.
+            return see(back);
+        }
         if refused.is(problem::STEP_UP_REQUIRED) {
             return self.step_up(page).await;
         }
@@ -114,6 +118,11 @@ impl AtPortal {
     pub async fn person(&self) -> Result<UserView, Response> {
         self.app.engine.user_view(&self.caller, &self.subject.user_id).await.map_err(|e| self.fault(e))
     }
+}
+
+/// Whether it was refused because the challenge on whose way it was asked for has ended.
+fn is_over(refused: &Refused) -> bool {
+    refused.is(problem::CHALLENGE_EXPIRED) || refused.is(problem::CHALLENGE_NOT_PENDING)
 }
 
 /// From a page to where it was come from: the list, where the visit began there.
