@@ -31,8 +31,10 @@ const EACH: Duration = Duration::from_secs(6);
 pub enum Refused {
     /// It may take it later, or another may.
     Transient,
-    /// It will never take this message.
+    /// It will never take this message: most likely nobody can text this number.
     Rejected,
+    /// It takes none of ours, because of its settings or ours: the number has nothing to do with it.
+    Barred,
 }
 
 /// A gateway.
@@ -45,9 +47,14 @@ pub trait Provider: Send + Sync {
     async fn send(&self, message: &Message) -> Result<(), Refused>;
 }
 
-/// No gateway took the message in time.
+/// Why no gateway took the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Undelivered;
+pub enum Undelivered {
+    /// None did in time; later one may.
+    Unavailable,
+    /// Every one has rejected it for good.
+    Rejected,
+}
 
 /// A gateway's client could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -86,13 +93,18 @@ impl Outbox {
     pub async fn send(&self, message: &Message) -> Result<&'static str, Undelivered> {
         let all = async {
             let last = self.providers.len().saturating_sub(1);
+            let mut rejected = 0;
             for (n, provider) in self.providers.iter().enumerate() {
                 let (name, watch) = (provider.name(), Stopwatch::start());
                 let longest = if n == last { TOGETHER } else { EACH };
                 let outcome = match tokio::time::timeout(longest, provider.send(message)).await {
                     Ok(Ok(())) => "accepted",
                     Ok(Err(Refused::Transient)) => "failed",
-                    Ok(Err(Refused::Rejected)) => "rejected",
+                    Ok(Err(Refused::Rejected)) => {
+                        rejected += 1;
+                        "rejected"
+                    }
+                    Ok(Err(Refused::Barred)) => "rejected",
                     Err(_) => "late",
                 };
                 measure::delivery(name, outcome, watch.seconds());
@@ -101,9 +113,10 @@ impl Outbox {
                 }
                 tracing::warn!(provider = name, message_id = %message.id, outcome, "a gateway did not take a text");
             }
-            Err(Undelivered)
+            let by_all = rejected > 0 && rejected == self.providers.len();
+            Err(if by_all { Undelivered::Rejected } else { Undelivered::Unavailable })
         };
-        tokio::time::timeout(TOGETHER, all).await.unwrap_or(Err(Undelivered))
+        tokio::time::timeout(TOGETHER, all).await.unwrap_or(Err(Undelivered::Unavailable))
     }
 }
 
@@ -120,7 +133,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// 2xx is accepted; a client error other than 408 and 429 will not pass.
+/// 2xx is accepted; a client error other than 408 and 429 will not pass, and 400 and 422 are about the message itself.
 fn judge(answer: Result<reqwest::Response, reqwest::Error>) -> Result<(), Refused> {
     let answer = answer.map_err(|error| {
         // Without its address: that may hold a key.
@@ -132,7 +145,54 @@ fn judge(answer: Result<reqwest::Response, reqwest::Error>) -> Result<(), Refuse
     match status.as_u16() {
         200..=299 => Ok(()),
         408 | 429 => Err(Refused::Transient),
-        400..=499 => Err(Refused::Rejected),
+        400 | 422 => Err(Refused::Rejected),
+        400..=499 => Err(Refused::Barred),
         _ => Err(Refused::Transient),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemRng;
+    use crate::model::{Id, Kind, Moment, Number, Timestamp};
+
+    struct Gateway(Result<(), Refused>);
+
+    #[async_trait::async_trait]
+    impl Provider for Gateway {
+        fn name(&self) -> &'static str {
+            "test"
+        }
+
+        async fn send(&self, _: &Message) -> Result<(), Refused> {
+            self.0
+        }
+    }
+
+    /// Only what all have rejected says something of the number.
+    #[tokio::test]
+    async fn a_message_is_rejected_where_every_gateway_rejects_it() {
+        let at = Moment::new(Timestamp(0), &SystemRng);
+        let message = Message {
+            id: Id::new(Kind::Message, &at),
+            rp_id: Id::new(Kind::RelyingParty, &at),
+            to: Number::parse("+14155550123").expect("E.164"),
+            text: "a text".to_owned().into(),
+        };
+        let (transient, rejected, barred) =
+            (Err(Refused::Transient), Err(Refused::Rejected), Err(Refused::Barred));
+        for (answers, outcome) in [
+            (vec![], Err(Undelivered::Unavailable)),
+            (vec![rejected], Err(Undelivered::Rejected)),
+            (vec![rejected, rejected], Err(Undelivered::Rejected)),
+            (vec![rejected, transient], Err(Undelivered::Unavailable)),
+            (vec![barred, rejected], Err(Undelivered::Unavailable)),
+            (vec![barred], Err(Undelivered::Unavailable)),
+            (vec![rejected, Ok(())], Ok("test")),
+        ] {
+            let providers = answers.iter().map(|answer| Box::new(Gateway(*answer)) as Box<dyn Provider>).collect();
+            assert_eq!(Outbox { providers }.send(&message).await, outcome, "{answers:?}");
+        }
     }
 }

@@ -25,7 +25,7 @@ impl Provider for Twilio {
     async fn send(&self, message: &Message) -> Result<(), Refused> {
         let settings = &self.settings;
         let path = format!("/2010-04-01/Accounts/{}/Messages.json", settings.account_sid);
-        let url = settings.url.join(&path).map_err(|_| Refused::Rejected)?;
+        let url = settings.url.join(&path).map_err(|_| Refused::Barred)?;
         let sender = if settings.from.starts_with("MG") { "MessagingServiceSid" } else { "From" };
         let form = [("To", message.to.as_str()), (sender, &settings.from), ("Body", &message.text)];
         let request = self.client.post(url).basic_auth(&settings.account_sid, Some(settings.auth_token.0.as_str()));

@@ -1,5 +1,6 @@
 //! Everything that a call can end in other than its answer.
 
+use crate::delivery::Undelivered;
 use crate::methods::{Fault, Refusal};
 use crate::store;
 
@@ -64,7 +65,7 @@ pub enum Error {
     /// Too much at once; try again after this many seconds.
     Busy(i64),
     /// No gateway took the text.
-    Undelivered,
+    Undelivered(Undelivered),
     /// A step-up at the strength of the user's strongest factor is needed first.
     StepUpRequired,
     /// The return address is not registered.

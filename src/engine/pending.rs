@@ -70,7 +70,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let reason = match why {
             Error::SendLimited(_) => "send_limited",
-            Error::Undelivered => "delivery_unavailable",
+            Error::Undelivered(_) => "delivery_unavailable",
             _ => "not_sent",
         };
         self.drop_pending(at, caller, factor, reason).await

@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::{Caller, Ending, Engine, Error};
+use crate::delivery::Undelivered;
 use crate::methods::{Begun, Shown, delivered};
 use crate::model::{
     BudgetKey, Details, Event, Factor, Id, Keyed, Kind, Message, MethodKind, Moment, Number, Prompt, Timestamp, hex,
@@ -47,7 +48,7 @@ impl Engine {
         let user_id = &factor.user_id;
         if !self.sends_texts() {
             tracing::warn!("a text was asked for, but no SMS provider is configured");
-            return Err(Error::Undelivered);
+            return Err(Error::Undelivered(Undelivered::Unavailable));
         }
         let (Some((to, text)), Some(state)) = (begun.text, begun.state) else { return Err(Error::MethodNotAllowed) };
         let reservation = self.reserve(at, caller, user_id, owner, factor, &to, &state).await?;
@@ -57,10 +58,13 @@ impl Engine {
         let now = self.moment().now;
         let mut event = self.factor_event(at, caller, "message.sent", factor);
         event.challenge_id = Some(owner.clone()).filter(|owner| *owner != factor.id);
-        let Ok(provider) = sent else {
-            event = Event { kind: "message.failed", ..event.failed("delivery_unavailable") };
-            self.give_back(&reservation, now, &event).await?;
-            return Err(Error::Undelivered);
+        let provider = match sent {
+            Ok(provider) => provider,
+            Err(why) => {
+                let event = Event { kind: "message.failed", ..event.failed("delivery_unavailable") };
+                self.give_back(&reservation, now, &event).await?;
+                return Err(Error::Undelivered(why));
+            }
         };
         let (shown, prompt) = (&begun.shown, Some(&reservation.prompt.next));
         let ending = match occasion {

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::engine::{Answered, Clash, Error, Fault, Gone, Refusal};
+use crate::engine::{Answered, Clash, Error, Fault, Gone, Refusal, Undelivered};
 
 /// `application/problem+json` (RFC 9457). `detail` is for the developer, `user_message` may be shown.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -71,6 +71,8 @@ pub struct Code {
 const SOMETHING: &str = "Something went wrong. Go back and try again.";
 /// What a hold says: the code is that of a pause.
 pub const ON_HOLD: &str = "Your second step is on hold. Use another way, or contact support.";
+/// Of a number that every gateway has rejected for good.
+pub const UNDELIVERABLE: &str = "We couldn't deliver to this number. It may be a landline or block our messages.";
 const OURS: &str = "Something went wrong on our side. Nothing was changed. Try again in a minute.";
 
 macro_rules! codes {
@@ -218,7 +220,11 @@ impl From<&Error> for Refused {
             },
             Error::SendLimited(seconds) => Refused { retry_after: Some(seconds), ..SEND_LIMITED.into() },
             Error::Busy(seconds) => Refused { retry_after: Some(seconds), ..RATE_LIMITED.into() },
-            Error::Undelivered => DELIVERY_UNAVAILABLE.into(),
+            Error::Undelivered(Undelivered::Unavailable) => DELIVERY_UNAVAILABLE.into(),
+            Error::Undelivered(Undelivered::Rejected) => Refused {
+                detail: "Every gateway has rejected the text for good: nobody can text this number, most likely",
+                ..Code { user_message: UNDELIVERABLE, ..DELIVERY_UNAVAILABLE }.into()
+            },
             Error::StepUpRequired => STEP_UP_REQUIRED.into(),
             Error::ReturnUrlNotAllowed => RETURN_URL_NOT_ALLOWED.into(),
             Error::Store(ref error) => {
@@ -307,7 +313,8 @@ mod tests {
             (Error::OnHold(86_400), 429, "method_paused"),
             (Error::SendLimited(30), 429, "send_limited"),
             (Error::Busy(1), 429, "rate_limited"),
-            (Error::Undelivered, 503, "delivery_unavailable"),
+            (Error::Undelivered(Undelivered::Unavailable), 503, "delivery_unavailable"),
+            (Error::Undelivered(Undelivered::Rejected), 503, "delivery_unavailable"),
             (Error::StepUpRequired, 403, "step_up_required"),
             (Error::ReturnUrlNotAllowed, 403, "return_url_not_allowed"),
             (Error::Store(StoreError::Unavailable("secret".to_owned())), 503, "store_unavailable"),

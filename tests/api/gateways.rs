@@ -129,7 +129,9 @@ async fn what_twilio_refuses_was_not_sent() {
     let user = ann(&messages, "+15005550006", TOKEN, true).await;
     for status in [400, 401, 404, 429, 500, 503, 302] {
         messages.answers(status);
-        user.begin(json!({"type": "sms", "phone": NUMBER})).await.refused(503, "delivery_unavailable");
+        let told = user.begin(json!({"type": "sms", "phone": NUMBER})).await.refused(503, "delivery_unavailable");
+        let is_the_number = text(&told["user_message"]).starts_with("We couldn't deliver to this number.");
+        assert_eq!(is_the_number, status == 400, "{status}: {told}");
     }
     messages.answers(201);
     let phone = user.begin_phone(NUMBER).await;

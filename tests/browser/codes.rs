@@ -5,7 +5,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::visitor::Visitor;
-use crate::world::World;
+use crate::world::{World, gateway};
 
 /// P-13, Y-01, Y-02.
 #[tokio::test]
@@ -241,6 +241,30 @@ async fn a_phone_is_not_called_weak_where_nothing_sends_texts() {
     let asked = world.says("POST", "/v1/challenges", wish).await;
     let page = Visitor::new(&world.base).open(asked["url"].as_str().expect("a page")).await;
     assert!(!page.says("Set up a second step first").text().contains("isn't enough"), "{}", page.text());
+}
+
+/// ux, S4, S8: where every gateway has rejected a text for good it is no delay, and where a gateway lets nothing of ours in it is not
+/// the number.
+#[tokio::test]
+async fn a_number_that_nobody_can_text_is_told_from_a_gateway_that_is_down() {
+    let mut world = World::start().await;
+    world.phone("u").await;
+    let rejected = "We couldn't deliver to this number. It may be a landline or block our messages.";
+    let delayed = "Text messages are delayed right now.";
+    for (status, words) in [(422, rejected), (400, rejected), (401, delayed), (503, delayed)] {
+        let gateway = gateway(status).await;
+        world = world.again(|config| (config.sms.local, config.sms.http_url) = (None, Some(gateway))).await;
+        world.clock.advance(3600);
+        let visitor = Visitor::new(&world.base);
+        let page = visitor.open(&world.challenge("u", "payout").await.1).await;
+        let page = visitor.send(&page, "Send code", &[]).await;
+        assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
+        page.says(words);
+        let page = visitor.open(&world.portal("new", "add_phone").await).await;
+        let page = visitor.send(&page, "Send code", &[("country", "US"), ("number", "415 555 0123")]).await;
+        page.says(words);
+        assert_eq!(page.html.contains("aria-invalid"), words == rejected, "{status}");
+    }
 }
 
 #[tokio::test]

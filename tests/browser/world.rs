@@ -85,10 +85,15 @@ impl World {
     }
 
     /// The same one day later, when nothing sends texts any more.
-    pub async fn without_texts(mut self) -> World {
-        self.running.stop().await;
-        self.config.sms.local = None;
+    pub async fn without_texts(self) -> World {
         self.clock.advance(86_400);
+        self.again(|config| config.sms.local = None).await
+    }
+
+    /// The same, started anew with other settings.
+    pub async fn again(mut self, change: impl FnOnce(&mut Config)) -> World {
+        self.running.stop().await;
+        change(&mut self.config);
         let listener = TcpListener::bind(self.config.listen).await.expect("its own port");
         self.running = run(&self.config, &self.clock, listener).await;
         self
@@ -199,6 +204,16 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// A gateway that answers every text with this status: its address.
+pub async fn gateway(status: u16) -> url::Url {
+    let status = axum::http::StatusCode::from_u16(status).expect("a status");
+    let router = Router::new().route("/sms", axum::routing::post(move || async move { status }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}/sms").parse().expect("an address")
 }
 
 /// Keeps what browsers bring back; its address has a query already.

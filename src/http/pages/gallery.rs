@@ -8,12 +8,13 @@ use axum::routing::get;
 
 use super::screen::{Message, Shell, show as render};
 use super::views::{
-    AddedPage, AppPage, Card, Ceremony, ChallengePage, Choice, CodesPage, PasskeyPage, PhonePage, SentCode,
+    AddedPage, AppPage, Card, Ceremony, ChallengePage, Choice, PasskeyPage, PhonePage, SentCode,
     SettingsPage, Way,
 };
 use super::visit::{cookies_blocked, no_such_link, timed_out};
 use super::words::{self, Notice, When};
-use super::{activity, ends, enrol};
+use super::{activity, ends, enrol, recovery};
+use crate::engine::{Error, Undelivered};
 use crate::http::App;
 use crate::http::problem::{self, Code, Refused};
 use crate::model::{ChallengeStatus, Detail, MethodKind, Timestamp};
@@ -50,7 +51,7 @@ fn examples() -> Vec<(String, Response)> {
     all.extend(ceremonies());
     all.extend(endings());
     all.extend(enrolments());
-    all.extend(recovery());
+    all.extend(recovery::examples(|heading| Shell::new(BANK, heading)));
     all.extend(settings());
     all.extend(activity::examples(|heading| Shell::new(BANK, heading), NOW));
     all
@@ -174,6 +175,7 @@ fn texts() -> Vec<Example> {
         )
     };
     let no = |way: Way, code: Code, wait| refused(way, MethodKind::Sms, code, 4, wait, "000000");
+    let undeliverable = Refused::from(Error::Undelivered(Undelivered::Rejected)).code;
     vec![
         shown("text-before", &challenge(before())),
         shown("text-sent", &challenge(sent(Some(30), 2))),
@@ -183,6 +185,7 @@ fn texts() -> Vec<Example> {
         shown("text-limit", &no(sent(None, 0), problem::SEND_LIMITED, Some(540))),
         shown("text-undelivered-again", &no(sent(None, 1), problem::DELIVERY_UNAVAILABLE, Some(5))),
         shown("text-undelivered", &no(before(), problem::DELIVERY_UNAVAILABLE, Some(5))),
+        shown("text-undeliverable", &no(before(), undeliverable, Some(5))),
     ]
 }
 
@@ -288,6 +291,7 @@ fn enrolments() -> Vec<Example> {
         notice,
     };
     let no = |code: Code| Some(words::refused_phone(&code.into(), false, NOW));
+    let undeliverable = Refused::from(Error::Undelivered(Undelivered::Rejected)).code;
     let wrong = words::refused_code(MethodKind::Totp, &problem::CODE_INCORRECT.into(), "000000", BANK, NOW).0;
     let added = |heading: &str, line: &str, notice| AddedPage {
         shell: Shell::new(BANK, heading),
@@ -310,6 +314,7 @@ fn enrolments() -> Vec<Example> {
         ("add-phone".to_owned(), render(ok, &phone(None, None))),
         ("add-phone-short".to_owned(), render(ok, &phone(None, no(problem::PHONE_INVALID)))),
         ("add-phone-refused".to_owned(), render(ok, &phone(None, no(problem::PHONE_NOT_ALLOWED)))),
+        ("add-phone-undeliverable".to_owned(), render(ok, &phone(None, no(undeliverable)))),
         ("add-phone-known".to_owned(), render(ok, &phone(None, no(problem::FACTOR_DUPLICATE)))),
         (
             "add-phone-sent".to_owned(),
@@ -337,25 +342,6 @@ fn enrolments() -> Vec<Example> {
             "added-name-taken".to_owned(),
             render(ok, &added("Phone added", "Texts can be intercepted. A passkey is safer.", taken)),
         ),
-    ]
-}
-
-fn recovery() -> Vec<Example> {
-    let page = |heading: &str, notice: Option<Notice>, leaving| CodesPage {
-        shell: Shell { is_error: notice.is_some(), ..Shell::new(BANK, heading) },
-        base: String::new(),
-        guard: String::new(),
-        set: String::new(),
-        codes: (0..10).map(|n| format!("ZGJ{n}-MA8W-SYV3-ZR3D")).collect(),
-        caption: format!("{BANK} recovery codes for j•••@example.com, 24 November 2026"),
-        notice,
-        leaving,
-    };
-    let first = Some(Notice::new("Save your codes first.", "Then tick the box."));
-    vec![
-        ("codes".to_owned(), render(StatusCode::OK, &page("Save your recovery codes", None, false))),
-        ("codes-not-ticked".to_owned(), render(StatusCode::OK, &page("Save your recovery codes", first, false))),
-        ("codes-leaving".to_owned(), render(StatusCode::OK, &page("Your codes aren't saved yet", None, true))),
     ]
 }
 

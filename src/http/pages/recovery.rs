@@ -137,3 +137,20 @@ async fn file(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Respo
     let name = format!("attachment; filename=\"{}\"", words::codes_file(visit.party()));
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()), (CONTENT_DISPOSITION, name)], text).into_response())
 }
+
+/// For the gallery.
+pub fn examples(shell: impl Fn(&str) -> Shell) -> [(String, Response); 3] {
+    let page = |name: &str, heading: &str, notice: Option<Notice>, leaving| {
+        let shell = Shell { is_error: notice.is_some(), ..shell(heading) };
+        let caption = format!("{} recovery codes for j•••@example.com, 24 November 2026", shell.app);
+        let codes = (0..10).map(|n| format!("ZGJ{n}-MA8W-SYV3-ZR3D")).collect();
+        let (base, guard, set) = Default::default();
+        (name.to_owned(), render(StatusCode::OK, &CodesPage { shell, base, guard, set, codes, caption, notice, leaving }))
+    };
+    let first = Some(Notice::new("Save your codes first.", "Then tick the box."));
+    [
+        page("codes", "Save your recovery codes", None, false),
+        page("codes-not-ticked", "Save your recovery codes", first, false),
+        page("codes-leaving", "Your codes aren't saved yet", None, true),
+    ]
+}

@@ -100,6 +100,8 @@ pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str,
         ("A code is on its way.", "You can ask for another", true)
     } else if is(problem::SEND_LIMITED) {
         ("We've sent several codes already.", "You can ask again", true)
+    } else if refused.user_message() == problem::UNDELIVERABLE {
+        ("We couldn't deliver to this number.", "It may be a landline or block our messages.", true)
     } else if is(problem::DELIVERY_UNAVAILABLE) {
         ("Text messages are delayed right now.", "Try again in a moment, or try another way.", true)
     } else {
@@ -178,6 +180,12 @@ pub fn refused_phone(refused: &Refused, lacks_country: bool, now: Timestamp) -> 
         return Notice::of_typed(
             "We can't text this number.",
             "Use a mobile number of a country that we can text, not a landline or internet number.",
+        );
+    }
+    if refused.user_message() == problem::UNDELIVERABLE {
+        return Notice::of_typed(
+            "We couldn't deliver to this number.",
+            "It may be a landline or block our messages. Use another one.",
         );
     }
     if is(problem::FACTOR_DUPLICATE) {
