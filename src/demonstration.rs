@@ -58,21 +58,22 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
             return Err(DemoError::NotLoopback(address));
         }
     }
-    let listener = bind(options.listen).await?;
+    let listener = bind("--listen", options.listen).await?;
     let second = match options.second {
-        Some(address) => Some(bind(address).await?),
+        Some(address) => Some(bind("--second", address).await?),
         None => None,
     };
-    let (port, address) = local(&listener)?;
-    let origin = format!("http://localhost:{port}");
+    let address = local("--listen", &listener)?;
+    let public_url = named(address.port());
+    let origin = public_url.origin().ascii_serialization();
     let mut origins = vec![origin.clone()];
     if let Some(second) = &second {
-        origins.push(format!("http://localhost:{}", local(second)?.0));
+        origins.push(named(local("--second", second)?.port()).origin().ascii_serialization());
     }
 
     let config = Config {
         listen: address,
-        public_url: url::Url::parse(&origin).expect("a constant form with a port number"),
+        public_url,
         storage: Storage::new(Database::Sqlite(options.data.join(DATABASE))),
         master_key: master_key(&options.data)?,
         sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
@@ -112,7 +113,7 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
     let here = application(&origin);
     let around: Around = Box::new(move |engine| {
         here.fallback_service(engine)
-            .layer(middleware::from_fn(move |request, next| named_localhost(port, request, next)))
+            .layer(middleware::from_fn(move |request, next| by_name(origin.clone(), request, next)))
     });
     let other = second.map(|listener| (listener, application(&origins[1])));
     let parts = Parts { around: Some(around), listener: Some(listener), lock: Some(lock), ..Parts::new(&config) };
@@ -123,19 +124,23 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
     Ok(running)
 }
 
-fn local(listener: &TcpListener) -> Result<(u16, SocketAddr), StartError> {
-    let address = listener.local_addr().map_err(|e| StartError::Listen(SocketAddr::from(([127, 0, 0, 1], 0)), e))?;
-    Ok((address.port(), address))
+fn local(name: &'static str, listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|e| StartError::Listen(name, SocketAddr::from(([127, 0, 0, 1], 0)), e))
+}
+
+/// Where browsers reach a port of this machine. Its origin is what they send: without a port where that is the usual one.
+fn named(port: u16) -> url::Url {
+    url::Url::parse(&format!("http://localhost:{port}")).expect("a constant form with a port number")
 }
 
 /// Passkeys know `localhost` and no address: browsers that come by another name are sent there.
-async fn named_localhost(port: u16, request: Request, next: Next) -> Response {
+async fn by_name(origin: String, request: Request, next: Next) -> Response {
     let host = request.headers().get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    if host == format!("localhost:{port}") {
+    if origin.strip_prefix("http://") == Some(host) {
         return next.run(request).await;
     }
     let rest = request.uri().path_and_query().map_or("/", |p| p.as_str());
-    Redirect::temporary(&format!("http://localhost:{port}{rest}")).into_response()
+    Redirect::temporary(&format!("{origin}{rest}")).into_response()
 }
 
 /// The master key in the data folder, made on first use; only its owner may read it.
@@ -153,4 +158,16 @@ fn master_key(folder: &Path) -> Result<Secret, DemoError> {
     }
     let text = std::fs::read_to_string(&path).map_err(named(&path))?;
     Ok(Secret(Zeroizing::new(text.trim().to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    /// What a browser names as the origin of its page, and what relying parties are registered with.
+    #[test]
+    fn the_usual_port_is_no_part_of_the_origin() {
+        assert_eq!(named(80).origin().ascii_serialization(), "http://localhost");
+        assert_eq!(named(8080).origin().ascii_serialization(), "http://localhost:8080");
+    }
 }

@@ -42,6 +42,8 @@ use engine::{Engine, OperatorError, StartError};
 use model::{Moment, Rng};
 use store::{MoveError, Place, Restored, Store};
 
+/// What names the address of the engine, where no socket is handed in.
+const LISTEN: &str = "COUNTERSIGN_LISTEN";
 /// The longest wait between two tries to reach the database.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Between "not ready" and the end of accepting, so that a balancer sees it.
@@ -136,12 +138,12 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
     };
     let listener = match parts.listener {
         Some(listener) => listener,
-        None => bind(config.listen).await?,
+        None => bind(LISTEN, config.listen).await?,
     };
-    let address = listener.local_addr().map_err(|e| StartError::Listen(config.listen, e))?;
+    let address = listener.local_addr().map_err(|e| StartError::Listen(LISTEN, config.listen, e))?;
     measure::begin();
     let metrics_listener = match config.metrics_listen {
-        Some(address) => Some(bind(address).await?),
+        Some(address) => Some(bind("COUNTERSIGN_METRICS_LISTEN", address).await?),
         None => None,
     };
     let (stop, stopped) = watch::channel(false);
@@ -176,8 +178,9 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
     Ok(Running { address, engine, metrics, stop, draining, working, server, _metrics: of_metrics, _lock: lock })
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|e| StartError::Listen(address, e))
+/// Listens on what this setting or option names.
+async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|e| StartError::Listen(name, address, e))
 }
 
 /// Opens the store and starts the engine on it, and tries again where a database server does not answer yet, or no longer.

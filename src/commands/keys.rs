@@ -67,6 +67,9 @@ impl Keys {
                     say(&format!("does not open, left as it is: {row}"));
                 }
                 answer(&format!("{} values sealed anew, {} that do not open", done.values, done.closed.len()));
+                if !done.closed.is_empty() {
+                    return Ok(ExitCode::FAILURE);
+                }
             }
             Keys::Rotate(Rotate::Master) => {
                 countersign::rotate_master(&custodian, &new_master_key.expect("read above for this command")).await?;

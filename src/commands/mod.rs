@@ -13,7 +13,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use countersign::config::{ENVIRONMENT, Settings, environment};
 
 /// A second factor beside any login: TOTP, passkeys, SMS codes and recovery codes, and the step-up session that they earn.
@@ -64,6 +64,19 @@ enum Command {
     Restore(data::Restore),
     /// Check the settings, the database and the keys
     Doctor(doctor::Doctor),
+}
+
+impl Arguments {
+    /// Reads the command line. A file is refused where nothing is read from it: whoever names one believes that it counts.
+    pub fn read() -> Arguments {
+        let arguments = Arguments::parse();
+        let reads_none = matches!(arguments.command, Command::Demo(_) | Command::MasterKey(_) | Command::Policy(_));
+        if reads_none && arguments.config.is_some() {
+            let word = "--config: this command reads no settings from a file";
+            Arguments::command().error(clap::error::ErrorKind::ArgumentConflict, word).exit();
+        }
+        arguments
+    }
 }
 
 /// Runs one command.

@@ -234,14 +234,13 @@ impl Settings {
     }
 
     fn twilio(&self) -> Result<Option<Twilio>, ConfigError> {
+        // First, so that it is named where it does not read, whatever else is there.
+        let url = self.url("sms.twilio.url")?;
         let parts = ["sms.twilio.account_sid", "sms.twilio.auth_token", "sms.twilio.from"];
         if parts.iter().all(|p| self.optional(p).is_none()) {
             return Ok(None);
         }
-        let url = match self.url("sms.twilio.url")? {
-            Some(url) => url,
-            None => Url::parse("https://api.twilio.com").expect("a constant address"),
-        };
+        let url = url.unwrap_or_else(|| Url::parse("https://api.twilio.com").expect("a constant address"));
         Ok(Some(Twilio {
             account_sid: self.required(parts[0])?.to_owned(),
             auth_token: Secret(Zeroizing::new(self.required(parts[1])?.to_owned())),
@@ -333,6 +332,7 @@ mod tests {
             ("COUNTERSIGN_FACTOR_COOL_OFF", "1year"),
             ("COUNTERSIGN_SMS_PROVIDER", "inbox"),
             ("COUNTERSIGN_SMS_HTTP_URL", "ftp://x"),
+            ("COUNTERSIGN_SMS_TWILIO_URL", "ftp://x"),
             ("COUNTERSIGN_SMS_COUNTRIES", "Germany"),
             ("COUNTERSIGN_SMS_COUNTRIES", "DE,XX"),
             ("COUNTERSIGN_SMS_COUNTRIES", ","),

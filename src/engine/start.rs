@@ -41,9 +41,9 @@ pub enum StartError {
     /// Another tool's work, or not enough to go by, with this kind of database.
     #[error("{0}")]
     Unfit(&'static str),
-    /// The address cannot be listened on.
-    #[error("COUNTERSIGN_LISTEN: cannot listen on {0}: {1}")]
-    Listen(std::net::SocketAddr, std::io::Error),
+    /// The address cannot be listened on: the setting or option that named it comes first.
+    #[error("{0}: cannot listen on {1}: {2}")]
+    Listen(&'static str, std::net::SocketAddr, std::io::Error),
     /// A later release has changed the schema so that this one may no longer run on it.
     #[error("the database's schema needs countersign {0} or newer; this is {version}", version = env!("CARGO_PKG_VERSION"))]
     TooOld(String),

@@ -71,6 +71,46 @@ async fn what_is_missing_or_malformed_is_named_before_anything_is_opened() {
     }
 }
 
+/// Whoever names a file believes that it counts.
+#[tokio::test]
+async fn a_file_is_refused_by_commands_that_read_none() {
+    for command in [&["demo", "--listen", "127.0.0.1:0"][..], &["master-key", "generate"], &["policy", "odds"]] {
+        for arguments in [[&["--config", "x.toml"], command].concat(), [command, &["--config", "x.toml"]].concat()] {
+            let ended = child::run(&arguments, &[]);
+            assert_eq!((ended.status, ended.stdout.as_str()), (Some(2), ""), "{arguments:?}: {}", ended.stderr);
+            let word = "--config: this command reads no settings from a file";
+            assert!(ended.stderr.contains(word), "{arguments:?}: {}", ended.stderr);
+        }
+    }
+}
+
+/// An address that is taken is told by the name that it was given by.
+#[tokio::test]
+async fn what_names_an_address_that_is_taken_is_told() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = holder.local_addr().expect("an address").to_string();
+    let mut place = Place::new().await;
+    let data = place.scratch.folder().join("demo");
+    let data = data.to_str().expect("UTF-8").to_owned();
+    place.set("COUNTERSIGN_METRICS_LISTEN", &taken);
+    let of_metrics = place.run(&["serve"]);
+    place.unset("COUNTERSIGN_METRICS_LISTEN");
+    place.set("COUNTERSIGN_LISTEN", &taken);
+    let of_engine = place.run(&["serve"]);
+    let demo = |addresses: &[&str]| child::run(&[&["demo", "--data", &data], addresses].concat(), &[]);
+    let second = demo(&["--listen", "127.0.0.1:0", "--second", &taken]);
+    for (name, ended) in [
+        ("COUNTERSIGN_METRICS_LISTEN", of_metrics),
+        ("COUNTERSIGN_LISTEN", of_engine),
+        ("--listen", demo(&["--listen", &taken])),
+        ("--second", second),
+    ] {
+        assert_eq!(ended.status, Some(1), "{name}: {}", ended.stderr);
+        let word = format!("countersign: {name}: cannot listen on {taken}");
+        assert!(ended.stderr.contains(&word), "{name}: {}", ended.stderr);
+    }
+}
+
 /// An unknown setting is an error of every command that reads any.
 #[tokio::test]
 async fn an_unknown_setting_is_refused_by_every_command() {

@@ -218,6 +218,22 @@ async fn a_closed_value_keeps_the_old_key_and_is_named() {
     ann.session(&of_ann, json!({})).await;
 }
 
+/// A script that rotates learns that not all of it went well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_that_leaves_a_closed_value_behind_ends_with_status_1() {
+    let (place, clock) = place_with_clock().await;
+    let place = Arc::new(place);
+    let _serve = place.serve().await;
+    enrol(&place.bank(), "ann", step(0)).await;
+    place.scratch.execute("update factors set sealed = substr(sealed, 1, 40)").await;
+    let run = beside(&place, &["keys", "rotate", "data"]);
+    until(|| keys(&place, "data").len() == 2).await;
+    std::fs::write(&clock, "11").expect("a file");
+    let ended = run.await.expect("it ends");
+    assert_eq!(ended.status, Some(1), "{}", ended.stderr);
+    assert!(ended.stdout.contains("1 that do not open"), "{}", ended.stdout);
+}
+
 /// E-04, E-07: the ring under another master key: who runs goes on, who starts needs the new one.
 #[tokio::test]
 async fn a_master_key_is_replaced_beside_a_running_engine() {
