@@ -45,6 +45,7 @@ pub use verification::{Delivery, Given, Verdict};
 pub use webhooks::{NewEndpoint, WithSecret};
 
 pub use crate::delivery::Undelivered;
+pub use crate::methods::sms::dialled;
 pub use crate::methods::{Answer, Attachment, Fault, Refusal, Shown, Wish};
 pub use crate::store::{EndpointChange, Error as StoreError, Names};
 

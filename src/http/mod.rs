@@ -3,8 +3,10 @@
 mod api;
 mod auth;
 mod body;
+mod cross_origin;
 mod flood;
 mod idempotency;
+mod outage;
 mod pages;
 pub mod problem;
 mod scrape;
@@ -23,15 +25,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::engine::Engine;
 use crate::model::{Id, Kind};
 use flood::Flood;
+use outage::Reader;
 use problem::Refused;
 
 /// A request takes no longer than this; gateways have ten seconds of it.
@@ -125,19 +128,21 @@ pub fn router(app: App) -> Router {
         .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
         .merge(pages::router(&app, app.settings.development))
         .merge(api::around(document, app.settings.development))
-        .fallback(|| async { Refused::from(problem::NOT_FOUND) })
+        .fallback(pages::nowhere)
         .method_not_allowed_fallback(|| async { Refused::from(problem::HTTP_METHOD_UNSUPPORTED) });
     routes.layer(middleware::from_fn_with_state(app.clone(), frame)).with_state(app)
 }
 
 /// The one layer around all routes, since each copies the request once more: gives the request its id, completes refusals and
-/// sets the headers that every answer has. A request that panics or takes too long ends as a problem too.
+/// sets the headers that every answer has. A request that panics or takes too long is answered too.
 async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let id = own_id(request.headers()).unwrap_or_else(|| Id::new(Kind::Request, &app.engine.moment()).to_string());
     request.extensions_mut().insert(RequestId(id.clone()));
     let trace = trace::Trace::begin(&request, &id);
     let working = app.settings.working.subscribe();
-    let response = apart(cross_origin(app.clone(), request, next, working).instrument(trace.span.clone())).await;
+    let reader = Reader::of(&request);
+    let answered = apart(cross_origin::answer(app.clone(), request, next, working).instrument(trace.span.clone())).await;
+    let response = answered.unwrap_or_else(|| reader.without_answer(&id, true));
     let response = problem::complete(response, app.engine.issuer(), &id);
     trace.end(&response);
     framed(response, &id, app.is_secure())
@@ -165,11 +170,10 @@ fn framed(mut response: Response, id: &str, secure: bool) -> Response {
 }
 
 /// Answers in a task of its own, within its time: a caller that hangs up does not stop what it began, such as the settling of a text
-/// that is on its way, and a panic ends that task alone.
-async fn apart(answer: impl Future<Output = Response> + Send + 'static) -> Response {
+/// that is on its way, and a panic ends that task alone. `None` where no answer came.
+async fn apart(answer: impl Future<Output = Response> + Send + 'static) -> Option<Response> {
     let answered = tokio::spawn(tokio::time::timeout(LONGEST, answer)).await;
-    let answered = answered.ok().and_then(Result::ok);
-    answered.unwrap_or_else(|| Refused::from(problem::STORE_UNAVAILABLE).into_response())
+    answered.ok().and_then(Result::ok)
 }
 
 /// The id that the caller gave the request, if it is sane.
@@ -183,51 +187,6 @@ fn is_sane(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// CORS for registered origins, on the API alone: client tokens are used by pages of the relying party's own. The origin is looked
-/// up first, so that a page can read a refusal too, and each such call is a visit; whoever is told to wait may read it from any
-/// origin. Whoever ends the engine waits until `_working` is dropped, with the request.
-async fn cross_origin(app: App, request: Request, next: Next, _working: watch::Receiver<()>) -> Response {
-    let origin = request.headers().get(header::ORIGIN).filter(|_| request.uri().path().starts_with("/v1/")).cloned();
-    let Some(origin) = origin else { return next.run(request).await };
-    let name = String::from_utf8_lossy(origin.as_bytes()).into_owned();
-    let is_preflight = request.method() == axum::http::Method::OPTIONS;
-    let (parts, body) = request.into_parts();
-    let visit = if auth::shows_key(&parts.headers) { None } else { Some(app.flood.visit(app.client_address(&parts))) };
-    let request = Request::from_parts(parts, body);
-    let (known, mut response) = match visit {
-        Some(Err(refused)) => (true, refused.into_response()),
-        Some(Ok(())) => match app.engine.knows_origin(&name).await {
-            Err(error) => return Refused::from(error).into_response(),
-            Ok(true) if is_preflight => (true, StatusCode::NO_CONTENT.into_response()),
-            Ok(known) => (known, next.run(request).await),
-        },
-        // A server. Only who shows a key that is one has anything looked up: no other is told that all is well.
-        None => {
-            let response = next.run(request).await;
-            let is_well = response.status().is_success();
-            (is_well && app.engine.knows_origin(&name).await.unwrap_or_default(), response)
-        }
-    };
-    let headers = response.headers_mut();
-    headers.append(header::VARY, HeaderValue::from_static("origin"));
-    if known {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("request-id, retry-after, idempotent-replayed"),
-        );
-        if is_preflight {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH, DELETE"));
-            headers.insert(
-                header::ACCESS_CONTROL_ALLOW_HEADERS,
-                HeaderValue::from_static("authorization, content-type, idempotency-key, request-id"),
-            );
-            headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-        }
-    }
-    response
-}
-
 /// How many cases `tests/torture.sh` asks for; few if it does not.
 #[cfg(test)]
 fn torture() -> proptest::prelude::ProptestConfig {
@@ -237,6 +196,9 @@ fn torture() -> proptest::prelude::ProptestConfig {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse;
+
     use super::*;
 
     async fn broken() -> Response {
@@ -244,11 +206,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_panics_ends_as_a_problem() {
-        let response = apart(broken()).await;
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    async fn a_request_that_panics_ends_without_an_answer() {
+        assert!(apart(broken()).await.is_none());
         let response = apart(async { StatusCode::NO_CONTENT.into_response() }).await;
-        assert_eq!(response.status(), StatusCode::NO_CONTENT);
+        assert_eq!(response.expect("an answer").status(), StatusCode::NO_CONTENT);
     }
 
     /// what stands left of what a trusted proxy saw is nobody's word, in whatever bytes it is written.

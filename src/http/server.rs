@@ -18,7 +18,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
-use super::problem::{self, Refused};
+use super::outage::Reader;
+use super::problem;
 
 /// A client has this long to send a request's headers; a silent connection is closed after it.
 const HEADERS: Duration = Duration::from_secs(15);
@@ -44,7 +45,7 @@ impl Gate {
             let id = super::own_id(request.headers()).unwrap_or_else(&request_id);
             let answer = match request.uri().path() {
                 "/livez" => ([(CONTENT_TYPE, "application/json")], "{\"status\":\"ok\"}").into_response(),
-                _ => problem::complete(Refused::from(problem::STORE_UNAVAILABLE).into_response(), &issuer, &id),
+                _ => problem::complete(Reader::of(request).without_answer(&id, false), &issuer, &id),
             };
             super::framed(answer, &id, secure)
         };
@@ -94,5 +95,26 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
     drop(listener);
     if tokio::time::timeout(FINISH, graceful.shutdown()).await.is_err() {
         tracing::warn!("some connections did not finish in time");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_person_who_comes_too_early_gets_a_page() {
+        let router = Gate::default().router("http://localhost".to_owned(), || "req_1".to_owned());
+        let kind = async |path: &str| {
+            let request = Request::builder().uri(path).body(Body::empty()).expect("a request");
+            let Ok(response) = router.clone().oneshot(request).await;
+            let kind = response.headers()[CONTENT_TYPE].to_str().expect("text").to_owned();
+            (response.status().as_u16(), kind, response.headers().contains_key("content-security-policy"))
+        };
+        assert_eq!(kind("/challenge/chl_1").await, (503, "text/html; charset=utf-8".to_owned(), true));
+        assert_eq!(kind("/v1/users/ann").await, (503, "application/problem+json".to_owned(), true));
+        assert_eq!(kind("/livez").await, (200, "application/json".to_owned(), true));
     }
 }

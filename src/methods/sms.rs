@@ -140,18 +140,47 @@ fn national<'n>(number: &'n Number, parsed: &PhoneNumber) -> (&'n str, Vec<&'sta
     (&number.as_str()[1 + code.to_string().len()..], DATABASE.by_code(&code).unwrap_or_default())
 }
 
+/// The number behind these digits as they are dialled within a country (ISO 3166-1 alpha-2). As they stand where its plan knows them
+/// so, else without what is dialled before a number there and there alone: `0`, `06`, `8`, `80`. Where the plan knows neither,
+/// ranges are opened before it does.
+pub fn dialled(country: &str, digits: &str) -> Option<Number> {
+    let plan = DATABASE.by_id(country)?;
+    let bare = plan.national_prefix().and_then(|prefix| digits.strip_prefix(prefix));
+    // What may stand there instead of the usual prefix, as a regular expression, and what it stands for.
+    let other = plan.national_prefix_for_parsing().and_then(|prefix| {
+        let found = prefix.find(digits).filter(|found| found.start() == 0)?;
+        Some(match plan.national_prefix_transform_rule() {
+            Some(rule) => prefix.replace(digits, rule).into_owned(),
+            None => digits[found.end()..].to_owned(),
+        })
+    });
+    let forms = [Some(digits), bare, other.as_deref()];
+    let known = forms.into_iter().flatten().find(|national| is_planned(plan, national));
+    Number::parse(&format!("+{}{}", plan.country_code(), known.or(bare).unwrap_or(digits)))
+}
+
+/// Whether a plan knows this number: all of its digits, and their count.
+fn is_planned(plan: &Metadata, national: &str) -> bool {
+    let whole = plan.descriptors().general().national_number().find(national);
+    whole.is_some_and(|found| found.len() == national.len()) && has_length(&[plan], national)
+}
+
+/// Whether numbers of these plans may have so many digits.
+fn has_length(plans: &[&Metadata], national: &str) -> bool {
+    let kinds = plans.iter().flat_map(|plan| KINDS.into_iter().filter_map(|kind| plan.descriptors().get(kind)));
+    let mut lengths = kinds.flat_map(|kind| kind.possible_length()).map(|length| usize::from(*length)).peekable();
+    lengths.peek().is_none() || lengths.any(|length| length == national.len())
+}
+
 /// Whether a number has a length of its country code, and no digit that is dialled within the country alone: with it the same phone
 /// would have two spellings, each with budgets of its own (P-15). More is not asked, and nothing of a number that was proven:
 /// ranges are opened before a plan knows of them.
 fn is_written_out(number: &Number) -> bool {
     let Ok(parsed) = phonenumber::parse(None, number.as_str()) else { return false };
     let (national, plans) = national(number, &parsed);
-    let kinds = plans.iter().flat_map(|plan| KINDS.into_iter().filter_map(|kind| plan.descriptors().get(kind)));
-    let mut lengths = kinds.flat_map(|kind| kind.possible_length()).map(|length| usize::from(*length)).peekable();
-    let fits = lengths.peek().is_none() || lengths.any(|length| length == national.len());
     // The library takes a first 8 for such a digit also where it belongs to the number: a plan that knows the number tells.
     let is_planned = plans.iter().any(|plan| plan.descriptors().general().is_match(national));
-    fits && (is_planned || parsed.format().mode(phonenumber::Mode::E164).to_string() == number.as_str())
+    has_length(&plans, national) && (is_planned || parsed.format().mode(phonenumber::Mode::E164).to_string() == number.as_str())
 }
 
 /// The number of a phone.
@@ -242,6 +271,43 @@ mod tests {
         for costly in ["+78091234567", "+559009702575", "+37080812345"] {
             assert_eq!(country(costly), Err(Refusal::PhoneNotAllowed), "{costly}");
         }
+    }
+
+    /// What people write is what they dial at home.
+    #[test]
+    fn what_is_dialled_within_a_country_alone_is_left_out() {
+        for (country, digits, whole) in [
+            ("DE", "015155501234", "+4915155501234"),
+            ("US", "14155550123", "+14155550123"),
+            ("GB", "07700900123", "+447700900123"),
+            ("HU", "06201234567", "+36201234567"),
+            ("HU", "0612345678", "+3612345678"),
+            ("HU", "201234567", "+36201234567"),
+            ("BY", "80291234567", "+375291234567"),
+            ("BY", "0291234567", "+375291234567"),
+            ("TM", "865123456", "+99365123456"),
+            ("RU", "89123456789", "+79123456789"),
+            ("RU", "8001234567", "+78001234567"),
+            ("KZ", "87011234567", "+77011234567"),
+            ("LT", "861234567", "+37061234567"),
+            ("LT", "061234567", "+37061234567"),
+            ("AR", "0111512345678", "+5491112345678"),
+            ("AR", "01141234567", "+541141234567"),
+            ("KR", "01012345678", "+821012345678"),
+            ("JM", "8765551234", "+18765551234"),
+            // Zeros that belong to the number.
+            ("IT", "0612345678", "+390612345678"),
+            ("CI", "0102030405", "+2250102030405"),
+            ("CG", "066031234", "+242066031234"),
+            ("GA", "06031234", "+24106031234"),
+            ("SM", "886377", "+3780549886377"),
+        ] {
+            let number = dialled(country, digits);
+            assert_eq!(number.as_ref().map(Number::as_str), Some(whole), "{country} {digits}");
+            assert!(number.is_some_and(|number| is_written_out(&number)), "{whole}");
+        }
+        assert_eq!(dialled("DE", "12"), None);
+        assert_eq!(dialled("", "015155501234"), None);
     }
 
     #[test]

@@ -636,6 +636,30 @@ async fn only_registered_origins_pass_a_preflight() {
     }
 }
 
+/// C-10: where nobody can look an origin up, a page of any learns that it is to come again, and a browser that asks first lets it.
+#[tokio::test]
+async fn an_outage_may_be_read_from_any_origin() {
+    let world = World::start().await;
+    let bank = world.bank().await;
+    let page = world.stranger().with("origin", bank.origin());
+    world.scratch.execute("alter table relying_parties rename to lost_parties").await;
+    let told = page.post("/v1/challenges/chl_1/verify", json!({})).await;
+    assert_eq!(told.header("access-control-allow-origin"), Some(bank.origin()));
+    assert!(told.header("access-control-expose-headers").is_some_and(|names| names.contains("retry-after")));
+    told.refused(503, "store_unavailable");
+    let ask = world.client.request(Method::OPTIONS, world.url("/v1/challenges/chl_1/verify"));
+    let ask = ask.header("origin", bank.origin()).header("access-control-request-method", "POST");
+    let let_go = ask.send().await.expect("an answer");
+    assert_eq!(let_go.status(), 204);
+    let told = |name: &str| let_go.headers().get(name).and_then(|value| value.to_str().ok());
+    assert_eq!(told("access-control-allow-origin"), Some(bank.origin()));
+    assert_eq!(told("access-control-allow-methods"), Some("GET, POST, PATCH, DELETE"));
+    assert_eq!(told("access-control-max-age"), None, "it asks again next time");
+    world.scratch.execute("alter table lost_parties rename to relying_parties").await;
+    let unknown = world.stranger().with("origin", "https://evil.example").get("/v1/users/ann").await;
+    assert_eq!((unknown.status, unknown.header("access-control-allow-origin")), (401, None));
+}
+
 /// C-07: whatever is answered, where browsers reach the engine by https; where they do not, nothing. C-09: the others in any case.
 #[tokio::test]
 async fn where_the_public_address_is_https_every_answer_says_to_stay_with_it() {

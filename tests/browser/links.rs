@@ -457,6 +457,34 @@ async fn a_page_of_another_release_has_its_assets_and_nobody_keeps_them_under_it
     assert_eq!(get("/assets/0123456789abcdef/webauthn.js").await.0.1, "text/javascript; charset=utf-8");
 }
 
+/// ux, S1: whoever mistypes an address reads words; programs read a problem, whatever they say that they take.
+#[tokio::test]
+async fn a_person_at_an_address_that_is_none_gets_a_page() {
+    let world = World::start().await;
+    let client = Visitor::new(&world.base).client;
+    let ask = async |method: &str, path: &str, accept: &str| {
+        let call = client.request(method.parse().expect("a method"), format!("{}{path}", world.base));
+        let answer = call.header("accept", accept).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{method} {path}");
+        answer.text().await.expect("text")
+    };
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    for path in ["/nothing", "/challenges/chl_1", "/portal/por_1/nothing", "/favicon"] {
+        let page = ask("GET", path, browser).await;
+        assert!(page.contains("This link doesn't work") || page.contains("This link doesn&#39;t work"), "{path}: {page}");
+        assert!(page.contains("Reference <code>req_"), "{path}: {page}");
+    }
+    for (method, path, accept) in [
+        ("GET", "/nothing", "*/*"),
+        ("POST", "/nothing", browser),
+        ("GET", "/v1/nothing", browser),
+        ("GET", "/.well-known/nothing", browser),
+        ("GET", "/assets/nothing", browser),
+    ] {
+        assert!(ask(method, path, accept).await.contains("\"code\":\"not_found\""), "{method} {path}");
+    }
+}
+
 #[tokio::test]
 async fn what_the_application_and_the_person_wrote_is_shown_as_text() {
     let world = World::start().await;

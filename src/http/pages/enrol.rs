@@ -333,7 +333,7 @@ fn region(languages: &str) -> &str {
     tags.filter_map(|tag| tag.split('-').skip(1).find(|part| part.len() == 2)).next().unwrap_or_default()
 }
 
-/// The number in E.164: as typed where it begins with `+`, else below the chosen country without its trunk prefix.
+/// The number in E.164: as typed where it begins with `+`, else as it is dialled within the chosen country.
 fn composed(country: &str, typed: &str) -> Option<Number> {
     let digits: String = typed
         .chars()
@@ -346,12 +346,8 @@ fn composed(country: &str, typed: &str) -> Option<Number> {
     if typed.trim_start().starts_with(['+', '＋']) {
         return Number::parse(&format!("+{digits}"));
     }
-    let (code, _, dial, _) = countries(country).find(|c| c.3)?;
-    // Where the zero is part of the number.
-    let keeps_zero = matches!(code, "IT" | "SM" | "VA" | "CI" | "CG" | "GA");
-    let trunk = if matches!(dial, "7") { '8' } else { '0' };
-    let national = if keeps_zero { &digits } else { digits.strip_prefix(trunk).unwrap_or(&digits) };
-    Number::parse(&format!("+{dial}{national}"))
+    let (code, ..) = countries(country).find(|c| c.3)?;
+    engine::dialled(code, &digits)
 }
 
 #[cfg(test)]
@@ -367,6 +363,8 @@ mod tests {
             ("US", "(415) 555-0123", "+14155550123"),
             ("IT", "06 1234 5678", "+390612345678"),
             ("GB", "07700 900123", "+447700900123"),
+            ("hu", "06 20 123 4567", "+36201234567"),
+            ("BY", "8 029 123-45-67", "+375291234567"),
         ] {
             assert_eq!(number(country, typed).as_deref(), Some(whole), "{country} {typed}");
         }

@@ -22,13 +22,20 @@ pub use words::codes_file;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{ACCEPT, RETRY_AFTER};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::problem::{self, Refused};
 use super::{App, auth};
+
+/// What a call by a module of the pages carries against forgery.
+const GUARD: &str = "form-guard";
+/// Where programs and developers look: no person is led there.
+const FOR_PROGRAMS: [&str; 6] = ["v1", "dev", "docs", "errors", "assets", ".well-known"];
 
 /// The pages' routes; in development with the gallery.
 pub fn router(app: &App, development: bool) -> Router<App> {
@@ -47,13 +54,38 @@ pub fn router(app: &App, development: bool) -> Router<App> {
     }
 }
 
+/// Whether a request to this path with these headers is one by a person, who is answered by a page; the pages' modules call with
+/// the guard in a header.
+pub fn is_for_people(path: &str, headers: &HeaderMap) -> bool {
+    (path.starts_with("/challenge/") || path.starts_with("/portal/")) && !headers.contains_key(GUARD)
+}
+
+/// The engine gave no answer. What was `sent` to it may have been done all the same.
+pub fn without_answer(request_id: &str, sent: bool) -> Response {
+    let known = if sent { "It may have gone through all the same." } else { "Nothing was changed." };
+    let refused = Refused::from(problem::STORE_UNAVAILABLE);
+    let page = Message::new("Countersign", visit::OUTAGE).stopped().line(format!("{known} Try again in a minute."));
+    refused.tell_when(page.link("Try again", "").reference(request_id).respond(refused.code.status))
+}
+
+/// An address that there is not. Who comes with a browser mistyped it, or follows an old link; programs get a problem.
+pub async fn nowhere(parts: Parts) -> Response {
+    let first = parts.uri.path().split('/').nth(1).unwrap_or_default();
+    let accepts = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_look = matches!(parts.method, Method::GET | Method::HEAD);
+    match is_look && accepts.contains("text/html") && !FOR_PROGRAMS.contains(&first) {
+        true => visit::no_such_link(&auth::request_id(&parts)),
+        false => Refused::from(problem::NOT_FOUND).into_response(),
+    }
+}
+
 /// Lets no address flood the pages; modules are told so in JSON.
 async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let Err(refused) = app.flood.visit(app.client_address(&parts)) else {
         return next.run(Request::from_parts(parts, body)).await;
     };
-    if parts.headers.contains_key("form-guard") {
+    if parts.headers.contains_key(GUARD) {
         return refused.into_response();
     }
     let wait = refused.retry_after.unwrap_or(1);

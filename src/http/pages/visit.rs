@@ -20,6 +20,8 @@ use crate::http::problem::{self, Refused};
 use crate::http::{App, auth};
 use crate::model::{Challenge, Id, Kind, MethodKind, PortalSession, Timestamp};
 
+/// ux, S1: the fault is not the person's.
+pub const OUTAGE: &str = "Something went wrong on our side";
 /// A cookie outlives what it opens by this many seconds, so that its browser can be told how it ended.
 const AFTERGLOW: i64 = 3600;
 /// Set with the landing page and asked for when its form comes back: whether this browser keeps cookies at all.
@@ -233,7 +235,7 @@ impl<S: Subject + Send, T: DeserializeOwned> FromRequest<App> for Called<S, T> {
             false => problem::NOT_FOUND,
         };
         let visit = visit.map_err(|answer| Refused::from(closed(answer)))?;
-        let guard = parts.headers.get("form-guard").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let guard = parts.headers.get(super::GUARD).and_then(|v| v.to_str().ok()).unwrap_or_default();
         if !is_same(guard, &visit.guard) {
             return Err(problem::ORIGIN_NOT_ALLOWED.into());
         }
@@ -383,7 +385,7 @@ fn fault(party: &str, request_id: &str, refused: impl Into<Refused>) -> Response
 fn fault_before(party: &str, request_id: &str, refused: impl Into<Refused>, again: &str) -> Response {
     let refused = refused.into();
     let ours = refused.code.status.is_server_error();
-    let heading = if ours { "Something went wrong on our side" } else { "That didn't work" };
+    let heading = if ours { OUTAGE } else { "That didn't work" };
     let line = if ours { "Nothing was changed. Try again in a minute." } else { refused.user_message() };
     let page = Message::new(party, heading).stopped().line(line.to_owned()).link("Try again", again);
     refused.tell_when(page.reference(request_id).respond(refused.code.status))
