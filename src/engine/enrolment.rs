@@ -6,7 +6,7 @@ use super::limits::enrolment_lane;
 use super::pending::{LIFE, check_active, check_counts};
 use super::portal::Manage;
 use super::sending::Occasion;
-use super::{Answered, Caller, Clash, Ending, Engine, Error, factor_row, unnamed};
+use super::{Answered, Caller, Clash, Ending, Engine, Error, Gone, factor_row, unnamed};
 use crate::methods::sms::number_of;
 use crate::methods::{Answer, Enrolled, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
 use crate::model::{Event, Factor, Id, Kind, MethodKind, Moment, Prompt, User};
@@ -107,14 +107,15 @@ impl Engine {
         Ok(Started { factor, shown, prompt: Some(prompt) })
     }
 
-    /// What a pending authenticator app was shown, once more: for the page on which it began.
+    /// What a pending authenticator app was shown, once more: for the page on which it began. `None` for whatever else it is, and
+    /// `Gone` where it ran out.
     pub async fn show_again(&self, caller: &Caller, user_id: &str, id: &Id) -> Result<Option<Started>, Error> {
         let at = self.moment();
-        let factor = match self.pending(&at, caller, user_id, id).await {
-            Ok(factor) if factor.kind == MethodKind::Totp => factor,
-            Ok(_) | Err(Error::Clash(_) | Error::Gone(_) | Error::NotFound) => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let found = self.store.factor(&caller.rp.id, user_id, id).await?;
+        let Some(factor) = found.filter(|f| f.kind == MethodKind::Totp && !f.is_active()) else { return Ok(None) };
+        if !factor.is_pending(at.now) {
+            return Err(Error::Gone(Gone::Enrolment));
+        }
         let user = self.user_or_new(&at, &caller.rp.id, user_id).await?;
         let parties = self.parties(&caller.rp, user, String::new());
         let held = self.open_factors(&at, caller, vec![factor.clone()]).await?.pop();

@@ -359,6 +359,58 @@ async fn a_ceremony_that_was_stopped_costs_nothing_and_leaves_the_other_ways() {
     assert_eq!(world.exchange(&id, &query).await["amr"], json!(["otp"]));
 }
 
+/// ux, S2: where another dialog is open the page waits for another press, without a word and without counting.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ceremony_that_cannot_begin_yet_may_begin_again() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    browser.plug_in(json!({})).await;
+    enrol(&world, &browser, "u").await;
+    let id = open(&world, &browser, "u", "payout").await;
+    let title = browser.run("return document.title").await;
+    let failing = |name: &str| {
+        format!("navigator.credentials.get = async () => {{ window.asked = (window.asked ?? 0) + 1; throw new DOMException('', '{name}'); }};")
+    };
+    browser.run(&failing("OperationError")).await;
+    for asked in 1..=2 {
+        browser.press(START).await;
+        browser.comes_to("return [window.asked, document.querySelector('[data-ceremony]').dataset.state]", json!([asked, "ready"])).await;
+    }
+    browser.sees("Unlock it with your face, fingerprint, or screen lock.").await;
+    assert_eq!(browser.run("return document.title").await, title, "it is no error");
+    assert_eq!(browser.run("return document.activeElement.matches('[data-start]')").await, true);
+    // One that was closed after it is the first, and the passkey that is said to be there already is for who creates one.
+    browser.run(&failing("NotAllowedError")).await;
+    browser.press(START).await;
+    browser.comes_to("return document.querySelector('[data-ceremony]').dataset.state", json!("cancelled")).await;
+    browser.run(&failing("InvalidStateError")).await;
+    browser.press(START).await;
+    browser.sees("Something went wrong on our side.").await;
+    browser.client.refresh().await.expect("a reload asks nothing");
+    browser.press(START).await;
+    let query = brought_back(&world, &browser).await;
+    assert_eq!(world.exchange(&id, &query).await["acr"], "phr");
+}
+
+/// Whoever wanted a security key is asked for one again.
+#[tokio::test(flavor = "multi_thread")]
+async fn trying_again_asks_for_what_was_asked_for_last() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    browser.go(&world.portal("u", "add_passkey").await).await;
+    browser.press(OPEN).await;
+    browser.sees("Create a passkey").await;
+    let closed = "navigator.credentials.create = async ({ publicKey }) => {
+        (window.asked ??= []).push(publicKey.authenticatorSelection?.authenticatorAttachment ?? 'any');
+        throw new DOMException('', 'NotAllowedError'); };";
+    browser.run(closed).await;
+    browser.press("[data-start=security_key]:not([hidden])").await;
+    browser.comes_to("return window.asked", json!(["cross-platform"])).await;
+    browser.sees("No passkey was created.").await;
+    browser.press("[data-again]:not([hidden])").await;
+    browser.comes_to("return window.asked", json!(["cross-platform", "cross-platform"])).await;
+}
+
 /// A person with a passkey on an authenticator, whose portal is about to add another.
 async fn about_to_add_another(world: &World, browser: &Browser) -> String {
     let first = browser.plug_in(json!({})).await;

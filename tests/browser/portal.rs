@@ -129,6 +129,20 @@ async fn a_set_up_that_ran_out_begins_anew_and_says_so() {
     assert_ne!(key(&again), secret);
 }
 
+/// Nobody is told of a QR code that was never shown.
+#[tokio::test]
+async fn what_ran_out_is_called_a_qr_code_only_where_it_was_one() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("new", "add_passkey").await).await;
+    let call = visitor.client.post(format!("{}{}/options", visitor.base, page.path));
+    let call = call.header("form-guard", guard(&page.html)).json(&json!({"authenticator": "any"}));
+    assert_eq!(call.send().await.expect("an answer").status(), StatusCode::OK);
+    world.clock.advance(901);
+    let app = visitor.go(&page.path.replace("passkey", "authenticator-app")).await;
+    assert!(!app.says("Scan this").text().contains("no longer valid"), "{}", app.text());
+}
+
 /// P-08, Y-02, Y-04.
 #[tokio::test]
 async fn a_phone_is_added_as_people_write_its_number() {

@@ -141,6 +141,19 @@ impl Browser {
         self.client.execute(script, Vec::new()).await.unwrap_or_else(|e| panic!("{script}: {e}"))
     }
 
+    /// Waits until a script gives this.
+    pub async fn comes_to(&self, script: &str, value: Value) {
+        let mut given = Value::Null;
+        for _ in 0..100 {
+            given = self.run(script).await;
+            if given == value {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{script}: {given}, not {value}");
+    }
+
     /// Where it is.
     pub async fn url(&self) -> Url {
         self.client.current_url().await.expect("an address")

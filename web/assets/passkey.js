@@ -9,15 +9,16 @@ let running = null;
 let began = 0;
 let cancelled = 0;
 let kept = null;
+let last = 'any';
 
 const heading = document.title.replace(/^Error: /, '');
 
 function show(state) {
   root.dataset.state = state;
-  document.title = ['waiting', 'saving', 'already'].includes(state) ? heading : `Error: ${heading}`;
+  document.title = ['ready', 'waiting', 'saving', 'already'].includes(state) ? heading : `Error: ${heading}`;
   for (const block of root.querySelectorAll('[data-when]')) block.hidden = !block.dataset.when.split(' ').includes(state);
   // The button that was pressed may be gone: what is next has the focus.
-  if (state !== 'ready' && state !== 'saving') root.querySelector('.needs-script > :is(a, button):not([hidden])')?.focus();
+  if (state !== 'saving') root.querySelector('.needs-script > :is(a, button):not([hidden])')?.focus();
 }
 
 async function call(path, body, signal) {
@@ -45,6 +46,7 @@ async function options(choice, signal) {
 }
 
 async function start(choice) {
+  last = choice;
   running?.abort();
   running = new AbortController();
   began = performance.now();
@@ -73,7 +75,9 @@ async function start(choice) {
 function failed(error) {
   switch (error.name) {
     case 'NotAllowedError': case 'AbortError': cancelled += 1; return cancelled > 1 && kind === 'get' ? 'again' : 'cancelled';
-    case 'InvalidStateError': return 'already';
+    // Another dialog is open: nothing ended, and nothing is counted.
+    case 'OperationError': return 'ready';
+    case 'InvalidStateError': return kind === 'create' ? 'already' : 'fault';
     case 'ConstraintError': return 'lock';
     case 'NotSupportedError': return 'unsupported';
     case 'SecurityError': return 'insecure';
@@ -139,7 +143,8 @@ function forget(credential) {
 }
 
 for (const button of root.querySelectorAll('[data-start]')) {
-  button.addEventListener('click', () => start(button.dataset.start || 'any'));
+  // "Try again" asks for what was asked for last.
+  button.addEventListener('click', () => start('again' in button.dataset ? last : button.dataset.start || 'any'));
 }
 const stop = root.querySelector('[data-stop]');
 // It stands where the button stood that began the ceremony: the second press of two stops nothing.

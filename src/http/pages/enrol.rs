@@ -149,8 +149,11 @@ async fn app_page(visit: &AtPortal, refused: Option<(Refused, &str)>) -> Result<
     let mut renewed = false;
     let mut shown = None;
     if let Some(id) = &visit.subject.factor_id {
-        shown = engine.show_again(&visit.caller, user_id, id).await.map_err(|e| visit.fault(e))?;
-        renewed = shown.is_none() && visit.begun().await?.is_none();
+        match engine.show_again(&visit.caller, user_id, id).await {
+            Ok(again) => shown = again,
+            Err(Error::Gone(_)) => renewed = true,
+            Err(error) => return Err(visit.fault(error)),
+        }
     }
     let started = match shown {
         Some(started) => started,
