@@ -9,7 +9,7 @@ use super::sending::Occasion;
 use super::{Answered, Caller, Clash, Ending, Engine, Error, Gone, factor_row, unnamed};
 use crate::methods::sms::number_of;
 use crate::methods::{Answer, Enrolled, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
-use crate::model::{Event, Factor, Id, Kind, MethodKind, Moment, Prompt, User};
+use crate::model::{Event, Factor, Id, Kind, MethodKind, Moment, Number, Prompt, User};
 use crate::policy::requirement;
 use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, SessionChange, Settlement};
 
@@ -120,6 +120,12 @@ impl Engine {
         let parties = self.parties(&caller.rp, user, String::new());
         let held = self.open_factors(&at, caller, vec![factor.clone()]).await?.pop();
         Ok(held.map(|h| Started { shown: totp::set_up(&parties, &h.secret), factor, prompt: None }))
+    }
+
+    /// The number of a pending phone, in full: for the page on which it was typed.
+    pub async fn typed_number(&self, caller: &Caller, factor: &Factor) -> Result<Option<Number>, Error> {
+        let held = self.open_factors(&self.moment(), caller, vec![factor.clone()]).await?;
+        Ok(held.first().and_then(number_of))
     }
 
     /// Judges the first proof of a pending factor.
@@ -273,7 +279,7 @@ impl Engine {
         at: &Moment<'_>,
         caller: &Caller,
         factors: &[Factor],
-        number: &crate::model::Number,
+        number: &Number,
     ) -> Result<bool, Error> {
         let phones = factors.iter().filter(|f| f.kind == MethodKind::Sms && f.is_active());
         let held = self.open_factors(at, caller, phones.cloned().collect()).await?;

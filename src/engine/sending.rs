@@ -28,6 +28,11 @@ impl Engine {
         !self.outbox.is_empty()
     }
 
+    /// Whether numbers of this country may be texted at all.
+    pub fn may_text(&self, country: &str) -> bool {
+        self.methods.may_text(country)
+    }
+
     /// The code that was sent for a pending phone, while it counts.
     pub async fn sent_code(&self, caller: &Caller, user_id: &str, owner: &Id) -> Result<Option<Prompt>, Error> {
         let now = self.moment().now;

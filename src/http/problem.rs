@@ -165,6 +165,11 @@ impl Refused {
         self.code.code == code.code
     }
 
+    /// Whether the challenge has ended.
+    pub fn is_of_the_end(&self) -> bool {
+        self.is(CHALLENGE_EXPIRED) || self.is(CHALLENGE_NOT_PENDING)
+    }
+
     /// Says in a response when to try again, where that is known.
     pub fn tell_when(&self, mut response: Response) -> Response {
         if let Some(seconds) = self.retry_after {

@@ -317,6 +317,11 @@ impl Methods {
         }
     }
 
+    /// Whether numbers of this country may be texted at all.
+    pub fn may_text(&self, country: &str) -> bool {
+        self.sms.lists(country)
+    }
+
     /// The method of this kind.
     pub fn of(&self, kind: MethodKind) -> &dyn Method {
         match kind {

@@ -41,6 +41,11 @@ impl Sms {
         Sms { countries }
     }
 
+    /// Whether numbers of this country may be texted at all.
+    pub fn lists(&self, country: &str) -> bool {
+        self.countries.as_ref().is_none_or(|allowed| allowed.iter().any(|a| a.eq_ignore_ascii_case(country)))
+    }
+
     /// The country of a number that may be texted (requirements P-14, P-15).
     pub fn country(&self, number: &Number) -> Result<Option<String>, Refusal> {
         let digits = &number.as_str()[1..];
@@ -61,11 +66,7 @@ impl Sms {
             .filter(|plan| country.as_deref().is_none_or(|country| plan.id() == country))
             .filter_map(|plan| Some((plan, KINDS.into_iter().find(|kind| fits(plan, *kind))?)))
             .any(|(plan, kind)| COSTLY.contains(&kind) && !(kind == Type::PersonalNumber && plan.country_code() == 1));
-        let listed = match (&self.countries, &country) {
-            (None, _) => true,
-            (Some(allowed), Some(country)) => allowed.iter().any(|a| a.eq_ignore_ascii_case(country)),
-            (Some(_), None) => false,
-        };
+        let listed = country.as_ref().map_or(self.countries.is_none(), |country| self.lists(country));
         if costly || !listed {
             return Err(Refusal::PhoneNotAllowed);
         }

@@ -119,7 +119,7 @@ async fn five_wrong_codes_close_the_request_and_ten_pause_the_method_alone() {
     let secret = world.person("u").await;
     world.phone("u").await;
     let wrong = if world.code(&secret) == "000000" { "000001" } else { "000000" };
-    for _ in 0..2 {
+    for pauses in [false, true] {
         let (_, url) = world.challenge("u", "payout").await;
         let visitor = Visitor::new(&world.base);
         let mut page = visitor.open(&url).await;
@@ -129,6 +129,9 @@ async fn five_wrong_codes_close_the_request_and_ten_pause_the_method_alone() {
         }
         page.says("This request is closed").says("Nothing was changed.");
         assert!(page.link("Return to Harbour Bank").contains("error=access_denied"));
+        let told = page.text();
+        assert_eq!(told.contains("You can use codes again at"), pauses, "{told}");
+        assert_eq!(told.contains("(in 30 seconds)"), pauses, "{told}");
     }
     let (_, url) = world.challenge("u", "payout").await;
     let page = Visitor::new(&world.base).open(&url).await;
@@ -212,6 +215,48 @@ async fn a_text_is_sent_on_request_only_and_its_code_passes() {
     let done = visitor.send(&page, "Confirm", &[("code", &world.texted())]).await;
     let target = done.says("Thanks, it's you").link("Continue");
     assert_eq!(world.exchange(&id, target.split_once('?').expect("a query").1).await["amr"], json!(["sms"]));
+}
+
+/// What was refused is said also where the page goes on with another way than the one that was tried.
+#[tokio::test]
+async fn what_was_refused_is_said_on_whatever_block_follows() {
+    let world = World::start().await;
+    let words = "That didn't work. This can't be used here. Try another way.";
+    for (user, heading) in [("with-passkey", "Use your passkey"), ("alone", "Set up a second step first")] {
+        world.phone(user).await;
+        if user == "with-passkey" {
+            world.passkey(user).await;
+        }
+        let visitor = Visitor::new(&world.base);
+        let page = visitor.open(&world.challenge(user, "payout").await.1).await;
+        let page = visitor.go(&format!("{}?method=sms", page.path)).await;
+        page.says("Get a code by text message");
+        let factors = world.says("GET", &format!("/v1/users/{user}/factors"), json!(null)).await;
+        let phone = factors["data"].as_array().expect("a list").iter().find(|factor| factor["type"] == "sms");
+        let id = phone.expect("a phone")["id"].as_str().expect("an id");
+        world.says("DELETE", &format!("/v1/users/{user}/factors/{id}"), json!(null)).await;
+        let refused = visitor.send(&page, "Send code", &[]).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+        refused.says(heading).says(words);
+        assert!(refused.html.contains("id=\"notice\" role=\"alert\""), "{}", refused.html);
+    }
+    let visitor = Visitor::new(&world.base);
+    for (state, told) in [("app-on-hold-now", true), ("app-on-hold", false)] {
+        let page = visitor.go(&format!("/dev/gallery/{state}")).await;
+        page.says("Your second step is on hold");
+        assert_eq!(page.html.contains("id=\"notice\" role=\"alert\""), told, "{state}");
+    }
+}
+
+/// "Try another way" leads to one: not where all there are cannot be used.
+#[tokio::test]
+async fn no_other_way_is_promised_where_there_is_none() {
+    let world = World::start().await;
+    let visitor = Visitor::new(&world.base);
+    for (state, promised) in [("passkey-ready", true), ("passkey-alone", false)] {
+        let page = visitor.go(&format!("/dev/gallery/{state}")).await;
+        assert_eq!(page.html.contains("data-choose"), promised, "{state}");
+    }
 }
 
 /// What is wrong is the gateway, not what was typed.

@@ -4,7 +4,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::app::base32;
-use crate::visitor::{Page, Visitor, guard};
+use crate::visitor::{Page, Visitor, guard, unescaped};
 use crate::world::World;
 
 fn key(page: &Page) -> Vec<u8> {
@@ -159,7 +159,10 @@ async fn a_phone_is_added_as_people_write_its_number() {
     let page = visitor.send(&page, "Send code", &[("country", "US"), ("number", "(415) 555-0123")]).await;
     page.says("We've sent a code to the number ending 23.");
     assert_eq!(world.running.engine.inbox().texts()[0].to, "+14155550123");
-    visitor.go(&page.path).await.says("We've sent a code");
+    let page = visitor.go(&page.path).await;
+    let change = visitor.go(&page.says("We've sent a code").link("Change number")).await;
+    let kept = ["value=\"+14155550123\"", "value=\"US\" selected"];
+    assert!(kept.iter().all(|kept| unescaped(&change.html).contains(kept)), "what was typed stays: {}", change.html);
     let page = visitor.send(&page, "Continue", &[("code", &world.texted())]).await;
     page.says("Phone added").says("Texts can be intercepted. A passkey is safer.");
 }
@@ -182,6 +185,15 @@ async fn a_code_that_ran_out_is_not_said_to_work() {
     let page = visitor.send(&refused, "Send another code", &[]).await;
     let page = visitor.send(page.says("works for 10 minutes"), "Continue", &[("code", &world.texted())]).await;
     page.says("Phone added");
+}
+
+#[tokio::test]
+async fn only_countries_that_may_be_texted_are_offered() {
+    let world = World::start_with(|config| config.sms.countries = Some(vec!["CH".to_owned(), "DE".to_owned()])).await;
+    let visitor = Visitor::new(&world.base);
+    let page = visitor.open(&world.portal("new", "add_phone").await).await;
+    let offered = page.html.split("<option value=\"").skip(1).filter_map(|option| option.split('"').next());
+    assert_eq!(offered.collect::<Vec<_>>(), ["", "DE", "CH"], "in the order of their names");
 }
 
 #[tokio::test]

@@ -50,6 +50,11 @@ history.replaceState(null, '', location.href);
 for (const form of document.forms) {
   // A download leaves the page where it is.
   if (form.hasAttribute('data-stays')) continue;
+  // There before its words are: many readers miss what comes together with its region.
+  const status = document.createElement('p');
+  status.setAttribute('role', 'status');
+  status.className = 'said';
+  form.append(status);
   let sent = false;
   form.addEventListener('submit', (event) => {
     if (event.defaultPrevented) return;
@@ -58,24 +63,17 @@ for (const form of document.forms) {
     sent = true;
     const button = event.submitter;
     button?.setAttribute('aria-busy', 'true');
-    setTimeout(() => say(form, 'Still checking…', true), 4000);
+    setTimeout(() => say(status, 'Still checking…', true), 4000);
     // A load that was stopped leaves the page where it is.
     setTimeout(() => {
       sent = false;
       button?.removeAttribute('aria-busy');
-      say(form, 'This takes longer than usual. You can try again.', false);
+      say(status, 'This takes longer than usual. You can try again.', false);
     }, 12000);
   });
 }
 
-function say(form, words, turns) {
-  let status = form.querySelector('.said');
-  if (!status) {
-    status = document.createElement('p');
-    status.setAttribute('role', 'status');
-    status.className = 'said';
-    form.append(status);
-  }
+function say(status, words, turns) {
   status.textContent = words;
   if (!turns) return;
   const spinner = document.createElement('span');

@@ -13,7 +13,8 @@ use zeroize::Zeroizing;
 use super::screen::{Message, show as render};
 use super::views::Way;
 use super::visit::{Called, Fields, Posted, Visit, bound, land, open, remembered, see};
-use super::{ends, picture, words};
+use super::words::{self, When};
+use super::{ends, picture};
 use crate::engine::{Answer, Error, Given, Shown};
 use crate::http::App;
 use crate::http::body::Nothing;
@@ -164,15 +165,14 @@ async fn drawn(
     let (engine, challenge) = (&visit.app.engine, &visit.subject);
     let status = refused.as_ref().map_or(StatusCode::OK, |(r, _)| r.code.status);
     if let Some((refused, _)) = &refused {
-        let over = [problem::CHALLENGE_NOT_PENDING.code, problem::CHALLENGE_EXPIRED.code].contains(&refused.code.code);
-        if over {
+        if refused.is_of_the_end() {
             return Ok(see(&visit.path("")));
         }
         if refused.is(problem::STORE_UNAVAILABLE) {
             return Err(visit.fault(refused.clone()));
         }
         if refused.attempts_left == Some(0) {
-            return ended(visit, ChallengeStatus::Denied, false).await.map(|page| page.respond(status));
+            return closed(visit, chosen).await.map(|page| page.respond(status));
         }
     }
     let at = engine.moment();
@@ -215,6 +215,19 @@ async fn done(visit: Visit<Challenge>) -> Result<Response, Response> {
             })
         }
     }
+}
+
+/// The last wrong answer closed it, and may have brought a pause, too.
+async fn closed(visit: &Visit<Challenge>, chosen: &Chosen) -> Result<Message, Response> {
+    let (engine, at) = (&visit.app.engine, visit.app.engine.moment());
+    let page = ended(visit, ChallengeStatus::Denied, false).await?;
+    let shown = engine.on_page(&at, &visit.caller, &visit.subject.id).await.map_err(|e| visit.fault(e))?;
+    let pause = shown.offers.iter().filter(|o| Some(o.kind) == chosen.kind).find_map(|o| o.pause);
+    Ok(match pause {
+        Some(pause) if pause.hold => page.line("Codes are closed until you confirm it's you by another way."),
+        Some(pause) => page.until("You can use codes again", When::new(pause.until, at.now)),
+        None => page,
+    })
 }
 
 /// How it ended, and the way back; `now` on the page that follows the end itself.

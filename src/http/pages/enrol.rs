@@ -220,26 +220,29 @@ fn is_over(refused: &Refused) -> bool {
 
 /// Whether the form has words for it.
 fn explains(refused: &Refused) -> bool {
-    ![
-        problem::STEP_UP_REQUIRED,
-        problem::STORE_UNAVAILABLE,
-        problem::REQUEST_INVALID,
-        problem::CHALLENGE_EXPIRED,
-        problem::CHALLENGE_NOT_PENDING,
-    ]
-    .iter()
-    .any(|code| refused.is(*code))
+    let elsewhere = [problem::STEP_UP_REQUIRED, problem::STORE_UNAVAILABLE, problem::REQUEST_INVALID];
+    !refused.is_of_the_end() && !elsewhere.into_iter().any(|code| refused.is(code))
 }
 
 // --- phone ---
 
 async fn phone(visit: AtPortal, query: Fields, parts: Parts) -> Result<Response, Response> {
     visit.admit(Flow::AddPhone).await?;
-    if query.text("change").is_empty() && visit.under_way(MethodKind::Sms).await?.is_some() {
+    let languages = parts.headers.get(ACCEPT_LANGUAGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let Some(phone) = visit.under_way(MethodKind::Sms).await? else {
+        return Ok(number_page(&visit, region(languages), "", None));
+    };
+    if query.text("change").is_empty() {
         return code_page(&visit, None).await;
     }
-    let languages = parts.headers.get(ACCEPT_LANGUAGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    Ok(number_page(&visit, region(languages), "", None))
+    // A digit may be wrong: the others stay.
+    let number = visit.app.engine.typed_number(&visit.caller, &phone).await.map_err(|e| visit.fault(e))?;
+    let country = match &phone.details {
+        Details::Sms(details) => details.country.as_deref(),
+        Details::Totp | Details::Webauthn(_) => None,
+    };
+    let typed = number.as_ref().map(Number::as_str).unwrap_or_default();
+    Ok(number_page(&visit, country.unwrap_or(region(languages)), typed, None))
 }
 
 async fn change_phone(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Response> {
@@ -277,7 +280,7 @@ fn number_page(visit: &AtPortal, country: &str, typed: &str, refused: Option<Ref
         base: visit.path(""),
         guard: visit.guard.clone(),
         sent: None,
-        countries: countries(country).collect(),
+        countries: countries(country).filter(|(code, ..)| visit.app.engine.may_text(code)).collect(),
         notice: refused.as_ref().map(|refused| words::refused_phone(refused, lacks_country, visit.now)),
         typed: typed.to_owned(),
     };

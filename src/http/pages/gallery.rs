@@ -126,6 +126,7 @@ fn codes() -> Vec<Example> {
     paused.others[0].href = None;
     paused.others[0].why_not = Some(("You can use it again".to_owned(), Some(when(600))));
     let pause = Way::Paused(when(30));
+    let hold = || Way::OnHold("req_019f0000000000000000000000000000".to_owned());
     let mut weak = challenge(words::set_up(&[MethodKind::Webauthn], Some("Authenticator app")));
     weak.others.truncate(1);
     weak.others[0].href = None;
@@ -142,7 +143,8 @@ fn codes() -> Vec<Example> {
         shown("app-reused", &refused(app(), MethodKind::Totp, problem::CODE_REUSED, 4, None, "123456")),
         shown("app-paused-now", &refused(pause, MethodKind::Totp, problem::METHOD_PAUSED, 4, Some(600), "123456")),
         shown("app-paused-later", &paused),
-        shown("app-on-hold", &challenge(Way::OnHold("req_019f0000000000000000000000000000".to_owned()))),
+        shown("app-on-hold", &challenge(hold())),
+        shown("app-on-hold-now", &refused(hold(), MethodKind::Totp, problem::CODE_INCORRECT, 4, None, "000000")),
         shown("recovery-code", &challenge(Way::RecoveryCode)),
         shown(
             "recovery-code-wrong",
@@ -213,6 +215,11 @@ fn ceremonies() -> Vec<Example> {
     ];
     let get = |state| shown(format!("passkey-{state}"), &challenge(Way::Passkey(ceremony("get", state, false))));
     let mut all: Vec<Example> = states.into_iter().map(get).collect();
+    let mut alone = challenge(Way::Passkey(ceremony("get", "ready", false)));
+    alone.others.truncate(1);
+    alone.others[0].href = None;
+    alone.others[0].why_not = Some(("It isn't enough for this request.".to_owned(), None));
+    all.push(shown("passkey-alone", &alone));
     let mut other = challenge(Way::App(String::new()));
     other.others[0] = choice(MethodKind::Webauthn, "Passkey", "iCloud Keychain · iPhone, last used 24 November 2026");
     all.push(shown("passkey-as-another-way", &other));
@@ -263,6 +270,7 @@ fn endings() -> Vec<Example> {
         example("done-recovery-last", ends::by_recovery_code(BANK, 0, back, None)),
         example("cancelled", over(ChallengeStatus::Cancelled)),
         example("denied", over(ChallengeStatus::Denied)),
+        example("denied-paused", over(ChallengeStatus::Denied).until("You can use codes again", when(30))),
         example("expired", over(ChallengeStatus::Expired)),
         example("newer-request", ends::newer(BANK, "#", ("", &[]))),
         example("expired-no-return", ends::without_proof(BANK, ChallengeStatus::Expired, None, false)),

@@ -90,9 +90,10 @@ impl AtPortal {
 
     /// The page for a refusal that the form itself does not explain.
     pub async fn refuse(&self, refused: Refused, page: &str) -> Response {
-        if let Some(back) = self.subject.return_url.as_deref().filter(|_| self.is_on_the_way() && is_over(&refused)) {
-            // The challenge's own page says how it ended.
-            return see(back);
+        let back = self.subject.return_url.as_deref().filter(|_| self.is_on_the_way());
+        if let (Some(challenge), true) = (back, refused.is_of_the_end()) {
+            // Its own page says how it ended.
+            return see(challenge);
         }
         if refused.is(problem::STEP_UP_REQUIRED) {
             return self.step_up(page).await;
@@ -118,11 +119,6 @@ impl AtPortal {
     pub async fn person(&self) -> Result<UserView, Response> {
         self.app.engine.user_view(&self.caller, &self.subject.user_id).await.map_err(|e| self.fault(e))
     }
-}
-
-/// Whether it was refused because the challenge on whose way it was asked for has ended.
-fn is_over(refused: &Refused) -> bool {
-    refused.is(problem::CHALLENGE_EXPIRED) || refused.is(problem::CHALLENGE_NOT_PENDING)
 }
 
 /// From a page to where it was come from: the list, where the visit began there.

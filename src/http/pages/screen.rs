@@ -4,6 +4,8 @@ use askama::Template;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
+use super::words::When;
+
 /// Nothing inline, nothing of another origin, never in a frame (C-08).
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'";
 /// C-13
@@ -63,6 +65,8 @@ pub struct Message {
     pub mark: &'static str,
     /// Paragraphs.
     pub lines: Vec<String>,
+    /// What can be done again, and when.
+    pub until: Option<(&'static str, When)>,
     /// What to do.
     pub actions: Vec<Action>,
     /// Goes on by itself.
@@ -81,6 +85,7 @@ impl Message {
             shell,
             mark: "",
             lines: Vec::new(),
+            until: None,
             actions: Vec::new(),
             refresh: None,
             renew: false,
@@ -107,6 +112,11 @@ impl Message {
     pub fn line(mut self, text: impl Into<String>) -> Message {
         self.lines.push(text.into());
         self
+    }
+
+    /// What can be done again at this time.
+    pub fn until(self, what: &'static str, when: When) -> Message {
+        Message { until: Some((what, when)), ..self }
     }
 
     /// A link; the first action is the primary one.

@@ -116,6 +116,11 @@ impl ChallengePage {
     fn none_works(&self) -> bool {
         self.others.iter().all(|other| other.href.is_none())
     }
+
+    /// Whether the way has no place of its own for what was refused: another way than the one that was tried.
+    fn has_no_field(&self) -> bool {
+        matches!(self.way, Way::Passkey(_) | Way::SetUp(..) | Way::Nothing)
+    }
 }
 
 /// A field for a code, with what was refused above it.
@@ -211,6 +216,11 @@ impl PhonePage {
 
     /// Whether the phone is being set up.
     fn sets_up(&self) -> bool {
+        true
+    }
+
+    /// Whether there is no other way than this page.
+    fn none_works(&self) -> bool {
         true
     }
 
