@@ -64,11 +64,11 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
         None => None,
     };
     let address = local("--listen", &listener)?;
-    let public_url = named(address.port());
+    let public_url = reached_at(address.port());
     let origin = public_url.origin().ascii_serialization();
     let mut origins = vec![origin.clone()];
     if let Some(second) = &second {
-        origins.push(named(local("--second", second)?.port()).origin().ascii_serialization());
+        origins.push(reached_at(local("--second", second)?.port()).origin().ascii_serialization());
     }
 
     let config = Config {
@@ -129,7 +129,7 @@ fn local(name: &'static str, listener: &TcpListener) -> Result<SocketAddr, Start
 }
 
 /// Where browsers reach a port of this machine. Its origin is what they send: without a port where that is the usual one.
-fn named(port: u16) -> url::Url {
+fn reached_at(port: u16) -> url::Url {
     url::Url::parse(&format!("http://localhost:{port}")).expect("a constant form with a port number")
 }
 
@@ -162,12 +162,12 @@ fn master_key(folder: &Path) -> Result<Secret, DemoError> {
 
 #[cfg(test)]
 mod tests {
-    use super::named;
+    use super::reached_at;
 
     /// What a browser names as the origin of its page, and what relying parties are registered with.
     #[test]
     fn the_usual_port_is_no_part_of_the_origin() {
-        assert_eq!(named(80).origin().ascii_serialization(), "http://localhost");
-        assert_eq!(named(8080).origin().ascii_serialization(), "http://localhost:8080");
+        assert_eq!(reached_at(80).origin().ascii_serialization(), "http://localhost");
+        assert_eq!(reached_at(8080).origin().ascii_serialization(), "http://localhost:8080");
     }
 }

@@ -141,9 +141,8 @@ fn national<'n>(number: &'n Number, parsed: &PhoneNumber) -> (&'n str, Vec<&'sta
     (&number.as_str()[1 + code.to_string().len()..], DATABASE.by_code(&code).unwrap_or_default())
 }
 
-/// The number behind these digits as they are dialled within a country (ISO 3166-1 alpha-2). As they stand where its plan knows them
-/// so, else without what is dialled before a number there and there alone: `0`, `06`, `8`, `80`. Where the plan knows neither,
-/// ranges are opened before it does.
+/// The number that is dialled so within a country (ISO 3166-1 alpha-2): as it stands where the country's plan knows it, else without
+/// what is dialled before it there and nowhere else (`0`, `06`, `8`, `80`). A plan may know neither: ranges are opened before.
 pub fn dialled(country: &str, digits: &str) -> Option<Number> {
     let plan = DATABASE.by_id(country)?;
     let bare = plan.national_prefix().and_then(|prefix| digits.strip_prefix(prefix));
