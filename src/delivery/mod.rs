@@ -180,8 +180,7 @@ mod tests {
             to: Number::parse("+14155550123").expect("E.164"),
             text: "a text".to_owned().into(),
         };
-        let (transient, rejected, barred) =
-            (Err(Refused::Transient), Err(Refused::Rejected), Err(Refused::Barred));
+        let (transient, rejected, barred) = (Err(Refused::Transient), Err(Refused::Rejected), Err(Refused::Barred));
         for (answers, outcome) in [
             (vec![], Err(Undelivered::Unavailable)),
             (vec![rejected], Err(Undelivered::Rejected)),

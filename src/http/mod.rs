@@ -141,7 +141,8 @@ async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Resp
     let trace = trace::Trace::begin(&request, &id);
     let working = app.settings.working.subscribe();
     let reader = Reader::of(&request);
-    let answered = apart(cross_origin::answer(app.clone(), request, next, working).instrument(trace.span.clone())).await;
+    let answered =
+        apart(cross_origin::answer(app.clone(), request, next, working).instrument(trace.span.clone())).await;
     let response = answered.unwrap_or_else(|| reader.without_answer(&id, true));
     let response = problem::complete(response, app.engine.issuer(), &id);
     trace.end(&response);

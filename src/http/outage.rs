@@ -73,7 +73,8 @@ mod tests {
             assert!(text.contains("Something went wrong on our side") && text.contains(words), "{path}: {text}");
             assert!(text.contains("req_1"), "{text}");
         }
-        for (path, name) in [("/challenge/chl_1/options", "form-guard"), ("/v1/challenges", "accept"), ("/x", "accept")] {
+        for (path, name) in [("/challenge/chl_1/options", "form-guard"), ("/v1/challenges", "accept"), ("/x", "accept")]
+        {
             let (status, response, text) = told("POST", path, name, true).await;
             assert_eq!(status, 503, "{path}");
             assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json", "{path}");
@@ -90,7 +91,9 @@ mod tests {
         let (status, response, _) = told("OPTIONS", "/v1/challenges/chl_1/verify", "origin", false).await;
         assert_eq!(status, 204, "the browser goes on to the request itself");
         let headers = response.headers();
-        assert!(headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) && headers.contains_key(ACCESS_CONTROL_ALLOW_HEADERS));
+        assert!(
+            headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) && headers.contains_key(ACCESS_CONTROL_ALLOW_HEADERS)
+        );
         assert!(!headers.contains_key(ACCESS_CONTROL_MAX_AGE), "and asks again next time");
         let (_, response, _) = told("GET", "/livez", "origin", true).await;
         assert!(!response.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), "on the API alone");

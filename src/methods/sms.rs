@@ -180,7 +180,8 @@ fn is_written_out(number: &Number) -> bool {
     let (national, plans) = national(number, &parsed);
     // The library takes a first 8 for such a digit also where it belongs to the number: a plan that knows the number tells.
     let is_planned = plans.iter().any(|plan| plan.descriptors().general().is_match(national));
-    has_length(&plans, national) && (is_planned || parsed.format().mode(phonenumber::Mode::E164).to_string() == number.as_str())
+    has_length(&plans, national)
+        && (is_planned || parsed.format().mode(phonenumber::Mode::E164).to_string() == number.as_str())
 }
 
 /// The number of a phone.

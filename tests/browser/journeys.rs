@@ -374,12 +374,19 @@ async fn a_ceremony_that_cannot_begin_yet_may_begin_again() {
     let id = open(&world, &browser, "u", "payout").await;
     let title = browser.run("return document.title").await;
     let failing = |name: &str| {
-        format!("navigator.credentials.get = async () => {{ window.asked = (window.asked ?? 0) + 1; throw new DOMException('', '{name}'); }};")
+        format!(
+            "navigator.credentials.get = async () => {{ window.asked = (window.asked ?? 0) + 1; throw new DOMException('', '{name}'); }};"
+        )
     };
     browser.run(&failing("OperationError")).await;
     for asked in 1..=2 {
         browser.press(START).await;
-        browser.comes_to("return [window.asked, document.querySelector('[data-ceremony]').dataset.state]", json!([asked, "ready"])).await;
+        browser
+            .comes_to(
+                "return [window.asked, document.querySelector('[data-ceremony]').dataset.state]",
+                json!([asked, "ready"]),
+            )
+            .await;
     }
     browser.sees("Unlock it with your face, fingerprint, or screen lock.").await;
     assert_eq!(browser.run("return document.title").await, title, "it is no error");

@@ -448,7 +448,8 @@ async fn a_page_of_another_release_has_its_assets_and_nobody_keeps_them_under_it
         (told, answer.bytes().await.expect("a body"))
     };
     let page = visitor.go("/").await;
-    let own = page.html.split("href=\"").find(|rest| rest.contains("app.css\"")).and_then(|rest| rest.split('"').next());
+    let own =
+        page.html.split("href=\"").find(|rest| rest.contains("app.css\"")).and_then(|rest| rest.split('"').next());
     let (own, content) = get(own.expect("a style sheet")).await;
     assert_eq!(own.2, "public, max-age=31536000, immutable");
     let (other, same) = get("/assets/0123456789abcdef/app.css").await;
@@ -471,7 +472,10 @@ async fn a_person_at_an_address_that_is_none_gets_a_page() {
     let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
     for path in ["/nothing", "/challenges/chl_1", "/portal/por_1/nothing", "/favicon"] {
         let page = ask("GET", path, browser).await;
-        assert!(page.contains("This link doesn't work") || page.contains("This link doesn&#39;t work"), "{path}: {page}");
+        assert!(
+            page.contains("This link doesn't work") || page.contains("This link doesn&#39;t work"),
+            "{path}: {page}"
+        );
         assert!(page.contains("Reference <code>req_"), "{path}: {page}");
     }
     for (method, path, accept) in [

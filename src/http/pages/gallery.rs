@@ -8,8 +8,7 @@ use axum::routing::get;
 
 use super::screen::{Message, Shell, show as render};
 use super::views::{
-    AddedPage, AppPage, Card, Ceremony, ChallengePage, Choice, PasskeyPage, PhonePage, SentCode,
-    SettingsPage, Way,
+    AddedPage, AppPage, Card, Ceremony, ChallengePage, Choice, PasskeyPage, PhonePage, SentCode, SettingsPage, Way,
 };
 use super::visit::{cookies_blocked, no_such_link, timed_out};
 use super::words::{self, Notice, When};

@@ -145,7 +145,10 @@ pub fn examples(shell: impl Fn(&str) -> Shell) -> [(String, Response); 3] {
         let caption = format!("{} recovery codes for j•••@example.com, 24 November 2026", shell.app);
         let codes = (0..10).map(|n| format!("ZGJ{n}-MA8W-SYV3-ZR3D")).collect();
         let (base, guard, set) = Default::default();
-        (name.to_owned(), render(StatusCode::OK, &CodesPage { shell, base, guard, set, codes, caption, notice, leaving }))
+        (
+            name.to_owned(),
+            render(StatusCode::OK, &CodesPage { shell, base, guard, set, codes, caption, notice, leaving }),
+        )
     };
     let first = Some(Notice::new("Save your codes first.", "Then tick the box."));
     [
