@@ -133,8 +133,10 @@ impl Engine {
         let at = self.moment();
         for _ in 0..ROUNDS {
             match self.activate_once(&at, caller, user_id, id, answer).await {
-                // It was set up on the way to a challenge that has ended.
-                Err(Error::Store(store::Error::Conflict(Contest::Challenge))) => return Err(Error::NotFound),
+                // The challenge on whose way it was set up awaits no answer any more.
+                Err(Error::Store(store::Error::Conflict(Contest::Challenge))) => {
+                    return Err(Error::Clash(Clash::ChallengeNotPending));
+                }
                 // A lost row of a unique credential is one of these too: the next round finds its holder.
                 Err(Error::Store(store::Error::Conflict(_))) => {}
                 settled => return settled,
