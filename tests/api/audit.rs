@@ -159,11 +159,15 @@ async fn a_rare_type_is_found_page_by_page() {
     bank.user("ann").enrol_totp().await;
     world.seal().await;
     let told = events(&bank, "").await;
-    let many = "insert into events (rp_id, id, at, kind, actor, outcome, sequence, person, hash)
-        with recursive n (i) as (select 3 union all select i + 1 from n where i < 120000)
-        select rp_id, 'evt_n' || i, at + i, case i when 110000 then 'rare.thing' else 'verification.failed' end, 'server',
-          'failure', i, hash, hash from n join events e on e.sequence = 1";
-    world.scratch.execute(many).await;
+    let many = format!(
+        "insert into events (rp_id, id, at, kind, actor, outcome, sequence, person, hash)
+         with recursive n (i) as (select {} union all select i + 1 from n where i < 120000)
+         select rp_id, 'evt_n' || i, at + i, case i when 110000 then 'rare.thing' else 'verification.failed' end, 'server',
+           'failure', i, hash, hash from n join events e on e.sequence = 1 and e.rp_id = '{}'",
+        told.len() + 1,
+        bank.rp.id
+    );
+    world.scratch.execute(&many).await;
     let mut pages = Vec::new();
     let mut cursor = String::new();
     loop {

@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::shapes::List;
+use super::list::List;
 use crate::engine::EventFilter;
 use crate::http::App;
 use crate::http::auth::Server;

@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::answers;
-use super::shapes::{FactorView, List};
+use super::list::List;
+use super::shapes::FactorView;
 use crate::engine::{Answer, Attachment, Begin, Ending, Error, LONGEST_FACTOR_NAME, Refusal, Started, Wish};
 use crate::http::App;
 use crate::http::auth::Bearer;

@@ -8,6 +8,7 @@ mod docs;
 mod document;
 mod events;
 mod factors;
+mod list;
 mod portal_sessions;
 mod recovery_codes;
 mod sessions;

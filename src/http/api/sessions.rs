@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 
 use super::answers;
 use super::challenge_request::RequireRequest;
-use super::shapes::{List, SessionState, audience};
+use super::list::List;
+use super::shapes::{SessionState, audience};
 use crate::engine::{Ending, Introspection, Named, Question};
 use crate::http::App;
 use crate::http::auth::{Pass, Server};

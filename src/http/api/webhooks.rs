@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::answers;
 use super::events::EventView;
-use super::shapes::List;
+use super::list::List;
 use crate::engine::{Ending, EndpointChange, NewEndpoint, WithSecret};
 use crate::http::App;
 use crate::http::auth::Server;
