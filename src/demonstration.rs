@@ -133,10 +133,10 @@ fn reached_at(port: u16) -> url::Url {
     url::Url::parse(&format!("http://localhost:{port}")).expect("a constant form with a port number")
 }
 
-/// Passkeys know `localhost` and no address: browsers that come by another name are sent there.
+/// Passkeys know `localhost` and no address: whoever comes by another name is sent there. Some name the usual port, too.
 async fn by_name(origin: String, request: Request, next: Next) -> Response {
     let host = request.headers().get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    if origin.strip_prefix("http://") == Some(host) {
+    if origin.strip_prefix("http://") == Some(host.strip_suffix(":80").unwrap_or(host)) {
         return next.run(request).await;
     }
     let rest = request.uri().path_and_query().map_or("/", |p| p.as_str());

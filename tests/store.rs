@@ -912,6 +912,26 @@ async fn names_and_limits_hold_for_writes_at_once() {
     .await;
 }
 
+/// Where nobody knows whether a text was written down, what was sent keeps its phone.
+#[tokio::test]
+async fn what_was_sent_a_code_is_not_given_up() {
+    for_each(|ann| async move {
+        let (texted, forgotten) = (ann.pending("A").await, ann.pending("B").await);
+        let (store, rp) = (&ann.store, &ann.rp);
+        let sent = ann.new_prompt(&texted.id, 1);
+        store.settle(Settlement { awaited: Some(sent), ..ann.nothing() }).await.expect("a code");
+        let begun = Prompt { sealed: Vec::new(), ..ann.new_prompt(&forgotten.id, 1) };
+        store.settle(Settlement { awaited: Some(begun), ..ann.nothing() }).await.expect("a text on its way");
+        let give_up = async |id, unless_sent| {
+            store.drop_pending_factor(rp, "ann", id, unless_sent, &ann.event("enrolment.failed")).await
+        };
+        lost(give_up(&texted.id, Some(MethodKind::Sms)).await, Contest::Factor);
+        give_up(&forgotten.id, Some(MethodKind::Sms)).await.expect("nothing was sent");
+        give_up(&texted.id, None).await.expect("another is begun in its place");
+    })
+    .await;
+}
+
 /// What was judged as pending and became active meanwhile is judged anew.
 #[tokio::test]
 async fn a_factor_that_became_active_is_not_removed_as_a_pending_one() {
@@ -1527,35 +1547,40 @@ async fn a_new_sqlite_file_is_its_owners_alone() {
 
 // --- housekeeping ---
 
-/// On PostgreSQL what began anew while its purge waited for it stays.
+/// On PostgreSQL what began anew while its purge waited for it stays as it is.
 #[tokio::test]
 async fn what_begins_anew_is_not_purged() {
     let Some(scratch) = Scratch::postgres().await else { return };
     let ann = Fixture::on(&scratch).await;
-    let day_old = ann.now.plus_seconds(-86_400);
-    scratch
-        .execute(&format!(
-            "insert into kept_answers (rp_id, id, user_id, turn, body_hash, created_at)
-               values ('r', 'k', 'u', 't', '', {0});
-             insert into throttle_lanes (rp_id, user_id, lane, version, state, seen_at) values ('r', 'u', 'd', 1, '{{}}', 1)",
-            day_old.0
-        ))
-        .await;
-    let mut held = scratch
-        .hold(&format!(
-            "update kept_answers set created_at = {0} where id = 'k'; update throttle_lanes set seen_at = {0} where lane = 'd'",
-            ann.now.0
-        ))
-        .await;
-    let (store, now) = (ann.store.clone(), ann.now);
-    let purging = tokio::spawn(async move {
-        store.purge(Purge { node: "one", now, lease: now, before: day_old, secrets: day_old }).await
-    });
-    held.is_waited_for().await;
-    held.let_go().await;
-    purging.await.expect("no panic").expect("it purges");
-    assert_eq!(scratch.number("select count(*) from kept_answers where id = 'k'").await, 1);
-    assert_eq!(scratch.number("select count(*) from throttle_lanes where lane = 'd'").await, 1);
+    let (now, day_old) = (ann.now, ann.now.plus_seconds(-86_400));
+    let kept = "kept_answers (user_id, turn, rp_id, id, body_hash, whole, created_at)";
+    for (table, values, began) in [
+        (
+            "prompts (rp_id, user_id, owner_id, method, id, sealed, sends, sent_at, expires_at)",
+            "'r', 'u', 'o', 'sms', 'p', '', 1, 1",
+            1,
+        ),
+        ("throttle_lanes (rp_id, user_id, lane, version, state, seen_at)", "'r', 'u', 'd', 1, '{}'", 1),
+        (kept, "'u', 't', 'r', 'all of it goes', '', 'w'", day_old.0),
+        (kept, "'u', 't', 'r', 'its secrets go', '', 'w'", day_old.0 + 1),
+    ] {
+        scratch.execute(&format!("insert into {table} values ({values}, {began})")).await;
+        let (name, columns) = table.split_once(" (").expect("a table and its columns");
+        let begins = columns.trim_end_matches(')').rsplit(", ").next().expect("the last column");
+        let mut held = scratch.hold(&format!("update {name} set {begins} = {} where {begins} = {began}", now.0)).await;
+        let store = ann.store.clone();
+        let purging = tokio::spawn(async move {
+            let secrets = day_old.plus_seconds(1);
+            store.purge(Purge { node: "one", now, lease: now, before: day_old, secrets }).await
+        });
+        held.is_waited_for().await;
+        held.let_go().await;
+        purging.await.expect("no panic").expect("it purges").expect("by nobody else");
+        let whole = if table == kept { " and whole is not null" } else { "" };
+        let stays = format!("select count(*) from {name} where rp_id = 'r' and {begins} = {}{whole}", now.0);
+        assert_eq!(scratch.number(&stays).await, 1, "{table}: {values}");
+        scratch.execute(&format!("delete from {name} where rp_id = 'r'")).await;
+    }
 }
 
 #[tokio::test]
@@ -1688,10 +1713,10 @@ async fn a_value_is_sealed_anew_only_as_it_was_read() {
         lost(ann.store.change_key_ring(&remove(7, &head), &event).await, Contest::Limit);
         ann.store.change_key_ring(&remove(8, &other), &event).await.expect("nothing is left under it");
         assert_eq!(ann.store.key_ring().await.expect("it answers").len(), 1);
-        // Whoever comes second finds it done, and does not tell of it again.
+        // Whoever comes second is told so, and tells of nothing.
         let version = ann.store.key_ring_version().await.expect("it answers");
-        let second = RingChange { version, ..remove(8, &other) };
-        ann.store.change_key_ring(&second, &event).await.expect("another removed it");
+        lost(ann.store.change_key_ring(&RingChange { version, ..remove(8, &other) }, &event).await, Contest::Token);
+        assert_eq!(ann.store.key_ring_version().await.expect("it answers"), version);
     })
     .await;
 }

@@ -1,8 +1,20 @@
 //! Twilio's Messages API: a form, answered with 201.
 
+use reqwest::StatusCode;
+use serde::Deserialize;
+
 use super::{Provider, ProviderError, Refused, client, judge};
 use crate::config;
 use crate::model::Message;
+
+/// What Twilio has against the number, by its error codes: it is none, cannot be reached, takes no texts or none of ours. What else
+/// comes with a 400 is about the sender or the account.
+const OF_THE_NUMBER: [u32; 6] = [21211, 21214, 21217, 21610, 21612, 21614];
+
+#[derive(Deserialize)]
+struct Fault {
+    code: u32,
+}
 
 /// One Twilio account.
 pub struct Twilio {
@@ -29,6 +41,12 @@ impl Provider for Twilio {
         let sender = if settings.from.starts_with("MG") { "MessagingServiceSid" } else { "From" };
         let form = [("To", message.to.as_str()), (sender, &settings.from), ("Body", &message.text)];
         let request = self.client.post(url).basic_auth(&settings.account_sid, Some(settings.auth_token.0.as_str()));
-        judge(request.form(&form).send().await)
+        match request.form(&form).send().await {
+            Ok(answer) if answer.status() == StatusCode::BAD_REQUEST => match answer.json::<Fault>().await {
+                Ok(fault) if OF_THE_NUMBER.contains(&fault.code) => Err(Refused::Rejected),
+                _ => Err(Refused::Barred),
+            },
+            answer => judge(answer),
+        }
     }
 }

@@ -139,6 +139,8 @@ impl Engine {
         // Of a kind that is rare, no longer stretch is looked through at once: no index leads to it.
         let walks = filter.kind.is_some() && filter.user_id.is_none();
         let up_to = if walks { end.min(behind.saturating_add(STRETCH)) } else { end };
+        // Read first: what gets its number meanwhile was not looked at.
+        let highest = if walks { self.store.highest_event(rp).await? } else { 0 };
         let (after, before) = (filter.after.unwrap_or(all.after), filter.before.unwrap_or(all.before));
         let query = EventQuery { up_to, kind: filter.kind, user_id: filter.user_id, after, before, ..all };
         let events = self.store.sealed_events(rp, &query).await?;
@@ -146,7 +148,7 @@ impl Engine {
         if events.is_empty() && filter.behind > self.store.highest_event(rp).await? {
             return Err(Error::Invalid { param: "cursor", why: "Expected a number that the chain has reached." });
         }
-        let is_cut = up_to < end && events.len() <= limit && up_to < self.store.highest_event(rp).await?;
+        let is_cut = up_to < end.min(highest) && events.len() <= limit;
         Ok((events, is_cut.then_some(up_to)))
     }
 

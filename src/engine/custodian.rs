@@ -179,6 +179,9 @@ impl Custodian {
             let change = |version| RingChange { version, remove: remove.clone(), ..RingChange::default() };
             match self.change("data_key.removed", change).await {
                 Ok(()) => tell(&format!("data key {} is removed", key.id)),
+                Err(store::Error::Conflict(Contest::Token)) => {
+                    tell(&format!("data key {} was removed by another command", key.id));
+                }
                 Err(store::Error::Conflict(Contest::Limit)) => {
                     let left = self.sealed_under(key.id).await?;
                     return Err(OperatorError::Refused(format!(

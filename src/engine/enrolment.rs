@@ -78,10 +78,8 @@ impl Engine {
             let owner = factor.id.clone();
             return match self.send(&at, caller, Occasion::Enrolment, &owner, &factor, begun).await {
                 Ok((shown, prompt)) => Ok(Started { factor, shown, prompt: Some(prompt) }),
-                // Nobody knows what stands: it may be sent, and kept as an answer. What is pending ends by itself.
-                Err(error @ Error::Store(_)) => Err(error),
                 Err(error) => {
-                    // Nothing was sent: nothing remains.
+                    // Nothing was sent: nothing remains. Where nobody knows what was committed, a code that is there keeps it.
                     self.not_sent(&at, caller, &factor, &error).await?;
                     Err(error)
                 }

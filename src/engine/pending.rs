@@ -73,7 +73,7 @@ impl Engine {
             Error::Undelivered(_) => "delivery_unavailable",
             _ => "not_sent",
         };
-        self.drop_pending(at, caller, factor, reason).await
+        self.drop_pending(at, caller, factor, Some(MethodKind::Sms), reason).await
     }
 
     /// Takes a passkey back that was begun and did not come about: another is begun in its place, under its name.
@@ -81,7 +81,7 @@ impl Engine {
         let at = self.moment();
         let before = self.store.factor(&caller.rp.id, user_id, id).await?;
         match before.filter(|f| f.kind == MethodKind::Webauthn && f.is_pending(at.now)) {
-            Some(factor) => self.drop_pending(&at, caller, &factor, "begun_anew").await,
+            Some(factor) => self.drop_pending(&at, caller, &factor, None, "begun_anew").await,
             None => Ok(()),
         }
     }
@@ -91,10 +91,12 @@ impl Engine {
         at: &Moment<'_>,
         caller: &Caller,
         factor: &Factor,
+        unless_sent: Option<MethodKind>,
         reason: &'static str,
     ) -> Result<(), Error> {
         let event = self.factor_event(at, caller, "enrolment.failed", factor).failed(reason);
-        store::stood(self.store.drop_pending_factor(&caller.rp.id, &factor.user_id, &factor.id, &event).await)?;
+        let (rp, user_id) = (&caller.rp.id, &factor.user_id);
+        store::stood(self.store.drop_pending_factor(rp, user_id, &factor.id, unless_sent, &event).await)?;
         Ok(())
     }
 

@@ -26,10 +26,7 @@ impl Reader {
     pub fn without_answer(&self, request_id: &str, begun: bool) -> Response {
         let refused = Refused::from(problem::STORE_UNAVAILABLE);
         match &self.origin {
-            _ if self.is_person => {
-                let is_look = matches!(self.method, Method::GET | Method::HEAD);
-                pages::without_answer(request_id, begun && !is_look)
-            }
+            _ if self.is_person => pages::without_answer(&self.method, request_id, begun),
             Some(origin) => cross_origin::despite(refused, origin.clone(), self.method == Method::OPTIONS),
             None => refused.into_response(),
         }
@@ -60,11 +57,12 @@ mod tests {
     #[tokio::test]
     async fn people_get_a_page_and_programs_a_problem() {
         let unchanged = "Nothing was changed. Try again in a minute.";
-        let unknown = "It may have gone through all the same. Try again in a minute.";
+        let unsent = "Nothing was changed. Go back and try again in a minute.";
+        let unknown = "It may have gone through all the same. Go back and try again in a minute.";
         for (method, path, begun, words) in [
             ("GET", "/challenge/chl_1", true, unchanged),
             ("POST", "/challenge/chl_1", true, unknown),
-            ("POST", "/portal/por_1/phone", false, unchanged),
+            ("POST", "/portal/por_1/phone", false, unsent),
         ] {
             let (status, response, text) = told(method, path, "accept", begun).await;
             assert_eq!(status, 503);
@@ -72,6 +70,7 @@ mod tests {
             assert!(response.headers().contains_key(RETRY_AFTER));
             assert!(text.contains("Something went wrong on our side") && text.contains(words), "{path}: {text}");
             assert!(text.contains("req_1"), "{text}");
+            assert_eq!(text.contains("Try again</a>"), method == "GET", "what was sent is not asked for: {text}");
         }
         for (path, name) in [("/challenge/chl_1/options", "form-guard"), ("/v1/challenges", "accept"), ("/x", "accept")]
         {

@@ -148,13 +148,15 @@ pub fn dialled(country: &str, digits: &str) -> Option<Number> {
     let bare = plan.national_prefix().and_then(|prefix| digits.strip_prefix(prefix));
     // What may stand there instead of the usual prefix, as a regular expression, and what it stands for.
     let other = plan.national_prefix_for_parsing().and_then(|prefix| {
-        let found = prefix.find(digits).filter(|found| found.start() == 0)?;
-        Some(match plan.national_prefix_transform_rule() {
+        let parts = prefix.captures(digits)?;
+        let found = parts.get(0).filter(|found| found.start() == 0)?;
+        Some(match plan.national_prefix_transform_rule().filter(|_| parts.get(1).is_some()) {
             Some(rule) => prefix.replace(digits, rule).into_owned(),
             None => digits[found.end()..].to_owned(),
         })
     });
-    let forms = [Some(digits), bare, other.as_deref()];
+    // A 0 is written by habit where it is dialled no more, too.
+    let forms = [Some(digits), bare, other.as_deref(), digits.strip_prefix('0')];
     let known = forms.into_iter().flatten().find(|national| is_planned(plan, national));
     Number::parse(&format!("+{}{}", plan.country_code(), known.or(bare).unwrap_or(digits)))
 }
@@ -179,9 +181,9 @@ fn is_written_out(number: &Number) -> bool {
     let Ok(parsed) = phonenumber::parse(None, number.as_str()) else { return false };
     let (national, plans) = national(number, &parsed);
     // The library takes a first 8 for such a digit also where it belongs to the number: a plan that knows the number tells.
-    let is_planned = plans.iter().any(|plan| plan.descriptors().general().is_match(national));
+    let is_known = plans.iter().any(|plan| plan.descriptors().general().is_match(national));
     has_length(&plans, national)
-        && (is_planned || parsed.format().mode(phonenumber::Mode::E164).to_string() == number.as_str())
+        && (is_known || parsed.format().mode(phonenumber::Mode::E164).to_string() == number.as_str())
 }
 
 /// The number of a phone.
@@ -296,6 +298,9 @@ mod tests {
             ("AR", "01141234567", "+541141234567"),
             ("KR", "01012345678", "+821012345678"),
             ("JM", "8765551234", "+18765551234"),
+            ("CZ", "0731905331", "+420731905331"),
+            ("CL", "0910054713", "+56910054713"),
+            ("ES", "0612345678", "+34612345678"),
             // Zeros that belong to the number.
             ("IT", "0612345678", "+390612345678"),
             ("CI", "0102030405", "+2250102030405"),

@@ -172,12 +172,23 @@ impl Store {
         })
     }
 
-    /// Drops a pending factor whose enrolment came to nothing; `Conflict(Factor)` where it is active or gone.
-    pub async fn drop_pending_factor(&self, rp: &Id, user_id: &str, id: &Id, event: &Event) -> Result<()> {
+    /// Drops a pending factor whose enrolment came to nothing; `Conflict(Factor)` where it is active or gone, or, `unless_sent`, a code of
+    /// this method awaits its answer.
+    pub async fn drop_pending_factor(
+        &self,
+        rp: &Id,
+        user_id: &str,
+        id: &Id,
+        unless_sent: Option<MethodKind>,
+        event: &Event,
+    ) -> Result<()> {
+        let sent = unless_sent.map_or("", MethodKind::as_str);
         write!(self, (rp, user_id, id, event) conn => {
             let gone = sql! { conn,
-                "delete from factors where rp_id = $1 and user_id = $2 and id = $3 and activated_at is null",
-                rp.as_str(), &user_id, id.as_str()
+                "delete from factors where rp_id = $1 and user_id = $2 and id = $3 and activated_at is null and not exists
+                   (select 1 from prompts
+                    where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4 and length(sealed) > 0)",
+                rp.as_str(), &user_id, id.as_str(), sent
             };
             won(gone, Contest::Factor)?;
             append!(conn, &event);
@@ -218,10 +229,9 @@ impl Store {
     }
 
     /// Removes a factor, its open prompts, and the sessions that it earned; recovery codes go with the last active factor (A-07).
-    /// `Conflict(Factor)` where it is gone.
+    /// `Conflict(Factor)` where it is gone, or no longer what [`Removal`] says.
     ///
-    /// With `right_of`, spends the right of that
-    /// recovery-code session to remove one; `Conflict(Session)` where it was spent.
+    /// With `right_of`, spends the right of that recovery-code session to remove one; `Conflict(Session)` where it was spent.
     pub async fn remove_factor(
         &self,
         rp: &Id,

@@ -73,7 +73,7 @@ impl Store {
     }
 
     /// Changes the ring. `Conflict(Row)` where another change was first, `Conflict(Limit)` where the key to be removed still seals
-    /// something.
+    /// something, `Conflict(Token)` where it is gone.
     pub async fn change_key_ring(&self, change: &RingChange, event: &Event) -> Result<()> {
         write!(self, (change, event) conn => {
             let done = sql! { conn,
@@ -97,10 +97,7 @@ impl Store {
                     won(u64::from(left == 0), Contest::Limit)?;
                 }
                 let done = sql! { conn, "delete from key_ring where id = $1 and purpose = 'data'", id };
-                if done == 0 {
-                    // Another removed it, and told of it.
-                    return Ok(());
-                }
+                won(done, Contest::Token)?;
             }
             append!(conn, &event);
             Ok(())

@@ -21,12 +21,13 @@ use crate::support::{User, World, json};
 const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
 const TOKEN: &str = "a-token-of-twilio";
 const NUMBER: &str = "+14155550123";
+const QUEUED: &str = r#"{"sid": "SM0123456789abcdef", "status": "queued"}"#;
 
 /// What Twilio's server was asked, and what it answers.
 #[derive(Clone)]
 struct Messages {
     url: url::Url,
-    answer: Arc<Mutex<StatusCode>>,
+    answer: Arc<Mutex<(StatusCode, &'static str)>>,
     asked: Arc<Mutex<Vec<BTreeMap<String, String>>>>,
 }
 
@@ -35,15 +36,16 @@ impl Messages {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let url = format!("http://{address}").parse().expect("an address");
-        let messages = Messages { url, answer: Arc::new(Mutex::new(StatusCode::CREATED)), asked: Arc::default() };
+        let messages =
+            Messages { url, answer: Arc::new(Mutex::new((StatusCode::CREATED, QUEUED))), asked: Arc::default() };
         let router =
             Router::new().route("/2010-04-01/Accounts/{account}/{resource}", post(take)).with_state(messages.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         messages
     }
 
-    fn answers(&self, status: u16) {
-        *self.answer.lock().expect("no test panics with it") = StatusCode::from_u16(status).expect("a status");
+    fn answers(&self, status: u16, body: &'static str) {
+        *self.answer.lock().expect("no test panics with it") = (StatusCode::from_u16(status).expect("a status"), body);
     }
 
     fn asked(&self) -> Vec<BTreeMap<String, String>> {
@@ -77,10 +79,7 @@ async fn take(
     }
     let form = url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
     messages.asked.lock().expect("no test panics with it").push(form);
-    match *messages.answer.lock().expect("no test panics with it") {
-        StatusCode::CREATED => (StatusCode::CREATED, r#"{"sid": "SM0123456789abcdef", "status": "queued"}"#),
-        other => (other, r#"{"code": 21211, "message": "Invalid 'To' Phone Number", "status": 400}"#),
-    }
+    *messages.answer.lock().expect("no test panics with it")
 }
 
 /// An engine that has Twilio alone, or Twilio after the gateway of the test's world.
@@ -127,13 +126,18 @@ async fn a_messaging_service_of_twilio_is_named_as_one() {
 async fn what_twilio_refuses_was_not_sent() {
     let messages = Messages::start().await;
     let user = ann(&messages, "+15005550006", TOKEN, true).await;
-    for status in [400, 401, 404, 429, 500, 503, 302] {
-        messages.answers(status);
+    let of_number = r#"{"code": 21211, "message": "Invalid 'To' Phone Number", "status": 400}"#;
+    let of_sender = r#"{"code": 21212, "message": "Invalid From Number", "status": 400}"#;
+    let others = [401, 404, 429, 500, 503, 302].map(|status| (status, of_number, false));
+    for (status, body, says_so) in
+        [(400, of_number, true), (400, of_sender, false), (400, "no JSON", false)].into_iter().chain(others)
+    {
+        messages.answers(status, body);
         let told = user.begin(json!({"type": "sms", "phone": NUMBER})).await.refused(503, "delivery_unavailable");
         let is_the_number = text(&told["user_message"]).starts_with("We couldn't deliver to this number.");
-        assert_eq!(is_the_number, status == 400, "{status}: {told}");
+        assert_eq!(is_the_number, says_so, "{status} {body}: {told}");
     }
-    messages.answers(201);
+    messages.answers(201, QUEUED);
     let phone = user.begin_phone(NUMBER).await;
     user.activate(&phone.id, json!({"code": messages.code()})).await.is(200);
     // With another token it is not let in at all.
@@ -169,10 +173,10 @@ async fn a_broken_gateway_is_passed_over() {
     // Both broken: told, nothing charged, and the way is free as soon as one is well.
     world.wait(1200);
     world.gateway.is(Mood::Broken);
-    messages.answers(500);
+    messages.answers(500, "{}");
     let challenge = ann.challenge(json!({})).await;
     assert_eq!(text(&challenge.text().await.refused(503, "delivery_unavailable")["code"]), "delivery_unavailable");
-    messages.answers(201);
+    messages.answers(201, QUEUED);
     challenge.text().await.is(200);
     challenge.verify(json!({"type": "sms", "code": messages.code()})).await.is(200);
 }

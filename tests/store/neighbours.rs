@@ -309,7 +309,9 @@ async fn factors(world: &World) {
     let (name, event) = ("Five", person.event("x"));
     world.reaches("a name", own, store.rename_factor(rp, user, &first.id, name, person.now, Some(&event))).await;
     let (id, event) = (&dropped.id, person.event("x"));
-    world.reaches("an enrolment given up", &[&[id.as_str()]], store.drop_pending_factor(rp, user, id, &event)).await;
+    world
+        .reaches("an enrolment given up", &[&[id.as_str()]], store.drop_pending_factor(rp, user, id, None, &event))
+        .await;
     // The second sent the texts and earned the second session; the right to remove it is the first session's.
     let right = &sessions[0].session.id;
     let own: &[&[&str]] = &[&[second.id.as_str()], &[right.as_str()]];

@@ -143,8 +143,8 @@ fn time(name: &'static str, text: &str) -> Result<Timestamp, Refused> {
 }
 
 /// Events of the relying party, oldest first. They appear a second or two after they happened; a `cursor` may be the `sequence` of
-/// the last event that was seen, so a reader who comes back misses none. With a `type` a page looks through 50,000 events at most: it
-/// may hold fewer than asked for, or none, and have more behind it.
+/// the last event that was seen, so a reader who comes back misses none. With a `type` and no `user_id` a page looks through 50,000
+/// events at most: it may hold fewer than asked for, or none, and have more behind it.
 #[utoipa::path(get, path = "/v1/events", tag = "events", security(("api_key" = ["events:read"])),
     params(("limit" = Option<usize>, Query), ("cursor" = Option<String>, Query), ("type" = Option<String>, Query),
         ("user_id" = Option<String>, Query), ("after" = Option<String>, Query, description = "RFC 3339; from this time on"),

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 pub struct List<T: ToSchema> {
     /// The page.
     data: Vec<T>,
-    /// There is more behind it.
+    /// There is more behind it, or may be where not all was looked through: go on as long as this is true, also where the page is empty.
     has_more: bool,
     /// Pass it as `cursor` for the next page.
     next_cursor: Option<String>,

@@ -221,8 +221,10 @@ async fn done(visit: Visit<Challenge>) -> Result<Response, Response> {
 async fn closed(visit: &Visit<Challenge>, chosen: &Chosen) -> Result<Message, Response> {
     let (engine, at) = (&visit.app.engine, visit.app.engine.moment());
     let page = ended(visit, ChallengeStatus::Denied, false).await?;
-    let shown = engine.on_page(&at, &visit.caller, &visit.subject.id).await.map_err(|e| visit.fault(e))?;
-    let pause = shown.offers.iter().filter(|o| Some(o.kind) == chosen.kind).find_map(|o| o.pause);
+    // How it ended is known; where the pause cannot be read, only that is said.
+    let shown = engine.on_page(&at, &visit.caller, &visit.subject.id).await.ok();
+    let offers = shown.iter().flat_map(|shown| &shown.offers);
+    let pause = offers.filter(|offer| Some(offer.kind) == chosen.kind).find_map(|offer| offer.pause);
     Ok(match pause {
         Some(pause) if pause.hold => page.line("Codes are closed until you confirm it's you by another way."),
         Some(pause) => page.until("You can use codes again", When::new(pause.until, at.now)),

@@ -60,17 +60,23 @@ pub fn is_for_people(path: &str, headers: &HeaderMap) -> bool {
     (path.starts_with("/challenge/") || path.starts_with("/portal/")) && !headers.contains_key(GUARD)
 }
 
-/// The engine gave no answer. What was `sent` to it may have been done all the same.
-pub fn without_answer(request_id: &str, sent: bool) -> Response {
-    let known = if sent { "It may have gone through all the same." } else { "Nothing was changed." };
+/// The engine gave no answer. What it has `begun` to do may be done all the same; what was sent by a form is sent again by who goes
+/// back to that.
+pub fn without_answer(method: &Method, request_id: &str, begun: bool) -> Response {
+    let is_look = matches!(*method, Method::GET | Method::HEAD);
+    let known = if begun && !is_look { "It may have gone through all the same." } else { "Nothing was changed." };
     let refused = Refused::from(problem::STORE_UNAVAILABLE);
-    let page = Message::new("Countersign", visit::OUTAGE).stopped().line(format!("{known} Try again in a minute."));
-    refused.tell_when(page.link("Try again", "").reference(request_id).respond(refused.code.status))
+    let page = Message::new("Countersign", visit::OUTAGE).stopped().reference(request_id);
+    let page = match is_look {
+        true => page.line(format!("{known} Try again in a minute.")).link("Try again", ""),
+        false => page.line(format!("{known} Go back and try again in a minute.")),
+    };
+    refused.tell_when(page.respond(refused.code.status))
 }
 
 /// An address that there is not. Who comes with a browser mistyped it, or follows an old link; programs get a problem.
 pub async fn nowhere(parts: Parts) -> Response {
-    let first = parts.uri.path().split('/').nth(1).unwrap_or_default();
+    let first = parts.uri.path().trim_start_matches('/').split('/').next().unwrap_or_default();
     let accepts = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_look = matches!(parts.method, Method::GET | Method::HEAD);
     match is_look && accepts.contains("text/html") && !FOR_PROGRAMS.contains(&first) {

@@ -43,6 +43,10 @@ pub fn day(at: Timestamp) -> String {
     at.and_then(|t| t.format(FORM).ok()).unwrap_or_default()
 }
 
+/// Of a number that every gateway has rejected for good.
+const UNDELIVERABLE: (&str, &str) =
+    ("We couldn't deliver to this number.", "It may be a landline or block our messages.");
+
 /// The longest wait between two texts that is only a gap (api.md, 7), in seconds.
 const LONGEST_GAP: i64 = 120;
 
@@ -101,7 +105,7 @@ pub fn refused_code(kind: MethodKind, refused: &Refused, typed: &str, app: &str,
     } else if is(problem::SEND_LIMITED) {
         ("We've sent several codes already.", "You can ask again", true)
     } else if refused.user_message() == problem::UNDELIVERABLE {
-        ("We couldn't deliver to this number.", "It may be a landline or block our messages.", true)
+        (UNDELIVERABLE.0, UNDELIVERABLE.1, true)
     } else if is(problem::DELIVERY_UNAVAILABLE) {
         ("Text messages are delayed right now.", "Try again in a moment, or try another way.", true)
     } else {
@@ -183,10 +187,7 @@ pub fn refused_phone(refused: &Refused, lacks_country: bool, now: Timestamp) -> 
         );
     }
     if refused.user_message() == problem::UNDELIVERABLE {
-        return Notice::of_typed(
-            "We couldn't deliver to this number.",
-            "It may be a landline or block our messages. Use another one.",
-        );
+        return Notice::of_typed(UNDELIVERABLE.0, format!("{} Use another one.", UNDELIVERABLE.1));
     }
     if is(problem::FACTOR_DUPLICATE) {
         return Notice::of_typed("You already added this number.", "Use another one.");
