@@ -11,13 +11,16 @@ if (button) {
   note.className = 'out-of-sight';
   const count = document.createElement('span');
   count.setAttribute('aria-hidden', 'true');
-  button.append(count);
+  // One text, which wraps as one.
+  const label = document.createElement('span');
+  label.append(words, ' ', count);
+  button.replaceChildren(label);
   button.setAttribute('aria-disabled', 'true');
   button.addEventListener('click', (event) => { if (button.ariaDisabled === 'true') event.preventDefault(); });
   const tick = () => {
     const left = Math.ceil(button.dataset.resend - gone());
     if (left > 0) {
-      count.textContent = ` (in ${left} s)`;
+      count.textContent = `(in\u00a0${left}\u00a0s)`;
       setTimeout(tick, 500);
       return;
     }
