@@ -7,9 +7,9 @@ use super::{Provider, ProviderError, Refused, client, judge};
 use crate::config;
 use crate::model::Message;
 
-/// What Twilio has against the number, by its error codes: it is none, cannot be reached, takes no texts or none of ours. What else
-/// comes with a 400 is about the sender or the account.
-const OF_THE_NUMBER: [u32; 6] = [21211, 21214, 21217, 21610, 21612, 21614];
+/// What Twilio has against the number, by its error codes (twilio.com/docs/api/errors): it is none, its owner has opted out, it is no
+/// mobile one, or a landline. What else comes with a 400 is about the sender or the account.
+const OF_THE_NUMBER: [u32; 4] = [21211, 21610, 21614, 21635];
 
 #[derive(Deserialize)]
 struct Fault {
