@@ -45,10 +45,11 @@ fn command(binary: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Co
     command
 }
 
-/// A `countersign serve`, or a demo, that runs until it is told to end, or is dropped.
+/// A `countersign serve`, a demo or another command, that runs until it ends, is told to, or is dropped.
 pub struct Serve {
     child: Child,
     stderr: Arc<Mutex<String>>,
+    reader: Option<std::thread::JoinHandle<()>>,
     pub port: u16,
 }
 
@@ -81,7 +82,7 @@ impl Serve {
     /// Starts it, with its log going elsewhere.
     pub fn spawn_into(stderr: impl Into<Stdio>, port: u16, environment: &[(&str, &str)]) -> Serve {
         let started = command(OWN, &["serve"], environment).stdout(Stdio::piped()).stderr(stderr).spawn();
-        Serve { child: started.expect("the binary runs"), stderr: Arc::default(), port }
+        Serve { child: started.expect("the binary runs"), stderr: Arc::default(), reader: None, port }
     }
 
     fn spawn_of(binary: &str, arguments: &[&str], port: u16, environment: &[(&str, &str)]) -> Serve {
@@ -92,13 +93,13 @@ impl Serve {
             .expect("the binary runs");
         let stderr = Arc::new(Mutex::new(String::new()));
         let (mut pipe, kept) = (child.stderr.take().expect("a pipe"), Arc::clone(&stderr));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 65536];
             while let Ok(read @ 1..) = pipe.read(&mut buffer) {
                 kept.lock().expect("no test panics with it").push_str(&String::from_utf8_lossy(&buffer[..read]));
             }
         });
-        Serve { child, stderr, port }
+        Serve { child, stderr, reader: Some(reader), port }
     }
 
     /// Waits until it serves.
@@ -139,13 +140,23 @@ impl Serve {
     }
 
     /// SIGTERM; gives the status and what came on stdout.
-    pub fn terminate(mut self) -> (Option<i32>, String) {
+    pub fn terminate(self) -> (Option<i32>, String) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
         assert!(sent.success());
+        let ended = self.ended();
+        (ended.status, ended.stdout)
+    }
+
+    /// Waits until it ends by itself.
+    pub fn ended(mut self) -> Ended {
         let mut stdout = String::new();
         self.child.stdout.take().expect("a pipe").read_to_string(&mut stdout).expect("UTF-8");
-        (self.child.wait().expect("it ends").code(), stdout)
+        let status = self.child.wait().expect("it ends").code();
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("it reads to the end");
+        }
+        Ended { status, stdout, stderr: self.stderr() }
     }
 }
 
@@ -224,6 +235,11 @@ impl Place {
             .stderr(Stdio::null())
             .spawn()
             .expect("the binary runs")
+    }
+
+    /// The same, with its messages at hand while it runs.
+    pub fn start_heard(&self, arguments: &[&str]) -> Serve {
+        Serve::spawn_of(OWN, arguments, self.port, &self.pairs())
     }
 
     /// The JSON that a command answers.
