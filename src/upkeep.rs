@@ -82,8 +82,11 @@ async fn keep_learning(engine: Arc<Engine>) {
     }
 }
 
-/// Tells webhook endpoints of events.
+/// Tells webhook endpoints of events, unless their secrets may not open here any more: another engine goes on.
 async fn keep_telling(engine: Arc<Engine>) {
+    if engine.is_left_behind() {
+        return;
+    }
     if let Err(error) = engine.deliver_webhooks(http::webhook_message).await {
         tracing::warn!(%error, "webhooks were not sent");
     }

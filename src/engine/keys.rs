@@ -24,7 +24,16 @@ impl Engine {
     pub async fn refresh_keys(&self) -> Result<(), Error> {
         self.asked_for_keys.store(false, Ordering::Relaxed);
         self.learn_ring().await?;
-        self.learn_signing_keys(&self.moment()).await
+        match self.is_left_behind() {
+            // Those that do not read for this alone are not closed.
+            true => Ok(()),
+            false => self.learn_signing_keys(&self.moment()).await,
+        }
+    }
+
+    /// Whether this engine has a master key that was replaced, and does not know all keys any more: it can judge nothing.
+    pub fn is_left_behind(&self) -> bool {
+        self.vault.is_left_behind()
     }
 
     pub(super) async fn learn_ring(&self) -> Result<(), Error> {
@@ -33,7 +42,14 @@ impl Engine {
         self.vault.learn(&self.master, &ring);
         let closed = self.vault.closed();
         if closed != before && !closed.is_empty() {
-            tracing::error!(keys = ?closed, "the master key does not open these keys of the ring; is there a new master key?");
+            match self.is_left_behind() {
+                true => tracing::error!(
+                    keys = ?closed,
+                    "COUNTERSIGN_MASTER_KEY was replaced, and these keys of the ring came since: nothing is answered until this \
+                     engine is started with the new one"
+                ),
+                false => tracing::error!(keys = ?closed, "the master key does not open these keys of the ring"),
+            }
         }
         Ok(())
     }

@@ -208,9 +208,9 @@ impl Engine {
         serde_json::to_value(self.signer.jwks(self.clock.now())).expect("public keys are JSON")
     }
 
-    /// Whether the database answers and its schema is this binary's.
+    /// Whether the database answers, its schema is this binary's and its keys are known.
     pub async fn is_ready(&self) -> bool {
-        self.store.ping().await.is_ok() && self.store.is_migrated().await.unwrap_or(false)
+        !self.is_left_behind() && self.store.ping().await.is_ok() && self.store.is_migrated().await.unwrap_or(false)
     }
 
     /// The key with this secret, if it still opens anything, its relying party, and what the call names: one round trip.

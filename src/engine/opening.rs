@@ -110,7 +110,10 @@ impl Engine {
         match self.vault.open(row, sealed) {
             Err(SealBroken::KeyUnknown) => {
                 self.learn_ring().await?;
-                Ok(self.vault.open(row, sealed))
+                match self.is_left_behind() {
+                    true => Err(store::Error::Unavailable("the master key was replaced".to_owned()).into()),
+                    false => Ok(self.vault.open(row, sealed)),
+                }
             }
             opened => Ok(opened),
         }

@@ -15,7 +15,7 @@ mod trace;
 
 pub use api::webhook_message;
 pub use scrape::router as metrics_router;
-pub use server::{Gate, serve};
+pub use server::{CONNECTIONS, Gate, serve};
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -141,12 +141,21 @@ async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Resp
     let trace = trace::Trace::begin(&request, &id);
     let working = app.settings.working.subscribe();
     let reader = Reader::of(&request);
-    let answered =
-        apart(cross_origin::answer(app.clone(), request, next, working).instrument(trace.span.clone())).await;
-    let response = answered.unwrap_or_else(|| reader.without_answer(&id, true));
+    let response = match app.engine.is_left_behind() && !is_probe(request.uri().path()) {
+        true => reader.without_answer(&id, false),
+        false => {
+            let answer = cross_origin::answer(app.clone(), request, next, working).instrument(trace.span.clone());
+            apart(answer).await.unwrap_or_else(|| reader.without_answer(&id, true))
+        }
+    };
     let response = problem::complete(response, app.engine.issuer(), &id);
     trace.end(&response);
     framed(response, &id, app.is_secure())
+}
+
+/// What tells of the engine itself.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/metrics")
 }
 
 /// With the headers that every answer has.

@@ -26,7 +26,7 @@ const HEADERS: Duration = Duration::from_secs(15);
 /// Requests in flight have this long to finish at the end.
 const FINISH: Duration = Duration::from_secs(20);
 /// Connections at once; more wait to be accepted.
-const CONNECTIONS: usize = 8192;
+pub const CONNECTIONS: usize = 8192;
 
 /// Lets nothing through to the engine's routes until they are there: the socket listens, the process lives, and it is not ready.
 #[derive(Clone, Default)]

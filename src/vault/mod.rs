@@ -73,6 +73,12 @@ impl Vault {
         self.ring().closed.clone()
     }
 
+    /// Whether the ring came under another master key and has keys since then that this one cannot know: what is sealed by them
+    /// would look closed, and what is sealed here may open nowhere else. A key that is merely damaged closes what it sealed.
+    pub fn is_left_behind(&self) -> bool {
+        self.ring().is_left_behind
+    }
+
     /// Whether the pepper of a recovery set is known.
     pub fn knows_pepper(&self, id: i64) -> bool {
         self.ring().peppers.contains_key(&id)
@@ -288,6 +294,24 @@ mod tests {
         // The ring may be under another master key by now: what is known stays so.
         vault.learn(&MasterKey::generate(&at()), &ring);
         assert!(vault.closed().is_empty() && vault.open(ROW, &sealed_at(1000)).is_ok());
+    }
+
+    /// E-03, E-04: told apart from a ring of which one key is damaged.
+    #[test]
+    fn who_has_the_master_key_of_before_is_left_behind_by_the_next_key_of_the_ring() {
+        let (old, new) = (MasterKey::generate(&at()), MasterKey::generate(&at()));
+        let ring = old.new_ring(&at());
+        let vault = Vault::new(&old, &ring).expect("its own ring");
+        let mut moved = old.rewrap(&at(), &new, &ring).expect("the old key opens it");
+        vault.learn(&old, &moved);
+        assert!(!vault.is_left_behind(), "it knows all there is");
+        moved.push(new.new_key(&at(), 4, Purpose::Pepper, Timestamp(1000)));
+        vault.learn(&old, &moved);
+        assert!(vault.is_left_behind());
+        let mut damaged = ring;
+        damaged.push(new.new_key(&at(), 5, Purpose::Data, Timestamp(0)));
+        vault.learn(&old, &damaged);
+        assert!(!vault.is_left_behind() && vault.closed() == [5]);
     }
 
     /// Argon2id over 4 MiB in three passes, with the pepper as its secret.

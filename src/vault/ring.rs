@@ -43,6 +43,8 @@ pub(super) struct Ring {
     pub hashing: Option<hmac::Key>,
     /// Numbers of keys that the master key did not open.
     pub closed: Vec<i64>,
+    /// The ring is under another master key by now, and has keys that came since.
+    pub is_left_behind: bool,
 }
 
 impl Ring {
@@ -70,6 +72,7 @@ impl Ring {
                 Purpose::Hashing => self.hashing = Some(hmac::Key::new(hmac::HMAC_SHA256, plain.as_slice())),
             }
         }
+        self.is_left_behind = !self.closed.is_empty() && wrapped.iter().all(|key| master.unwrap(key).is_err());
         let there: BTreeSet<i64> = wrapped.iter().filter(|k| k.purpose == Purpose::Data).map(|k| k.id).collect();
         let newest = there.last().filter(|id| self.data.contains_key(id)).copied().unwrap_or_default();
         self.data.retain(|id, _| *id >= newest || there.contains(id));

@@ -281,6 +281,34 @@ async fn a_master_key_is_replaced_beside_a_running_engine() {
     serve.terminate();
 }
 
+/// E-04: an engine that still has the master key of before calls no right code wrong, and seals nothing by a key that may go.
+#[tokio::test]
+async fn an_engine_with_a_replaced_master_key_answers_nothing_once_there_is_a_newer_key() {
+    let mut place = Place::new().await;
+    let serve = place.serve().await;
+    let bank = place.bank();
+    let holder = enrol(&bank, "ann", step(0)).await;
+    let new = countersign::new_master_key();
+    place.set("COUNTERSIGN_NEW_MASTER_KEY", &new);
+    assert_eq!(place.run(&["keys", "rotate", "master"]).status, Some(0));
+    place.unset("COUNTERSIGN_NEW_MASTER_KEY");
+    place.set("COUNTERSIGN_MASTER_KEY", &new);
+    assert_eq!(bank.get("/readyz").await.0, 200, "it knows all keys that there are");
+    assert_eq!(place.run(&["keys", "rotate", "pepper"]).status, Some(0));
+    until(|| serve.stderr().contains("COUNTERSIGN_MASTER_KEY was replaced")).await;
+    let (status, body) = holder.prove(&bank, step(0) + 1).await;
+    assert_eq!((status, &body["code"]), (503, &json!("store_unavailable")), "{body}");
+    assert_eq!(bank.get("/readyz").await.0, 503);
+    assert_eq!(bank.get("/livez").await.0, 200);
+    assert_eq!(bank.get("/metrics").await.0, 200);
+    serve.terminate();
+    let serve = place.serve().await;
+    let (status, body) = holder.prove(&bank, step(0) + 1).await;
+    assert_eq!(status, 422, "a step ahead of time, but judged: {body}");
+    assert_eq!(bank.get("/v1/users/ann/factors").await.0, 200);
+    assert!(!serve.stderr().contains("was replaced"), "{}", serve.stderr());
+}
+
 /// A command that began before the ring was put under a new master key adds nothing to it under the old one.
 #[tokio::test]
 async fn no_key_is_published_under_a_master_key_that_was_replaced() {
