@@ -168,7 +168,7 @@ impl Store {
             let mut from = File::open(backup).map_err(|e| Error::Unavailable(format!("{}: {e}", backup.display())))?;
             let mut to = File::options().write(true).create_new(true).mode(0o600).open(&copy).map_err(failed)?;
             std::io::copy(&mut from, &mut to).map_err(failed)?;
-            let restored = prepare(&copy, &journal::place(database), restoration).await?;
+            let restored = prepare(&copy, database, restoration).await?;
             to.sync_all().map_err(failed)?;
             let aside = put_in_place(database, &copy, restoration.now).await?;
             Ok(Restored { aside, ..restored })
@@ -179,8 +179,8 @@ impl Store {
     }
 }
 
-/// Checks the copy, brings its schema up to date and makes it safe.
-async fn prepare(copy: &Path, journal: &Path, restoration: Restoration<'_>) -> Result<Restored> {
+/// Checks the copy, brings its schema up to date and makes it safe, by the journal beside the database whose place it takes.
+async fn prepare(copy: &Path, database: &Path, restoration: Restoration<'_>) -> Result<Restored> {
     let mut conn = connect(copy).await?;
     let whole: String = sqlx::query_scalar("pragma integrity_check").fetch_one(&mut conn).await?;
     if whole != "ok" {
@@ -193,7 +193,7 @@ async fn prepare(copy: &Path, journal: &Path, restoration: Restoration<'_>) -> R
     }
     let named = journal::name(&mut conn).await?;
     super::MIGRATIONS.run(&mut conn).await.map_err(|e| Error::Unavailable(e.to_string()))?;
-    let notes = journal::read(journal)?.filter(|(name, _)| named.as_ref() == Some(name)).map(|(_, notes)| notes);
+    let notes = named.map(|name| journal::notes_of(database, &name)).transpose()?.flatten();
     let mut write = conn.begin_with("begin immediate").await?;
     let (retired, erased) = make_safe!(write, restoration, notes.as_deref());
     write.commit().await?;

@@ -105,20 +105,27 @@ pub(super) fn place(database: &Path) -> PathBuf {
     database.with_added_extension("used")
 }
 
-/// Sees to it that the file on this connection has its journal: begins one where there is none, or another's.
+/// Sees to it that the file on this connection has its journal: takes it back where it was put aside, and begins one where there is
+/// none. Another's is put aside.
 pub(super) async fn begin(conn: &mut SqliteConnection, database: &Path) -> Result<()> {
-    let named = name(conn).await?;
     let place = place(database);
-    let found = read(&place)?;
-    if named.is_some() && found.as_ref().map(|(name, _)| name) == named.as_ref() {
+    let own = name(conn).await?.map(|name| find(&place, &name)).transpose()?.flatten();
+    if own.as_ref() == Some(&place) {
         return Ok(());
     }
     let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", place.display()));
+    let mut put = None;
     if place.exists() {
         // Each that was put aside may belong to a database that comes back.
-        let mut places = (1..).map(|n| place.with_added_extension(format!("old-{n}")));
-        let aside = places.find(|aside| !aside.exists()).expect("some number is free");
-        std::fs::rename(&place, aside).map_err(failed)?;
+        let aside = asides(&place).find(|aside| !aside.exists()).expect("some number is free");
+        std::fs::rename(&place, &aside).map_err(failed)?;
+        put = Some(aside);
+    }
+    if let Some(own) = own {
+        std::fs::rename(&own, &place).map_err(failed)?;
+        // No gap: they are looked through in their order.
+        put.map_or(Ok(()), |put| std::fs::rename(put, &own)).map_err(failed)?;
+        return sync_folder(database);
     }
     let name: String = sqlx::query_scalar("select lower(hex(randomblob(16)))").fetch_one(&mut *conn).await?;
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(&place).map_err(failed)?;
@@ -149,6 +156,31 @@ pub(super) fn read(place: &Path) -> Result<Option<(String, Vec<Note>)>> {
     let mut lines = text.lines();
     let Some(name) = lines.next().and_then(|first| first.strip_prefix(HEADER)) else { return Ok(None) };
     Ok(Some((name.to_owned(), lines.filter_map(Note::read).collect())))
+}
+
+/// What the journal of this name notes, in its place or put aside.
+pub(super) fn notes_of(database: &Path, name: &str) -> Result<Option<Vec<Note>>> {
+    let place = place(database);
+    match find(&place, name)? {
+        Some(found) => Ok(read(&found)?.map(|(_, notes)| notes)),
+        None => Ok(None),
+    }
+}
+
+/// Where the journal of this name is: in its place, or put aside when another database lay beside it, as an empty one that a command
+/// made.
+fn find(place: &Path, name: &str) -> Result<Option<PathBuf>> {
+    for candidate in std::iter::once(place.to_owned()).chain(asides(place).take_while(|aside| aside.exists())) {
+        if read(&candidate)?.is_some_and(|(found, _)| found == name) {
+            return Ok(Some(candidate));
+        }
+    }
+    Ok(None)
+}
+
+/// Where journals are put that belong to another database, one behind the other.
+fn asides(place: &Path) -> impl Iterator<Item = PathBuf> {
+    (1..).map(|n| place.with_added_extension(format!("old-{n}")))
 }
 
 /// A new name in a folder is there after a crash.

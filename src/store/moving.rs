@@ -29,9 +29,9 @@ pub enum MoveError {
     /// Rows written meanwhile would be left behind.
     #[error("{0}: end every countersign on it first")]
     Served(&'static str),
-    /// The source's schema is another.
-    #[error("--from: the schema is not that of this release: run countersign migrate on it with this release")]
-    OtherSchema,
+    /// A schema is there, and is another.
+    #[error("{0}: the schema is not that of this release: run countersign migrate on it with this release")]
+    OtherSchema(&'static str),
     /// The target holds rows.
     #[error("--to: the database is not empty: there are rows in {0}")]
     NotEmpty(String),
@@ -96,9 +96,10 @@ impl Store {
         if source.is_served().await.map_err(from_failed)? {
             return Err(MoveError::Served("--from"));
         }
-        if source.versions().await.ok() != Some(MIGRATIONS.iter().map(|m| m.version).collect()) {
-            return Err(MoveError::OtherSchema);
+        if !source.is_of_this_release().await {
+            return Err(MoveError::OtherSchema("--from"));
         }
+        may_be_made(to).await?;
         let mut target = Side::open(to, true).await.map_err(to_failed)?;
         on!(&mut target, conn => MIGRATIONS.run(conn).await)
             .map_err(|e| to_failed(Error::Unavailable(e.to_string())))?;
@@ -148,6 +149,22 @@ impl Store {
         on!(target, conn => conn.close().await).map_err(|e| to_failed(e.into()))?;
         Ok(moved)
     }
+}
+
+/// Refuses a target that somebody may use, before its schema is touched.
+async fn may_be_made(to: Place<'_>) -> Result<(), MoveError> {
+    if matches!(to, Place::Sqlite(path) if !path.exists()) {
+        return Ok(());
+    }
+    let failed = |e| MoveError::Store("--to", e);
+    let mut target = Side::open(to, false).await.map_err(failed)?;
+    if target.is_served().await.map_err(failed)? {
+        return Err(MoveError::Served("--to"));
+    }
+    if target.versions().await.is_ok() && !target.is_of_this_release().await {
+        return Err(MoveError::OtherSchema("--to"));
+    }
+    on!(target, conn => conn.close().await).map_err(|e| failed(e.into()))
 }
 
 /// What the migrations make, in the order in which they make it: what is referred to comes first.
@@ -220,9 +237,14 @@ impl Side {
         Ok(())
     }
 
+    /// The steps of its schema; an error where there is none.
     async fn versions(&mut self) -> Result<Vec<i64>, Error> {
         let all = "select version from _sqlx_migrations order by version";
         Ok(on!(self, conn => sqlx::query_scalar(all).fetch_all(conn).await)?)
+    }
+
+    async fn is_of_this_release(&mut self) -> bool {
+        self.versions().await.ok() == Some(MIGRATIONS.iter().map(|m| m.version).collect())
     }
 
     async fn count(&mut self, of: &str) -> Result<i64, Error> {

@@ -130,6 +130,21 @@ async fn every_factor_verifies_after_a_move_and_after_the_way_back() {
     ann.verifies().await;
 }
 
+/// A database that another release may use is not brought up to date by naming it.
+#[tokio::test]
+async fn a_target_of_another_schema_is_left_as_it_is() {
+    let from = Scratch::sqlite();
+    from.store().await.close().await;
+    for to in [Some(Scratch::sqlite()), Scratch::postgres().await].into_iter().flatten() {
+        to.store().await.close().await;
+        to.execute("delete from _sqlx_migrations where version > 3").await;
+        let refused = move_rows(&from.url(), &to.url());
+        assert_eq!(refused.status, Some(1));
+        assert!(refused.stderr.contains("--to: the schema is not that of this release"), "{}", refused.stderr);
+        assert_eq!(to.number("select count(*) from _sqlx_migrations").await, 3);
+    }
+}
+
 /// A move that breaks off leaves the target empty, and can be done again.
 #[tokio::test]
 async fn a_move_that_fails_moves_nothing() {
@@ -340,6 +355,42 @@ async fn without_the_journal_recovery_codes_are_retired() {
     world.start_again().await;
     user.challenge(json!({})).await.verify(used).await.refused(422, "code_incorrect");
     user.challenge(json!({})).await.verify(json!({"type": "recovery_code", "code": codes[1]})).await.is(200);
+}
+
+/// A journal that lay alone when a command made an empty database beside it is found, and is the restored file's again.
+#[tokio::test]
+async fn a_journal_that_was_put_aside_comes_back_with_its_database() {
+    let world = World::process(Scratch::sqlite(), &[]).await;
+    let mut ann = Ann::enrol(world.bank().await).await;
+    let folder = world.scratch.folder();
+    let file = folder.join("backup.db").display().to_string();
+    assert_eq!(world.command(&["backup", &file]).status, Some(0));
+    let first_line = || {
+        let journal = std::fs::read_to_string(folder.join("countersign.db.used")).expect("a journal");
+        journal.lines().next().expect("its name").to_owned()
+    };
+    let (name, all) = (first_line(), ann.codes.clone());
+    ann.redeem(200).await;
+    world.take_process().terminate();
+    world.close_store().await;
+    for lost in ["countersign.db", "countersign.db-wal", "countersign.db-shm"] {
+        let _ = std::fs::remove_file(folder.join(lost));
+    }
+    assert_eq!(world.command(&["migrate"]).status, Some(0));
+    assert_ne!(first_line(), name, "the empty file has another");
+    for used in 1..=2 {
+        let restored = world.command(&["restore", &file]);
+        assert!(restored.stderr.contains("Carried over from the journal"), "{}", restored.stderr);
+        assert_eq!(first_line(), name);
+        world.start_again().await;
+        ann.codes = all.clone();
+        for _ in 0..used {
+            ann.redeem(422).await;
+        }
+        ann.redeem(200).await;
+        world.take_process().terminate();
+        world.close_store().await;
+    }
 }
 
 /// What SQLite left beside a file that is gone, or beside the copy of a restoration that was cut off, gets into no restored file.
