@@ -44,6 +44,8 @@ use store::{MoveError, Place, Restored, Store};
 
 /// What names the address of the engine, where no socket is handed in.
 const LISTEN: &str = "COUNTERSIGN_LISTEN";
+/// Open files that the process asks for: one for each connection, and some for the database and those it calls.
+const OPEN_FILES: u64 = 2 * http::CONNECTIONS as u64;
 /// The longest wait between two tries to reach the database.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Between "not ready" and the end of accepting, so that a balancer sees it.
@@ -141,6 +143,16 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
         None => bind(LISTEN, config.listen).await?,
     };
     let address = listener.local_addr().map_err(|e| StartError::Listen(LISTEN, config.listen, e))?;
+    match rlimit::increase_nofile_limit(OPEN_FILES) {
+        Ok(allowed) if allowed < OPEN_FILES => {
+            tracing::warn!(
+                allowed,
+                "fewer open files are allowed than connections may need: raise the limit (ulimit -Hn)"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+    }
     measure::begin();
     let metrics_listener = match config.metrics_listen {
         Some(address) => Some(bind("COUNTERSIGN_METRICS_LISTEN", address).await?),
@@ -229,13 +241,13 @@ async fn ended(mut stopped: watch::Receiver<bool>) {
 
 /// That there is a SQLite file where these settings name one: only what makes one opens what is not there.
 fn is_there(storage: &Storage) -> Result<(), StartError> {
-    match &storage.database {
-        Database::Sqlite(path) if !path.exists() => {
-            let why = format!("{} does not exist; countersign migrate makes it", path.display());
-            Err(store::Error::Unavailable(why).into())
-        }
-        Database::Sqlite(_) | Database::Postgres(_) => Ok(()),
-    }
+    let Database::Sqlite(path) = &storage.database else { return Ok(()) };
+    let why = match path.try_exists() {
+        Ok(true) => return Ok(()),
+        Ok(false) => format!("{} does not exist; countersign migrate makes it", path.display()),
+        Err(error) => format!("{}: {error}", path.display()),
+    };
+    Err(store::Error::Unavailable(why).into())
 }
 
 /// The operator's hands on the database of these settings. SQLite is brought up to date, and made where `may_make` says so;
@@ -324,12 +336,18 @@ pub fn new_master_key() -> zeroize::Zeroizing<String> {
     vault::MasterKey::generate(&at).text()
 }
 
-/// Whether the database of these settings has a key ring; an error where it is not there, or the master key does not open the ring.
+/// Whether the database of these settings has a key ring; an error where it is not there, may not be used, or the master key does not
+/// open the ring.
 pub async fn examine_keys(config: &Config) -> Result<bool, StartError> {
     let master = vault::MasterKey::parse(&config.master_key.0)?;
     is_there(&config.storage)?;
     let parts = Parts::new(config);
     let store = engine::open_store(&config.storage, false).await?;
+    let barred = store.barred_tables().await?;
+    if !barred.is_empty() {
+        let why = format!("this role may not read and write all rows of {}", barred.join(", "));
+        return Err(store::Error::Refused(why).into());
+    }
     let found = engine::examine_keys(&store, &master, &Moment::new(parts.clock.now(), &*parts.rng)).await;
     store.close().await;
     found

@@ -57,6 +57,10 @@ pub fn begin() {
         describe_histogram!(WEBHOOK_SECONDS, Unit::Seconds, "Time that such an attempt took");
         describe_histogram!(BATCH, Unit::Count, "Writes that shared one commit (SQLite)");
         describe_gauge!(POOL, Unit::Count, "Connections to the database, by state");
+        // What grows from nothing has no rate at first: those that an alert watches begin with a value.
+        for method in [MethodKind::Totp, MethodKind::Sms] {
+            counter!(PAUSES, "method" => method.as_str()).increment(0);
+        }
         Some(handle)
     });
 }

@@ -4,7 +4,7 @@
 #   bash tests/run.sh          everything
 #   bash tests/run.sh quick    the same without the browser
 #
-# Needs git, cargo and a C compiler. PostgreSQL, Chromium and its driver are installed by apt-get where they are missing.
+# Needs cargo. A C compiler and make, PostgreSQL, Chromium and its driver are installed by apt-get where they are missing.
 # PostgreSQL runs as a throwaway cluster in a folder of its own, which is gone afterwards; no other server is touched.
 #
 # The tests read four variables, which may be set by hand for `cargo test` alone:
@@ -89,6 +89,8 @@ find_postgres() {
 
 missing_packages() {
     find_postgres || echo postgresql
+    [ -n "$(type -P kill)" ] || echo procps
+    { have cc && have make; } || echo build-essential
     if [ "$browser" = 1 ]; then
         have chromium || echo chromium
         have chromedriver || echo chromium-driver

@@ -1,14 +1,14 @@
 //! `countersign doctor`: is this set up so that it can work?
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use countersign::config::{Config, Database, Settings, environment};
 use serde_json::json;
 use url::Url;
 
-use super::answer;
+use super::{answer, log};
 
 /// Check the settings, the database and the keys.
 #[derive(clap::Args)]
@@ -56,10 +56,10 @@ impl Doctor {
 async fn examine(file: Option<PathBuf>) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut note = |name, finding, detail: String| checks.push(Check { name, finding, detail });
-    let config = match environment().and_then(|set| Settings::read(file.as_deref(), set)).and_then(|s| s.serve()) {
+    let config = match settings(file.as_deref()) {
         Ok(config) => config,
         Err(error) => {
-            note("settings", Finding::Bad, error.to_string());
+            note("settings", Finding::Bad, format!("{error:#}"));
             return checks;
         }
     };
@@ -105,6 +105,13 @@ async fn examine(file: Option<PathBuf>) -> Vec<Check> {
         note("development", Finding::Warning, "COUNTERSIGN_DEVELOPMENT is on: not for real users".to_owned());
     }
     checks
+}
+
+/// All that `serve` reads before it opens anything.
+fn settings(file: Option<&Path>) -> anyhow::Result<Config> {
+    let settings = Settings::read(file, environment()?)?;
+    log::filter(&settings.log()?)?;
+    Ok(settings.serve()?)
 }
 
 /// What is wrong with a gateway to which texts travel in clear.

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use countersign::config::Log;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
@@ -13,10 +14,20 @@ pub struct Started {
     traces: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
 }
 
+/// Which lines are let through. A word alone must be a level: as the name of a module, which a misspelt level would be taken for, it
+/// would silence all others.
+pub fn filter(log: &Log) -> anyhow::Result<EnvFilter> {
+    const EXPECTED: &str = "COUNTERSIGN_LOG: expected as info or countersign=debug,info";
+    let directives = log.filter.split(',').map(str::trim).filter(|directive| !directive.is_empty());
+    for word in directives.filter(|directive| !directive.contains(['=', '['])) {
+        word.parse::<LevelFilter>().with_context(|| format!("{EXPECTED}, not {word}"))?;
+    }
+    EnvFilter::try_new(&log.filter).context(EXPECTED)
+}
+
 /// Logs from now on.
 pub fn start(log: &Log) -> anyhow::Result<Started> {
-    let filter =
-        EnvFilter::try_new(&log.filter).context("COUNTERSIGN_LOG: expected as info or countersign=debug,info")?;
+    let filter = filter(log)?;
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = match log.json {
         true => lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed(),
@@ -42,6 +53,25 @@ impl Started {
         #[cfg(feature = "otlp")]
         if let Some(Err(error)) = self.traces.map(|traces| traces.shutdown()) {
             tracing::warn!(%error, "the last traces did not reach the collector");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_that_there_is_not_is_refused_instead_of_silencing_all() {
+        let reads = |text: &str| {
+            let log = Log { filter: text.to_owned(), json: false, otlp_endpoint: None };
+            filter(&log).map(drop).map_err(|error| error.to_string())
+        };
+        for good in ["info", "WARN", "countersign=debug,info", "off", "error,sqlx=warn", "countersign[request]=debug"] {
+            assert_eq!(reads(good), Ok(()), "{good}");
+        }
+        for bad in ["warning", "info,countersing", "verbose", "countersign=loud", "a=b=c"] {
+            assert!(reads(bad).is_err_and(|why| why.contains("COUNTERSIGN_LOG")), "{bad}");
         }
     }
 }

@@ -30,8 +30,8 @@ impl Database {
     /// `sqlite:PATH` or `postgres://…`.
     pub fn parse(url: &str) -> Option<Database> {
         if let Some(path) = url.strip_prefix("sqlite:") {
-            // A database in memory would be another one for every connection.
-            let named = !matches!(path.trim_start_matches('/'), "" | ":memory:");
+            // A database in memory would be another one for every connection; what other programs say behind a ? is not known here.
+            let named = !matches!(path.trim_start_matches('/'), "" | ":memory:") && !path.contains('?');
             return named.then(|| Database::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path))));
         }
         let is_server = url.starts_with("postgres://") || url.starts_with("postgresql://");

@@ -318,6 +318,7 @@ mod tests {
             ("COUNTERSIGN_DATABASE_URL", "sqlite:"),
             ("COUNTERSIGN_DATABASE_URL", "sqlite::memory:"),
             ("COUNTERSIGN_DATABASE_URL", "sqlite://:memory:"),
+            ("COUNTERSIGN_DATABASE_URL", "sqlite:data.db?mode=rwc"),
             ("COUNTERSIGN_PUBLIC_URL", "http://mfa.example.com"),
             ("COUNTERSIGN_PUBLIC_URL", "https://mfa.example.com/path"),
             ("COUNTERSIGN_POOL", "0"),

@@ -29,6 +29,9 @@ pub enum StartError {
     /// The master key does not open the ring.
     #[error("COUNTERSIGN_MASTER_KEY: {0}")]
     Ring(#[from] RingError),
+    /// There are no keys yet.
+    #[error("there are no keys yet: countersign serve makes them when it starts")]
+    NoKeys,
     /// A signing key does not open or read.
     #[error("a signing key of this database does not open")]
     SigningKey,
@@ -146,7 +149,11 @@ async fn open_vault(store: &Store, master: &MasterKey, at: &Moment<'_>) -> Resul
 
 /// The ring of the database. A key that does not open closes what it sealed; where none opens, the master key is another one's.
 pub async fn open_ring(store: &Store, master: &MasterKey) -> Result<Vault, StartError> {
-    let vault = Vault::new(master, &wrapped(store.key_ring().await?)?)?;
+    let ring = store.key_ring().await?;
+    if ring.is_empty() {
+        return Err(StartError::NoKeys);
+    }
+    let vault = Vault::new(master, &wrapped(ring)?)?;
     let closed = vault.closed();
     if !closed.is_empty() {
         tracing::error!(keys = ?closed, "the master key does not open these keys of the ring: what they sealed is closed");

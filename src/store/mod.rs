@@ -305,6 +305,14 @@ impl Store {
         }
     }
 
+    /// Tables that the engine may not use; whoever opens a SQLite file may use all.
+    pub async fn barred_tables(&self) -> Result<Vec<String>> {
+        match &self.db {
+            Db::Sqlite(_) => Ok(Vec::new()),
+            Db::Postgres(postgres, _) => postgres.barred_tables().await,
+        }
+    }
+
     /// Whether every migration of this binary has been applied.
     pub async fn is_migrated(&self) -> Result<bool> {
         let applied: std::result::Result<i64, _> =

@@ -37,6 +37,17 @@ pub(super) async fn is_served(conn: &mut PgConnection) -> Result<bool> {
     Ok(others > 0)
 }
 
+/// That the files which an address names are there: the driver's own word for one that is not names none.
+fn files_read(url: &str) -> Result<()> {
+    let named = url::Url::parse(url).map_err(|error| Error::Refused(error.to_string()))?;
+    for (name, path) in named.query_pairs() {
+        if matches!(&*name, "sslrootcert" | "sslcert" | "sslkey") {
+            std::fs::File::open(&*path).map_err(|error| Error::Refused(format!("{name}: {path}: {error}")))?;
+        }
+    }
+    Ok(())
+}
+
 /// An open database.
 #[derive(Clone)]
 pub struct Postgres {
@@ -47,6 +58,7 @@ pub struct Postgres {
 
 impl Postgres {
     pub(super) async fn open(url: &str, limits: Limits) -> Result<Postgres> {
+        files_read(url)?;
         let options: PgConnectOptions = url.parse()?;
         let options = options
             .application_name("countersign")
@@ -69,9 +81,30 @@ impl Postgres {
         Ok(postgres)
     }
 
+    /// Tables of the schema of which this role may not read and write all rows.
+    pub(super) async fn barred_tables(&self) -> Result<Vec<String>> {
+        let mut conn = self.acquire().await?;
+        let barred = sqlx::query_scalar(
+            "select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
+             where n.nspname = current_schema() and c.relkind in ('r', 'p') and c.relname <> '_sqlx_migrations' and not (
+               has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+               and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'))
+             order by c.relname",
+        );
+        let barred = barred.fetch_all(&mut *conn).await;
+        conn.ended(&barred);
+        Ok(barred?)
+    }
+
     async fn connect(&self, patience: Duration) -> Result<PgConnection> {
         let silent = || Error::Unavailable(format!("no answer within {} s", patience.as_secs_f32()));
-        Ok(tokio::time::timeout(patience, self.options.connect()).await.map_err(|_| silent())??)
+        let connected = tokio::time::timeout(patience, self.options.connect()).await.map_err(|_| silent())?;
+        connected.map_err(|error| match &error {
+            // A certificate that is not the right one comes as data that do not read.
+            sqlx::Error::Tls(_) => Error::Refused(error.to_string()),
+            sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => Error::Refused(error.to_string()),
+            _ => error.into(),
+        })
     }
 
     /// Brings the schema up to date, for as long as it takes; waits for another that does the same, and for who holds a table, as a

@@ -203,7 +203,8 @@ async fn connect(options: &SqliteConnectOptions, path: &Path) -> Result<SqliteCo
         loop {
             match SqliteConnection::connect_with(options).await {
                 Err(sqlx::Error::Database(error)) if is_busy(&*error) => tokio::time::sleep(AGAIN).await,
-                other => return Ok(other?),
+                Err(error) => return Err(Error::Unavailable(format!("{}: {error}", path.display()))),
+                Ok(conn) => return Ok(conn),
             }
         }
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sqlx::{Connection, PgConnection};
 
-use crate::support::child::{Ended, Place, run};
+use crate::support::child::{Ended, OWN, Place, Serve, run};
 use crate::support::database::{Scratch, execute};
 use crate::support::verbs::text;
 use crate::support::{Answer, Bank, Stopwatch, User, World, at_once, json, one_wins};
@@ -369,8 +369,28 @@ async fn a_role_that_may_only_read_and_write_rows_serves() {
     bank.delete(&ann.path("")).await.is(204);
     // Up to date, so there is nothing to change.
     assert_eq!(world.command(&["migrate"]).status, Some(0));
+    assert_eq!(world.command(&["doctor"]).status, Some(0));
+    // As where a later migrate made a table, and nobody granted it.
+    execute(&world.scratch.url(), &format!("revoke insert on webhook_endpoints from {role}")).await;
+    let told = world.command(&["doctor"]);
+    assert_eq!(told.status, Some(1));
+    assert!(told.stdout.contains("rows of webhook_endpoints"), "{}", told.stdout);
     execute(&world.scratch.url(), "delete from _sqlx_migrations").await;
     assert_eq!(world.command(&["migrate"]).status, Some(1));
+}
+
+/// Each connection is an open file, of which many systems allow a process 1,024 unless it asks for more.
+#[tokio::test]
+async fn a_node_asks_for_as_many_open_files_as_it_may_need() {
+    let place = Place::on(Scratch::sqlite());
+    let script = ["-c", "ulimit -Sn 256; exec \"$0\" serve", OWN];
+    let serve = Serve::spawn_of("/bin/sh", &script, place.port, &place.pairs());
+    serve.ready().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", serve.id())).expect("it runs");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
+    let number = |word: &str| word.parse().unwrap_or(u64::MAX);
+    let [soft, hard] = [3, 4].map(|n| number(files.split_whitespace().nth(n).expect("a limit")));
+    assert_eq!(soft, hard.min(16_384), "{files}");
 }
 
 #[tokio::test]

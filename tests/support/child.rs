@@ -85,7 +85,8 @@ impl Serve {
         Serve { child: started.expect("the binary runs"), stderr: Arc::default(), reader: None, port }
     }
 
-    fn spawn_of(binary: &str, arguments: &[&str], port: u16, environment: &[(&str, &str)]) -> Serve {
+    /// Starts another binary, or with other arguments.
+    pub fn spawn_of(binary: &str, arguments: &[&str], port: u16, environment: &[(&str, &str)]) -> Serve {
         let mut child = command(binary, arguments, environment)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
