@@ -153,8 +153,14 @@ impl Engine {
     }
 
     /// A user's latest events that have their number, newest first.
-    pub async fn latest_events(&self, caller: &Caller, user_id: &str, limit: i64) -> Result<Vec<Recorded>, Error> {
-        Ok(self.store.latest_events(&caller.rp.id, user_id, limit).await?)
+    pub async fn latest_events(
+        &self,
+        caller: &Caller,
+        user_id: &str,
+        kinds: &[&str; 10],
+        limit: i64,
+    ) -> Result<Vec<Recorded>, Error> {
+        Ok(self.store.latest_events(&caller.rp.id, user_id, kinds, limit).await?)
     }
 
     /// A number up to which every event is older, found by halving: numbers have no gaps and follow time but for a little disorder.

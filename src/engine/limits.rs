@@ -159,7 +159,8 @@ fn read(lanes: &[ThrottleLane], name: &str) -> store::Result<Lane> {
 }
 
 fn state(row: &ThrottleLane) -> store::Result<Throttle> {
-    serde_json::from_str(&row.state).map_err(|_| store::Error::Corrupt("throttle_lanes"))
+    let state: Throttle = serde_json::from_str(&row.state).map_err(|_| store::Error::Corrupt("throttle_lanes"))?;
+    Ok(state.known_since(row.seen_at))
 }
 
 /// Methods of which wrong proofs are counted in any lane.

@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use super::{Caller, Ending, Engine, Error};
 use crate::delivery::Undelivered;
-use crate::methods::{Begun, Shown, delivered};
+use crate::methods::{Begun, Shown, delivered, sms};
 use crate::model::{
     BudgetKey, Details, Event, Factor, Id, Keyed, Kind, Message, MethodKind, Moment, Number, Prompt, Timestamp, hex,
 };
@@ -102,7 +102,8 @@ impl Engine {
             Details::Sms(details) => details.country.clone(),
             _ => None,
         };
-        let keys = budgets(&number_hash, user_hash, country.as_deref());
+        let budgeted = country.clone().or_else(|| sms::main_country(to));
+        let keys = budgets(&number_hash, user_hash, budgeted.as_deref());
         for _ in 0..ROUNDS {
             let before = self.store.prompt(rp, user_id, owner, MethodKind::Sms).await?;
             let sends = before.as_ref().map_or(0, |p| p.sends);

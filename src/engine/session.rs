@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::verification::EXCHANGE_LIFE;
 use super::{Caller, Clash, Ending, Engine, Error, Gone, Known};
 use crate::methods::{Fault, Refusal};
 use crate::model::{Challenge, ChallengeStatus, Grant, Id, Kind, Moment, Proof, Requirement, Session, Timestamp};
@@ -284,10 +285,11 @@ impl Engine {
     }
 }
 
-/// Whether a session may still come of an approved challenge: while one that began with its proof would last. What was proven longer
-/// ago is proven anew.
+/// Whether a session may still come of an approved challenge: while one that began with its proof would last, and the proof is as new
+/// as was demanded, if only the time that the way back takes. What was proven longer ago is proven anew.
 pub(super) fn may_be_exchanged(challenge: &Challenge, now: Timestamp) -> bool {
-    challenge.proof.as_ref().is_some_and(|proof| now < proof.at.plus_seconds(LIFE))
+    let demanded = challenge.terms.require.max_age.map_or(LIFE, |age| age.max(EXCHANGE_LIFE));
+    challenge.proof.as_ref().is_some_and(|proof| now < proof.at.plus_seconds(demanded.min(LIFE)))
 }
 
 /// Why a code is not the challenge's, or no longer.

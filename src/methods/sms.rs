@@ -141,6 +141,14 @@ fn national<'n>(number: &'n Number, parsed: &PhoneNumber) -> (&'n str, Vec<&'sta
     (&number.as_str()[1 + code.to_string().len()..], DATABASE.by_code(&code).unwrap_or_default())
 }
 
+/// The country whose budget a text to this number draws on, where no plan knows the number: the main one of its calling code.
+pub fn main_country(number: &Number) -> Option<String> {
+    let parsed = phonenumber::parse(None, number.as_str()).ok()?;
+    let (_, plans) = national(number, &parsed);
+    let main = plans.iter().find(|plan| plan.is_main_country_for_code()).or(plans.first())?;
+    Some(main.id().to_owned())
+}
+
 /// The number that is dialled so within a country (ISO 3166-1 alpha-2): as it stands where the country's plan knows it, else without
 /// what is dialled before it there and nowhere else (`0`, `06`, `8`, `80`). A plan may know neither: ranges are opened before.
 pub fn dialled(country: &str, digits: &str) -> Option<Number> {

@@ -154,6 +154,13 @@ impl Throttle {
         next
     }
 
+    /// The state of a device that was last seen at this time: by a success of the owner, which made it known and left nothing else.
+    #[must_use]
+    pub fn known_since(mut self, seen_at: Option<Timestamp>) -> Throttle {
+        self.succeeded_at = self.succeeded_at.max(seen_at);
+        self
+    }
+
     /// The state after the first proof of a pending factor. It is no success of the owner: other lanes do not hear of it.
     pub fn after_enrolled(&self, kind: MethodKind) -> Throttle {
         let mut next = self.clone();

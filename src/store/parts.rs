@@ -35,8 +35,8 @@ parts! {
      on conflict (rp_id, user_id, lane) do update set version = throttle_lanes.version + 1, seen_at = excluded.seen_at";
     DEVICE_INSTEAD: Throttle,
     "update throttle_lanes set lane = $8, version = version + 1, state = '{}', seen_at = $3, paused_until = null
-     where rp_id = $1 and user_id = $2 and lane = (
-       select lane from throttle_lanes where rp_id = $1 and user_id = $2 and seen_at is not null
+     where rp_id = $1 and user_id = $2 and (lane, version) = (
+       select lane, version from throttle_lanes where rp_id = $1 and user_id = $2 and seen_at is not null
        order by seen_at, lane limit 1)";
     AWAITED: Challenge,
     "update challenges set expires_at = expires_at

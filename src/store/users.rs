@@ -77,12 +77,13 @@ macro_rules! erase {
             // Of a release before, which may still run beside this one.
             "delete from throttles where rp_id = $1 and user_id = $2",
             "delete from messages where rp_id = $1 and user_id = $2",
-            "delete from kept_answers where rp_id = $1 and user_id = $2",
             "delete from users where rp_id = $1 and user_id = $2",
         ] {
             sql! { $conn, statement, $rp, $user };
         }
         until_none! { $conn, "delete from sessions where rp_id = $1 and user_id = $2", $rp, $user };
+        // What held one of these rows until now may have kept its answer with it.
+        sql! { $conn, "delete from kept_answers where rp_id = $1 and user_id = $2", $rp, $user };
         // What has no number yet comes first: an event that is numbered between the two is found by the second.
         sql! { $conn,
             "update events set user_id = $3, client = null where sequence is null and rp_id = $1 and user_id = $2",
@@ -183,6 +184,8 @@ impl Store {
                 "delete from recovery_codes where rp_id = $1 and user_id = $2",
                 "delete from recovery_sets where rp_id = $1 and user_id = $2",
                 "delete from portal_sessions where rp_id = $1 and user_id = $2",
+                // Again: a verdict that was under way, and held one of the rows above, may have made a device known.
+                "delete from throttle_lanes where rp_id = $1 and user_id = $2 and seen_at is not null",
             ] {
                 sql! { conn, statement, rp.as_str(), &user_id };
             }

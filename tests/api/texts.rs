@@ -283,6 +283,14 @@ async fn a_country_and_a_relying_party_have_caps_a_day() {
     world.party("Shop", "shop.example", false).await.user("d").begin_phone("+14155550104").await;
     world.wait(86_400);
     bank.user("d").begin_phone("+14155550103").await;
+    // A number that no country's plan knows draws on what the main country of its calling code has.
+    let shop = world.party("Kiosk", "kiosk.example", false).await;
+    let unplanned = shop.user("a").begin(json!({"type": "sms", "phone": "+396123450"})).await.is(201);
+    assert_eq!(unplanned["sms"]["country"], json!(null));
+    shop.user("b").begin_phone("+390612345670").await;
+    for more in ["+396123451", "+390612345671"] {
+        shop.user("c").begin(json!({"type": "sms", "phone": more})).await.refused(429, "send_limited");
+    }
 }
 
 /// P-05, P-06, X-07: a resend makes a new code, kills the old one, and resets nothing.

@@ -127,6 +127,25 @@ async fn enrolments_and_challenges_add_up_to_one_pause() {
     assert_eq!(paused(&ann).await, ["totp"]);
 }
 
+/// what was guessed before the success that made a device known does not count against it.
+#[tokio::test]
+async fn a_device_that_becomes_known_begins_anew() {
+    let (ann, app) = ann().await;
+    let pending = ann.begin_totp().await;
+    for _ in 0..9 {
+        ann.activate(&pending.id, json!({"code": pending.wrong()})).await.refused(422, "code_incorrect");
+    }
+    ann.bank.world.wait(60);
+    let at_home = |answer| json!({"client": {"device": "home"}, "answer": answer});
+    ann.ask(at_home(app.now())).await.is(200);
+    for _ in 0..9 {
+        ann.ask(at_home(app.miss())).await.refused(422, "code_incorrect");
+    }
+    assert_eq!(paused(&ann).await, [] as [Value; 0]);
+    ann.ask(at_home(app.miss())).await.refused(422, "code_incorrect");
+    ann.ask(at_home(app.miss())).await.refused(429, "method_paused");
+}
+
 /// enrolling a second app never wipes out guesses against the first.
 #[tokio::test]
 async fn a_new_enrolment_does_not_clear_guesses_against_the_old_factor() {

@@ -156,9 +156,14 @@ impl World {
 
     /// A challenge that returns to the application: its id and the address of its page.
     pub async fn challenge(&self, user: &str, action: &str) -> (String, String) {
+        self.challenge_with(user, action, json!({})).await
+    }
+
+    /// The same with a demand.
+    pub async fn challenge_with(&self, user: &str, action: &str, require: Value) -> (String, String) {
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
         let body = json!({"user_id": user, "action": action, "return_url": self.back, "state": STATE,
-            "code_challenge": challenge, "display": {"label": "Change payout account",
+            "code_challenge": challenge, "require": require, "display": {"label": "Change payout account",
             "details": [{"label": "New <b>IBAN</b>", "value": "…1234"}]}});
         let made = self.says("POST", "/v1/challenges", body).await;
         let text = |name: &str| made[name].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();

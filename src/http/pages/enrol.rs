@@ -48,10 +48,15 @@ impl AtPortal {
     }
 
     /// Judges the code for what is under way on this flow's page; gives back what the page itself must explain.
-    async fn prove(&self, flow: Flow, typed: &str) -> Result<Response, Refused> {
-        let Some(id) = &self.subject.factor_id else { return Ok(see(&self.path(flow.page()))) };
+    async fn prove(&self, flow: Flow, kind: MethodKind, typed: &str) -> Result<Response, Refused> {
+        let begun = match self.begun().await {
+            Ok(begun) => begun.filter(|factor| factor.kind == kind),
+            Err(response) => return Ok(response),
+        };
+        // In another window something else may have been begun since: this code is none of that.
+        let Some(factor) = begun else { return Ok(see(&self.path(flow.page()))) };
         let answer = Answer::Code(Zeroizing::new(typed.to_owned()));
-        match self.activate(id, answer).await.map_err(Refused::from) {
+        match self.activate(&factor.id, answer).await.map_err(Refused::from) {
             Ok(_) => Ok(see(&self.path("added"))),
             Err(refused) if refused.is(problem::FACTOR_NOT_PENDING) => Ok(see(&self.path("added"))),
             Err(refused) if is_over(&refused) => Ok(see(&self.path(flow.page()))),
@@ -207,7 +212,7 @@ fn grouped(secret: &str) -> String {
 async fn activate_app(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Response> {
     visit.check(&fields)?;
     visit.in_time()?;
-    match visit.prove(Flow::AddAuthenticatorApp, fields.text("code")).await {
+    match visit.prove(Flow::AddAuthenticatorApp, MethodKind::Totp, fields.text("code")).await {
         Ok(response) => Ok(response),
         Err(refused) => app_page(&visit, Some((refused, fields.text("code")))).await,
     }
@@ -251,7 +256,7 @@ async fn change_phone(visit: AtPortal, Posted(fields): Posted) -> Result<Respons
     match fields.text("do") {
         "number" => take_number(&visit, &fields).await,
         "send" => send_again(&visit, fields.text("code")).await,
-        _ => match visit.prove(Flow::AddPhone, fields.text("code")).await {
+        _ => match visit.prove(Flow::AddPhone, MethodKind::Sms, fields.text("code")).await {
             Ok(response) => Ok(response),
             Err(refused) => code_page(&visit, Some((refused, fields.text("code")))).await,
         },
@@ -339,17 +344,22 @@ fn region(languages: &str) -> &str {
     tags.filter_map(|tag| tag.split('-').skip(1).find(|part| part.len() == 2)).next().unwrap_or_default()
 }
 
-/// The number in E.164: as typed where it begins with `+`, else as it is dialled within the chosen country.
+/// The number in E.164: as typed where it begins with `+` or `00`, else as it is dialled within the chosen country. Digits of other
+/// scripts are not passed over: what is left would be another number.
 fn composed(country: &str, typed: &str) -> Option<Number> {
-    let digits: String = typed
+    let typed: String = typed
         .chars()
         .map(|c| match c {
             '０'..='９' => char::from_digit(u32::from(c) - u32::from('０'), 10).unwrap_or(c),
             other => other,
         })
-        .filter(char::is_ascii_digit)
         .collect();
-    if typed.trim_start().starts_with(['+', '＋']) {
+    if typed.chars().any(|c| c.is_numeric() && !c.is_ascii_digit()) {
+        return None;
+    }
+    let digits: String = typed.chars().filter(char::is_ascii_digit).collect();
+    let written_out = typed.trim_start().starts_with(['+', '＋']).then_some(&*digits).or(digits.strip_prefix("00"));
+    if let Some(digits) = written_out {
         return Number::parse(&format!("+{digits}"));
     }
     let (code, ..) = countries(country).find(|c| c.3)?;
@@ -366,6 +376,8 @@ mod tests {
         for (country, typed, whole) in [
             ("DE", "0151 55501234", "+4915155501234"),
             ("DE", "+49 151 55501234", "+4915155501234"),
+            ("US", "00 49 151 55501234", "+4915155501234"),
+            ("DE", "００49 (151) 55501234", "+4915155501234"),
             ("US", "(415) 555-0123", "+14155550123"),
             ("IT", "06 1234 5678", "+390612345678"),
             ("GB", "07700 900123", "+447700900123"),

@@ -5,7 +5,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 
 use super::portal::{AtPortal, codes_line};
 use super::screen::{Message, Shell, show as render};
@@ -20,7 +20,7 @@ use crate::model::{Flow, Id, Kind, RecoveryStatus};
 pub fn router() -> Router<App> {
     Router::new()
         .route("/portal/{id}/recovery-codes", get(status).post(act))
-        .route("/portal/{id}/recovery-codes/file", post(file))
+        .route("/portal/{id}/recovery-codes/file", get(back).post(file))
 }
 
 async fn status(visit: AtPortal, query: Fields) -> Result<Response, Response> {
@@ -124,6 +124,11 @@ fn carried(fields: &Fields) -> Option<(Id, Vec<String>)> {
     let is_code =
         |c: &String| c.len() == 19 && c.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase() || b == b'-');
     (codes.len() == 10 && codes.iter().all(is_code)).then_some((set, codes))
+}
+
+/// The codes are seen once: whoever asks for them again, as after a fault, is led to where new ones are made.
+async fn back(visit: AtPortal) -> Response {
+    see(&visit.path(Flow::RecoveryCodes.page()))
 }
 
 async fn file(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Response> {
