@@ -234,7 +234,7 @@ mod tests {
     fn pool() -> Pool<SqliteConnection> {
         Pool::new(
             "sqlite::memory:".parse().expect("options"),
-            Limits { acquire: Duration::from_millis(50), ..Limits::from(1) },
+            Limits { acquire: Duration::from_secs(2), ..Limits::from(1) },
         )
     }
 

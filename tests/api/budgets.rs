@@ -1,5 +1,6 @@
 //! Guess budgets that hold over months and that nobody can turn on the owner (issue 4.1; api.md, 7), under a moved clock.
 
+use crate::support::child::IDLE;
 use crate::support::verbs::text;
 use crate::support::{Answer, App, User, Value, World, ann_with_app as ann, json};
 
@@ -305,7 +306,8 @@ struct Browser {
 
 impl Browser {
     fn new(user: &User) -> Browser {
-        let client = reqwest::Client::builder().tls_certs_only([]).cookie_store(true).build().expect("a client");
+        let client = reqwest::Client::builder().tls_certs_only([]).cookie_store(true).pool_idle_timeout(IDLE);
+        let client = client.build().expect("a client");
         Browser { client, user: user.clone() }
     }
 

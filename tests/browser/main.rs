@@ -7,6 +7,8 @@ mod app;
 mod authenticator;
 #[path = "../support/browser.rs"]
 mod browser;
+#[path = "../support/port.rs"]
+mod port;
 mod visitor;
 mod world;
 

@@ -1,7 +1,12 @@
 //! A browser without scripts: a client that keeps cookies, sends forms as they stand on the page, and follows on its own site.
 
+use std::time::Duration;
+
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Client, Response, StatusCode};
+
+/// A connection that was idle for longer is not used again: the engine closes it after 15 seconds, perhaps just then.
+pub const IDLE: Duration = Duration::from_secs(10);
 
 /// Somebody with a browser.
 pub struct Visitor {
@@ -23,6 +28,7 @@ impl Visitor {
             .tls_certs_only([])
             .cookie_store(true)
             .redirect(reqwest::redirect::Policy::none())
+            .pool_idle_timeout(IDLE)
             .build()
             .expect("a client");
         Visitor { client, base: base.to_owned() }

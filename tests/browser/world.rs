@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
 use crate::authenticator::Authenticator;
+use crate::visitor::IDLE;
 
 /// Guards that the application keeps for its browser.
 const STATE: &str = "st&ate=1";
@@ -80,7 +81,7 @@ impl World {
         let party = operator.create_relying_party(party).await.expect("a relying party");
         let key = operator.create_key(&party, Vec::new(), None).await.expect("a key").secret;
         let running = run(&config, &clock, listener).await;
-        let client = reqwest::Client::builder().tls_certs_only([]).build().expect("a client");
+        let client = reqwest::Client::builder().tls_certs_only([]).pool_idle_timeout(IDLE).build().expect("a client");
         World { base, clock, running, back, returned, client, key, config, _folder: Folder(folder) }
     }
 

@@ -38,3 +38,12 @@ pub fn base32(text: &str) -> Vec<u8> {
 pub fn step(ahead: i64) -> i64 {
     (countersign::clock::Clock::now(&countersign::clock::SystemClock).seconds() + ahead).div_euclid(30)
 }
+
+/// The present step, with most of it left: the code of the step before counts for as long.
+pub async fn early_step() -> i64 {
+    use countersign::clock::Clock;
+    while countersign::clock::SystemClock.now().seconds() % 30 >= 12 {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    step(0)
+}

@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -61,9 +61,7 @@ impl Browser {
         }
         assert!(installed, "COUNTERSIGN_TEST_BROWSER=1, and chromium or chromedriver is missing");
         let (chromium, driver) = (chromium?, driver?);
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("an address").port();
-        drop(free);
+        let port = crate::port::free_port();
         let number = PROFILES.fetch_add(1, Ordering::Relaxed);
         let profile = std::env::temp_dir().join(format!("countersign-browser-{}-{number}", std::process::id()));
         let driver = Command::new(driver)
@@ -72,7 +70,7 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver starts");
-        for _ in 0..100 {
+        for _ in 0..1200 {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                 break;
             }
@@ -144,7 +142,7 @@ impl Browser {
     /// Waits until a script gives this.
     pub async fn comes_to(&self, script: &str, value: Value) {
         let mut given = Value::Null;
-        for _ in 0..100 {
+        for _ in 0..600 {
             given = self.run(script).await;
             if given == value {
                 return;
@@ -184,7 +182,7 @@ impl Browser {
     /// Waits until an authenticator holds these credentials and no others.
     pub async fn comes_to_hold(&self, authenticator: &str, ids: &[Value]) {
         let mut held = Vec::new();
-        for _ in 0..50 {
+        for _ in 0..300 {
             held = self.held_by(authenticator).await.iter().map(|held| held["credentialId"].clone()).collect();
             if held == ids {
                 return;

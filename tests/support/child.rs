@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::database::Scratch;
+pub use super::port::free_port;
 
 /// What a command printed and how it ended.
 pub struct Ended {
@@ -106,7 +107,7 @@ impl Serve {
     /// Waits until it serves.
     pub async fn ready(&self) {
         let client = client();
-        for _ in 0..600 {
+        for _ in 0..2400 {
             let ready = client.get(self.url("/readyz")).send().await;
             if ready.is_ok_and(|r| r.status().is_success()) {
                 return;
@@ -174,12 +175,6 @@ pub const IDLE: Duration = Duration::from_secs(10);
 /// A client that needs no CA bundle.
 pub fn client() -> reqwest::Client {
     reqwest::Client::builder().tls_certs_only([]).pool_idle_timeout(IDLE).build().expect("a client")
-}
-
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// Settings of an installation of its own: a database, a port, a master key, and the commands that run on it.

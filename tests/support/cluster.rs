@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::child::free_port;
+use super::port::free_port;
 
 /// A throwaway server.
 pub struct Cluster {

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use countersign::clock::{Clock, SystemClock};
+use countersign::clock::{Clock, Stopwatch, SystemClock};
 use countersign::config::{Database, Storage};
-use countersign::store::Store;
+use countersign::store::{Limits, Store};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// The engine's usual five seconds are short on a slow machine, where hundreds ask at once.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where one test keeps its rows and files.
 pub struct Scratch {
@@ -29,12 +31,14 @@ pub async fn execute(url: &str, statements: &str) -> u64 {
 
 /// What was written and is not committed.
 pub enum Held {
-    Sqlite(sqlx::SqliteConnection),
+    /// With how long the holding itself took.
+    Sqlite(sqlx::SqliteConnection, f64),
     Postgres(PgConnection),
 }
 
 impl Held {
-    /// Until somebody waits for it. SQLite does not tell: there it is as long as a call takes that waits for nothing, many times over.
+    /// Until somebody waits for it. SQLite does not tell: there it is as long as a call takes that waits for nothing, many times
+    /// over, and less than the ten seconds that a call waits for it.
     pub async fn is_waited_for(&mut self) {
         self.is_waited_for_by(1).await;
     }
@@ -42,7 +46,7 @@ impl Held {
     /// Until so many wait for it.
     pub async fn is_waited_for_by(&mut self, many: i64) {
         match self {
-            Held::Sqlite(_) => tokio::time::sleep(Duration::from_millis(300)).await,
+            Held::Sqlite(_, took) => tokio::time::sleep(Duration::from_secs_f64((*took * 50.0).clamp(0.3, 8.0))).await,
             Held::Postgres(conn) => {
                 let count =
                     "select count(*) from pg_locks where not granted and pg_backend_pid() = any(pg_blocking_pids(pid))";
@@ -60,7 +64,7 @@ impl Held {
     /// Commits it.
     pub async fn let_go(self) {
         match self {
-            Held::Sqlite(mut conn) => sqlx::raw_sql("commit").execute(&mut conn).await.map(drop),
+            Held::Sqlite(mut conn, _) => sqlx::raw_sql("commit").execute(&mut conn).await.map(drop),
             Held::Postgres(mut conn) => sqlx::raw_sql("commit").execute(&mut conn).await.map(drop),
         }
         .expect("it commits");
@@ -79,19 +83,18 @@ impl Scratch {
     pub fn sqlite() -> Scratch {
         let folder = folder();
         let database = Database::Sqlite(folder.join("countersign.db"));
-        Scratch { storage: Storage { pool: 8, ..Storage::new(database) }, folder }
+        Scratch { storage: patient(database), folder }
     }
 
     /// A SQLite file in this folder, for settings that name a place of the test's choice.
     pub fn sqlite_in(place: &Path) -> Scratch {
         let database = Database::Sqlite(place.join("countersign.db"));
-        Scratch { storage: Storage { pool: 8, ..Storage::new(database) }, folder: folder() }
+        Scratch { storage: patient(database), folder: folder() }
     }
 
     /// A database that is there, empty.
     pub fn on(url: &str) -> Scratch {
-        let storage = Storage { pool: 8, ..Storage::new(Database::Postgres(url.to_owned())) };
-        Scratch { storage, folder: folder() }
+        Scratch { storage: patient(Database::Postgres(url.to_owned())), folder: folder() }
     }
 
     /// `None` where there is no server.
@@ -103,8 +106,7 @@ impl Scratch {
         sqlx::raw_sql(create).execute(&mut conn).await.expect("the user may create databases");
         let mut url = url::Url::parse(&server).expect("an address");
         url.set_path(&name);
-        let storage = Storage { pool: 8, ..Storage::new(Database::Postgres(url.into())) };
-        Some(Scratch { storage, folder: folder() })
+        Some(Scratch { storage: patient(Database::Postgres(url.into())), folder: folder() })
     }
 
     /// Both kinds, as far as they are there.
@@ -114,9 +116,10 @@ impl Scratch {
 
     /// A store on it, with its schema up to date.
     pub async fn store(&self) -> Store {
+        let limits = Limits { pool: 4, acquire: PATIENCE, statement: PATIENCE };
         let store = match &self.storage.database {
-            Database::Sqlite(path) => Store::sqlite(path, 4).await,
-            Database::Postgres(url) => Store::postgres(url, 4).await,
+            Database::Sqlite(path) => Store::sqlite(path, limits).await,
+            Database::Postgres(url) => Store::postgres(url, limits).await,
         };
         let store = store.expect("the database opens");
         store.migrate().await.expect("the schema is brought up to date");
@@ -148,10 +151,11 @@ impl Scratch {
         let text = AssertSqlSafe(statements.to_owned());
         match &self.storage.database {
             Database::Sqlite(path) => {
+                let began = Stopwatch::start();
                 let mut conn = sqlx::SqliteConnection::connect(&path.display().to_string()).await.expect("it opens");
                 sqlx::raw_sql("begin immediate").execute(&mut conn).await.expect("nobody writes");
                 sqlx::raw_sql(text).execute(&mut conn).await.expect("it runs");
-                Held::Sqlite(conn)
+                Held::Sqlite(conn, began.seconds())
             }
             Database::Postgres(url) => {
                 let mut conn = PgConnection::connect(url).await.expect("it opens");
@@ -215,6 +219,10 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+fn patient(database: Database) -> Storage {
+    Storage { pool: 8, acquire_timeout: PATIENCE, statement_timeout: PATIENCE, ..Storage::new(database) }
 }
 
 fn folder() -> PathBuf {

@@ -12,6 +12,7 @@ pub mod database;
 pub mod document;
 pub mod gateway;
 pub mod load;
+pub mod port;
 pub mod receiver;
 pub mod speak;
 pub mod verbs;
@@ -74,9 +75,9 @@ impl Stopwatch {
     }
 }
 
-/// Waits until this holds, in real time and not for long.
+/// Waits until this holds, in real time; a minute is longer than a slow machine takes for anything.
 pub async fn until(holds: impl Fn() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if holds() {
             return;
         }

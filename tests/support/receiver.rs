@@ -198,7 +198,7 @@ impl TlsReceiver {
         ] {
             openssl(&step).status().ok().filter(std::process::ExitStatus::success)?;
         }
-        let port = super::child::free_port();
+        let port = super::port::free_port();
         let mut child = openssl(&format!("s_server -quiet -accept {port} -cert {ca}.crt -key {ca}-server.key"))
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
@@ -216,6 +216,13 @@ impl TlsReceiver {
             let _ = std::io::Write::write_all(&mut answer, b"HTTP/1.1 204 No Content\r\n\r\n");
             std::thread::park();
         });
+        // Before it listens it is unreachable, whatever its certificate.
+        let mut tries = 0;
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            tries += 1;
+            assert!(tries < 1200, "openssl does not listen");
+            std::thread::sleep(Duration::from_millis(50));
+        }
         Some(TlsReceiver { url: format!("https://localhost:{port}/hooks"), child })
     }
 }

@@ -1,9 +1,8 @@
 //! The demo application with its engine, and what its customers have enrolled.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
 
 use countersign::config::{Database, Storage};
 use countersign::{DemoOptions, Running, demo, run_demo};
@@ -11,6 +10,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use super::guest::{Guest, client};
+use crate::app::{early_step, step};
 
 /// An account that is nobody's yet.
 pub const IBAN: &str = "DE89370400440532013000";
@@ -183,12 +183,12 @@ impl App {
 
     /// The code of the step before, which leaves the present one unspent.
     pub async fn earlier_code(&self) -> String {
-        self.code_of(steady().await - 1)
+        self.code_of(early_step().await - 1)
     }
 
     /// The code of the present step.
-    pub async fn code(&self) -> String {
-        self.code_of(steady().await)
+    pub fn code(&self) -> String {
+        self.code_of(step(0))
     }
 
     fn code_of(&self, step: i64) -> String {
@@ -198,24 +198,7 @@ impl App {
 
 /// Two that were free a moment ago.
 fn free_addresses() -> [SocketAddr; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|l| l.local_addr().expect("an address"))
-}
-
-/// The present step of 30 seconds, with some of it left.
-async fn steady() -> i64 {
-    loop {
-        let seconds = seconds();
-        if seconds % 30 < 26 {
-            return seconds / 30;
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the demo runs by the machine's clock")]
-fn seconds() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+    [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], crate::port::free_port())))
 }
 
 fn user(name: &str) -> &'static str {

@@ -139,7 +139,7 @@ async fn a_confirmation_of_one_payout_does_not_serve_another() {
     let Login { guest: ann, app } = bank.with_app("ann", &bank.origins()[1]).await;
     let one = ann.press("/demo/payout", &[("iban", IBAN)]).await.location();
     let other = ann.press("/demo/payout", &[("iban", OTHER_IBAN)]).await.location();
-    let back = ann.answer(&one, "totp", &app.code().await).await;
+    let back = ann.answer(&one, "totp", &app.code()).await;
     // The return of one, dressed as that of the other, whose state is not known outside: the nearest is the other's challenge.
     let challenge =
         other.split("/challenge/").nth(1).and_then(|r| r.split('?').next()).expect("a challenge").to_owned();
@@ -158,7 +158,7 @@ async fn a_payout_is_changed_to_what_was_shown() {
         let shown = ann.open(&away).await;
         assert!(shown.says("DE89 3704 0044 0532 0130 00") && shown.says("Ann Keller"), "{}", shown.body);
         assert!(!shown.body.contains("recovery_code"), "recovery codes confirm no payout");
-        let back = ann.answer_shown(&shown, "totp", &app.code().await).await;
+        let back = ann.answer_shown(&shown, "totp", &app.code()).await;
         let page = ann.get(&back).await.follow().await;
         assert!(
             page.shows("Payout account changed") && page.shows("Now <span class=\"iban\">DE89 3704"),
@@ -194,7 +194,7 @@ async fn a_proof_that_no_longer_counts_is_asked_for_again() {
     let away = ann.press("/demo/balance", &[]).await.location();
     assert!(away.contains("/challenge/"), "{away}");
     assert!(!ann.get("/demo/account").await.shows("£4,210.17"));
-    let back = ann.answer(&away, "totp", &app.code().await).await;
+    let back = ann.answer(&away, "totp", &app.code()).await;
     assert!(ann.get(&back).await.follow().await.shows("£4,210.17"));
 }
 
@@ -204,7 +204,7 @@ async fn nothing_is_left_of_a_confirmation_that_was_used_and_of_a_login_that_was
     let Login { guest: ann, app } = bank.with_app("ann", &bank.origins()[1]).await;
     assert_eq!(bank.sessions("ann").await, 1);
     let away = ann.press("/demo/payout", &[("iban", IBAN)]).await.location();
-    let back = ann.answer(&away, "totp", &app.code().await).await;
+    let back = ann.answer(&away, "totp", &app.code()).await;
     assert!(ann.get(&back).await.follow().await.shows("Payout account changed"));
     assert_eq!(bank.sessions("ann").await, 1, "that of the payout is used up");
     ann.press("/demo/sign-out", &[]).await;

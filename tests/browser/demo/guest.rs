@@ -1,6 +1,6 @@
 //! A browser without JavaScript: it keeps cookies, fills in forms as they stand on the page, and follows redirects when told to.
 
-use crate::visitor::unescaped;
+use crate::visitor::{IDLE, unescaped};
 use reqwest::header::{COOKIE, HeaderMap, LOCATION, ORIGIN, SET_COOKIE};
 use reqwest::{Client, StatusCode};
 
@@ -177,5 +177,5 @@ async fn page(client: Client, address: &str, request: reqwest::RequestBuilder) -
 
 pub fn client() -> Client {
     let builder = Client::builder().tls_certs_only([]).no_proxy().cookie_store(true);
-    builder.redirect(reqwest::redirect::Policy::none()).build().expect("a client")
+    builder.redirect(reqwest::redirect::Policy::none()).pool_idle_timeout(IDLE).build().expect("a client")
 }

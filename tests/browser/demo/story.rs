@@ -140,7 +140,7 @@ impl Ann {
         self.signs_out().await;
         self.gives_her_password().await;
         self.chooses("totp").await;
-        self.browser.write("#code", &app.code().await).await;
+        self.browser.write("#code", &app.code()).await;
         self.browser.press("[value=answer]").await;
         self.browser.sees("Signed in with an authenticator app").await;
 
@@ -244,7 +244,7 @@ impl Ann {
 
     async fn is_at(&self, path: &str) {
         let expected = format!("{}{path}", self.origin);
-        for _ in 0..100 {
+        for _ in 0..300 {
             if self.browser.url().await.as_str() == expected {
                 return;
             }
