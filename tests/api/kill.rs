@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::cluster::Cluster;
 use crate::support::database::Scratch;
 use crate::support::verbs::text;
-use crate::support::{Answer, App, Bank, User, Value, World, json};
+use crate::support::{Answer, App, Bank, Stopwatch, User, Value, World, json};
 
 const PEOPLE: usize = 6;
 
@@ -106,32 +107,45 @@ struct Person {
     codes: Vec<Value>,
     said: Vec<Said>,
     turn: usize,
+    /// Turns that have ended.
+    ended: Arc<AtomicUsize>,
 }
 
 async fn kill(scratch: Scratch, rounds: usize) -> Counts {
     let world = World::process(scratch, &[]).await;
     let bank = world.bank().await;
-    let mut people = Vec::new();
+    let (mut people, set_up) = (Vec::new(), Stopwatch::start());
     for n in 0..PEOPLE {
         let user = bank.user(&format!("person-{n}"));
         let app = user.enrol_totp().await;
-        people.push(Person { user, app, taken: HashSet::new(), codes: Vec::new(), said: Vec::new(), turn: 0 });
+        let (taken, codes, said, ended) = (HashSet::new(), Vec::new(), Vec::new(), Arc::default());
+        people.push(Person { user, app, taken, codes, said, turn: 0, ended });
     }
+    let turns: Vec<Arc<AtomicUsize>> = people.iter().map(|person| Arc::clone(&person.ended)).collect();
+    // A life is some calls long, however slow they are.
+    let longest = 500.max(3 * set_up.elapsed().as_millis() as u64);
     let mut counts = Counts::default();
     while counts.rounds < rounds || !counts.has_all() {
         counts.rounds += 1;
         assert!(counts.rounds < rounds + 50, "too little was answered to judge by: {counts}");
         let tasks: Vec<_> = people.drain(..).map(|person| tokio::spawn(person.lives())).collect();
         let clock = {
-            let world = Arc::clone(&world);
+            let (world, turns) = (Arc::clone(&world), turns.clone());
             tokio::spawn(async move {
+                let ended = || turns.iter().map(|turns| turns.load(Ordering::Relaxed)).collect::<Vec<_>>();
                 loop {
                     world.wait(30);
+                    // A code counts for two steps only, however long a call takes: the next step comes when everybody has had a
+                    // turn in this.
+                    let before = ended();
                     tokio::time::sleep(Duration::from_millis(100)).await;
+                    while !ended().iter().zip(&before).all(|(now, before)| now > before) {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
                 }
             })
         };
-        tokio::time::sleep(Duration::from_millis(20 + random() % 500)).await;
+        tokio::time::sleep(Duration::from_millis(20 + random() % longest)).await;
         world.kill();
         clock.abort();
         for task in tasks {
@@ -170,7 +184,9 @@ impl Person {
 
     /// Uses the engine until it is killed.
     async fn lives(mut self) -> Person {
-        while self.turns().await.is_some() {}
+        while self.turns().await.is_some() {
+            self.ended.fetch_add(1, Ordering::Relaxed);
+        }
         self
     }
 
@@ -258,7 +274,11 @@ impl Person {
         let code = crate::support::app::totp(&secret, bank.world.now() / 30);
         let id = text(&begun["id"]);
         let activate = user.path(&format!("/factors/{id}/activate"));
-        bank.attempt(&activate, Some(json!({"code": code}))).await?.is(200);
+        let done = bank.attempt(&activate, Some(json!({"code": code}))).await?;
+        if !done.is_success() {
+            is_late(&done);
+            return Some(());
+        }
         self.said.push(Said::Activated(user.id, id));
         Some(())
     }

@@ -17,6 +17,7 @@ pub struct Load {
     bank: Bank,
     over: Arc<AtomicBool>,
     counts: Arc<Counts>,
+    turns: Arc<[AtomicUsize]>,
     people: Vec<JoinHandle<()>>,
     apps: Vec<(String, App)>,
 }
@@ -27,6 +28,15 @@ pub struct Counts {
     pub right: AtomicUsize,
     pub refused: AtomicUsize,
     pub unavailable: AtomicUsize,
+}
+
+/// How many turns each has ended.
+fn ended(turns: &[AtomicUsize]) -> Vec<usize> {
+    turns.iter().map(|turns| turns.load(Ordering::Relaxed)).collect()
+}
+
+fn have_ended(turns: &[AtomicUsize], before: &[usize], more: usize) -> bool {
+    ended(turns).iter().zip(before).all(|(now, before)| *now >= before + more)
 }
 
 impl Load {
@@ -41,18 +51,26 @@ impl Load {
             bank.user(id).activate(&app.id, json!({"code": app.code()})).await.is(200);
         }
         let (over, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
-        let mut tasks: Vec<_> = apps
-            .iter()
-            .map(|(id, app)| tokio::spawn(verify(bank.clone(), id.clone(), app.clone(), over.clone(), counts.clone())))
-            .collect();
-        let (world, end) = (Arc::clone(&bank.world), Arc::clone(&over));
+        let turns: Arc<[AtomicUsize]> = (0..people).map(|_| AtomicUsize::new(0)).collect();
+        let mut tasks = Vec::new();
+        for (n, (id, app)) in apps.iter().enumerate() {
+            let (bank, id, app, turns) = (bank.clone(), id.clone(), app.clone(), Arc::clone(&turns));
+            let (over, counts) = (Arc::clone(&over), Arc::clone(&counts));
+            tasks.push(tokio::spawn(async move { verify(bank, id, app, &over, &counts, &turns[n]).await }));
+        }
+        let (world, end, all) = (Arc::clone(&bank.world), Arc::clone(&over), Arc::clone(&turns));
         tasks.push(tokio::spawn(async move {
             while !end.load(Ordering::Relaxed) {
                 world.wait(30);
+                // A code counts for two steps only, however long a call takes: the next step comes when everybody has asked in this.
+                let before = ended(&all);
                 tokio::time::sleep(Duration::from_millis(200)).await;
+                while !have_ended(&all, &before, 2) && !end.load(Ordering::Relaxed) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
             }
         }));
-        Load { bank: bank.clone(), over, counts, people: tasks, apps }
+        Load { bank: bank.clone(), over, counts, turns, people: tasks, apps }
     }
 
     pub fn right(&self) -> usize {
@@ -74,6 +92,12 @@ impl Load {
     pub async fn suffers(&self) {
         let before = self.unavailable();
         super::until(|| self.unavailable() > before).await;
+    }
+
+    /// Waits until whatever is under way now has been answered.
+    pub async fn settles(&self) {
+        let before = ended(&self.turns);
+        super::until(|| have_ended(&self.turns, &before, 1)).await;
     }
 
     /// The engine is ready and verifies again within this many seconds.
@@ -107,7 +131,7 @@ impl Load {
     }
 }
 
-async fn verify(bank: Bank, id: String, app: App, over: Arc<AtomicBool>, counts: Arc<Counts>) {
+async fn verify(bank: Bank, id: String, app: App, over: &AtomicBool, counts: &Counts, turns: &AtomicUsize) {
     let (user, mut taken) = (bank.user(&id), HashSet::new());
     for turn in 0.. {
         if over.load(Ordering::Relaxed) {
@@ -133,6 +157,7 @@ async fn verify(bank: Bank, id: String, app: App, over: Arc<AtomicBool>, counts:
             }
             _ => panic!("{} {}", answer.status, answer.code()),
         }
+        turns.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
