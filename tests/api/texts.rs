@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::database::Scratch;
 use crate::support::gateway::Mood;
 use crate::support::verbs::text;
-use crate::support::{Phone, User, World, at_once, json, until};
+use crate::support::{Challenge, Phone, User, World, at_once, json, until};
 
 const NUMBER: &str = "+14155550123";
 
@@ -357,23 +357,41 @@ async fn a_gateway_that_hangs_blocks_nobody_else() {
     let app = bob.enrol_totp().await;
     world.gateway.is(Mood::Hanging);
     let challenge = ann.challenge(json!({})).await;
-    let hanging = tokio::spawn({
-        let challenge = challenge.clone();
-        async move { challenge.text().await }
-    });
-    until(|| world.gateway.asked() == 2).await;
-    let others = async {
+    // On a slow machine what the others do may take these ten seconds by itself, once.
+    for turn in 0.. {
+        let asked = world.gateway.asked();
+        let hanging = tokio::spawn({
+            let challenge = challenge.clone();
+            async move { challenge.text().await }
+        });
+        until(|| world.gateway.asked() > asked).await;
         bob.session(&app, json!({})).await;
         bob.enrol_passkey().await;
         ann.shown().await;
         assert_eq!(challenge.status().await, "pending");
-    };
-    tokio::time::timeout(Duration::from_secs(3), others).await.expect("nobody else waits");
-    let answer = tokio::time::timeout(Duration::from_secs(10), hanging).await.expect("within ten seconds");
-    answer.expect("no panic").refused(503, "delivery_unavailable");
+        let are_first = !hanging.is_finished();
+        let answer = tokio::time::timeout(Duration::from_secs(20), hanging).await.expect("in time");
+        answer.expect("no panic").refused(503, "delivery_unavailable");
+        if are_first {
+            break;
+        }
+        assert!(turn < 3, "the others wait");
+    }
     world.gateway.is(Mood::Well);
     challenge.text().await.is(200);
     challenge.verify(phone.answer()).await.is(200);
+}
+
+/// Asks for a text, and does not wait for the answer.
+async fn hangs_up(challenge: &Challenge) {
+    let gateway = &challenge.bank.world.gateway;
+    let asked = gateway.asked();
+    let call = tokio::spawn({
+        let challenge = challenge.clone();
+        async move { challenge.text().await }
+    });
+    until(|| gateway.asked() > asked).await;
+    call.abort();
 }
 
 /// A text whose caller hung up is waited for when the engine is told to end: its code counts afterwards.
@@ -385,11 +403,7 @@ async fn a_text_that_is_on_its_way_is_waited_for_at_the_end() {
     world.wait(60);
     let challenge = ann.challenge(json!({})).await;
     world.gateway.is(Mood::Slow(6000));
-    let call = {
-        let challenge = challenge.clone();
-        async move { challenge.text().await }
-    };
-    assert!(tokio::time::timeout(Duration::from_secs(1), call).await.is_err(), "the caller hangs up");
+    hangs_up(&challenge).await;
     assert_eq!((world.gateway.asked(), world.gateway.texts().len()), (2, 1), "the gateway was asked and thinks");
     let serve = world.take_process();
     let (status, _) = tokio::task::spawn_blocking(move || serve.terminate()).await.expect("no panic");
@@ -407,13 +421,12 @@ async fn a_caller_that_hangs_up_leaves_nothing_half_done() {
     let world = ann.bank.world.clone();
     let challenge = ann.challenge(json!({})).await;
     world.gateway.is(Mood::Slow(300));
-    let call = {
-        let challenge = challenge.clone();
-        async move { challenge.text().await }
-    };
-    assert!(tokio::time::timeout(Duration::from_millis(100), call).await.is_err(), "the caller hangs up");
+    hangs_up(&challenge).await;
     until(|| world.gateway.texts().len() == 2).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // The code counts when its text is on record.
+    while world.scratch.number("select count(*) from events where kind = 'message.sent'").await < 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     challenge.verify(phone.answer()).await.is(200);
 }
 
