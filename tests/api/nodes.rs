@@ -62,9 +62,15 @@ async fn two_nodes_give_no_more_verdicts_than_one() {
         async move { bank.post(&path, answer).await }
     })
     .await;
-    assert_eq!(answers.iter().filter(|a| a.code() == "code_incorrect").count(), 10);
-    let expected = ["code_incorrect", "method_paused", "challenge_not_pending", "rate_limited"];
+    let verdicts = answers.iter().filter(|a| a.code() == "code_incorrect").count();
+    assert!(verdicts <= 10, "{verdicts}");
+    // On a machine that is busy, some may run out of their time: that is no verdict either.
+    let expected = ["code_incorrect", "method_paused", "challenge_not_pending", "rate_limited", "store_unavailable"];
     assert!(answers.iter().all(|a| expected.contains(&a.code())));
+    for _ in verdicts..10 {
+        ann.ask(json!({"answer": app.miss()})).await;
+    }
+    ann.ask(json!({"answer": app.now()})).await.refused(429, "method_paused");
     one.world.wait(30);
     let fresh = ann.challenge(json!({})).await;
     let answers = at_once(50, |n| {

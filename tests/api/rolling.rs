@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::app::{base32, step, totp};
+use crate::support::app::{base32, early_step, step, totp};
 use crate::support::authenticator::Authenticator;
 use crate::support::child::{Client, OWN, Place, Serve, client, free_port, run_of};
 use crate::support::cluster::Cluster;
@@ -134,7 +134,7 @@ impl Begun {
             let factor = good(at.post(&path("/factors"), json!({"type": "totp"})).await);
             let (id, secret) = (text(&factor["id"]), base32(&text(&factor["totp"]["secret"])));
             if code {
-                let proof = json!({"code": totp(&secret, step(0) - 1)});
+                let proof = json!({"code": totp(&secret, early_step().await - 1)});
                 good(at.post(&path(&format!("/factors/{id}/activate")), proof).await);
             }
             (id, secret)
@@ -194,7 +194,7 @@ impl Begun {
         good(at.post(&verify(1), signed.clone()).await);
 
         let (id, secret) = &self.pending;
-        let proof = json!({"code": totp(secret, step(0) - 1)});
+        let proof = json!({"code": totp(secret, early_step().await - 1)});
         good(at.post(&path(&format!("/factors/{id}/activate")), proof).await);
         let answer = json!({"type": "totp", "code": totp(secret, step(0)), "factor_id": id});
         good(at.post(&verify(3), answer.clone()).await);
