@@ -63,6 +63,8 @@ pub(super) struct Case {
     pub fresh: bool,
     pub parties: Parties,
     pub factors: Vec<Factor>,
+    /// An active factor of whatever kind: who is erased has none.
+    pub holds: Option<Id>,
     pub lane: Lane,
     pub prompt: Option<Prompt>,
     pub recovery: Option<RecoverySet>,
@@ -164,6 +166,7 @@ impl Engine {
         is_open(&challenge, at.now)?;
         let lane = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, &challenge), at.now)?;
         let Dossier { user, mut factors, prompts, recovery, .. } = dossier;
+        let holds = factors.iter().find(|f| f.is_active()).map(|f| f.id.clone());
         factors.retain(|f| f.kind == kind && self.suffices(f, terms, at.now));
         let has_codes =
             kind == MethodKind::RecoveryCode && recovery.is_some_and(|r| r.status == RecoveryStatus::Active);
@@ -189,7 +192,7 @@ impl Engine {
         self.know_pepper(recovery.as_ref()).await?;
         let user = user.unwrap_or_else(|| unnamed(at, &challenge.user_id));
         let parties = self.parties(&caller.rp, user, String::new());
-        Ok(Case { challenge, fresh: false, parties, factors, lane, prompt, recovery })
+        Ok(Case { challenge, fresh: false, parties, factors, holds, lane, prompt, recovery })
     }
 
     /// Judges, settles, and lets the verdict leave.
@@ -335,8 +338,12 @@ impl Engine {
         }
         let event = self.verdict_event(at, caller, case, given, "verification.failed").failed(why(refusal));
         let burns = given.kind == MethodKind::Webauthn;
+        let throttle = case.lane.wrong(given.kind, at.now).filter(|_| wrong);
+        // Where no row is charged that was there before, one has to say that the user was not erased meanwhile (V-05).
+        let unguarded = case.fresh && throttle.as_ref().is_none_or(|lane| lane.version == 0);
         let mut settlement = Settlement {
-            throttle: case.lane.wrong(given.kind, at.now).filter(|_| wrong),
+            throttle,
+            factor: case.holds.clone().filter(|_| unguarded).map(FactorChange::Held),
             challenge: match case.fresh {
                 true => ChallengeChange::None,
                 false => ChallengeChange::Charge(case.challenge.id.clone(), case.challenge.attempts_left),

@@ -184,11 +184,13 @@ impl Store {
     ) -> Result<()> {
         let sent = unless_sent.map_or("", MethodKind::as_str);
         write!(self, (rp, user_id, id, event) conn => {
-            // Waits for a commit under way that notes the code as sent: the look below sees what it wrote.
-            sql! { conn,
-                "update prompts set sends = sends where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4",
-                rp.as_str(), &user_id, id.as_str(), sent
-            };
+            if !sent.is_empty() {
+                // Waits for a commit under way that notes the code as sent: the look below sees what it wrote.
+                sql! { conn,
+                    "update prompts set sends = sends where rp_id = $1 and user_id = $2 and owner_id = $3 and method = $4",
+                    rp.as_str(), &user_id, id.as_str(), sent
+                };
+            }
             let gone = sql! { conn,
                 "delete from factors where rp_id = $1 and user_id = $2 and id = $3 and activated_at is null and not exists
                    (select 1 from prompts

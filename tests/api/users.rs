@@ -278,6 +278,36 @@ async fn an_erased_user_is_not_in_the_file() {
     }
 }
 
+/// V-05: an answer that is judged while its user is erased leaves no trace of the user.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_erased_while_answers_are_judged_is_in_no_event() {
+    let ann = ann().await;
+    ann.enrol_totp().await;
+    ann.recovery_codes().await;
+    let answer = json!({"type": "recovery_code", "code": "0000-0000-0000-0000"});
+    let asking: Vec<_> = (0..40)
+        .map(|_| {
+            let (ann, asked) = (ann.clone(), json!({"answer": answer, "client": {"ip": "203.0.113.7"}}));
+            tokio::spawn(async move { ann.ask(asked).await })
+        })
+        .collect();
+    // Each takes a slow hash, some at once: the others have read what they need, and wait.
+    while !asking.iter().any(|asked| asked.is_finished()) {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    ann.bank.delete(&ann.path("")).await.is(204);
+    let mut late = 0;
+    for asked in asking {
+        let answer = asked.await.expect("an answer");
+        late += usize::from(!(answer.status == 422 && answer.code() == "code_incorrect"));
+    }
+    assert!(late > 0, "all were judged before");
+    for table in ["events", "throttle_lanes"] {
+        let left = ann.bank.world.scratch.number(&format!("select count(*) from {table} where user_id = 'ann'")).await;
+        assert_eq!(left, 0, "{table}");
+    }
+}
+
 /// S-16, V-05: nothing of the person is left, and the name is free for another.
 #[tokio::test]
 async fn an_erased_user_is_unknown_again() {
