@@ -175,7 +175,7 @@ fn statements() -> BTreeSet<String> {
         for (at, _) in text.match_indices('"') {
             let rest = &text[at + 1..];
             let is_statement =
-                ["select ", "insert into ", "update ", "delete from "].iter().any(|v| rest.starts_with(v));
+                ["select ", "insert into ", "update ", "delete from ", "with "].iter().any(|v| rest.starts_with(v));
             if is_statement
                 && let Some(end) = rest.find('"')
                 && !rest[..end].contains('{')
@@ -260,6 +260,19 @@ async fn no_plan_of_small_tables_walks_them() {
     for statement in &purges {
         walks_nothing(&mut conn, statement).await;
     }
+    // Whose events wait is told by one of them, not by all.
+    conn.execute(
+        "insert into events (rp_id, id, at, kind, actor, outcome) select 'r', n, n, 'x', 'server', 'success' from generate_series(1, 5000) n",
+    )
+    .await
+    .expect("many that wait");
+    conn.execute("vacuum analyze").await.expect("it is known how many there are");
+    let realms = self::statements().into_iter().find(|text| text.starts_with("with recursive waiting"));
+    let explain = format!("explain (analyze, timing off) {}", realms.expect("it is there").replace("$1", "9999"));
+    let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain)).fetch_all(&mut conn).await.expect("a plan");
+    let rows = |step: &String| step.split("(actual rows=").nth(1)?.split([' ', '.']).next()?.parse::<u32>().ok();
+    let rows: Vec<_> = plan.iter().filter_map(rows).collect();
+    assert!(rows.len() > 5 && rows.iter().all(|rows| *rows <= 2), "{}", plan.join("\n"));
 }
 
 /// How many steps of the statement's plan reach a table.
@@ -1758,6 +1771,29 @@ async fn of_many_sealers_at_once_one_extends_the_chain() {
         let numbers: Vec<_> = all.iter().filter_map(|e| Some(e.link.as_ref()?.sequence)).collect();
         assert_eq!(numbers, (1..=16).collect::<Vec<_>>(), "15 and the relying party's own");
         assert!(all.iter().all(|e| e.user_id.as_deref() == Some("erased_x")));
+    })
+    .await;
+}
+
+/// Every relying party that has an event without a number is found, but not for the sake of one that is too young.
+#[tokio::test]
+async fn whose_events_wait_is_found() {
+    for_each(|ann| async move {
+        let sealed = ann.store.unsealed_events(&ann.rp, Timestamp(0), ann.now, 100).await.expect("it answers");
+        assert_eq!(
+            ann.store.unsealed_realms(ann.now).await.expect("it answers"),
+            vec![ann.rp.clone(); sealed.len().min(1)]
+        );
+        let realm = |n: i64| Id::stored(format!("rp_{n}"));
+        for n in [3, 1, 2, 3] {
+            let at = ann.now.plus_seconds(n);
+            ann.store.record(&Event { rp_id: realm(n), at, ..ann.event("x") }).await.expect("recorded");
+        }
+        for seconds in 0..4 {
+            let found = ann.store.unsealed_realms(ann.now.plus_seconds(seconds)).await.expect("it answers");
+            let others: BTreeSet<_> = found.into_iter().filter(|rp| *rp != ann.rp).collect();
+            assert_eq!(others, (1..=seconds).map(realm).collect());
+        }
     })
     .await;
 }

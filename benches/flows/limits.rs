@@ -1,4 +1,4 @@
-//! The limits beside which the engine is measured: an empty route, SQLite alone, PostgreSQL alone.
+//! The limits beside which the engine is measured: an empty route, SQLite alone, PostgreSQL alone, a passkey's check alone.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -7,7 +7,11 @@ use axum::routing::post;
 use axum::{Json, Router};
 use rusqlite::Connection;
 use serde_json::Value;
+use webauthn_rs::prelude::{
+    DiscoverableKey, PublicKeyCredential, RegisterPublicKeyCredential, Url, Uuid, WebauthnBuilder,
+};
 
+use crate::authenticator::Authenticator;
 use crate::engine::{free_address, until_ready};
 use crate::{Options, load, watch};
 
@@ -88,6 +92,33 @@ pub fn sqlite() -> Sqlite {
         let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
     }
     limits
+}
+
+/// What the library alone needs to check a passkey's answer (ES256), in microseconds of CPU.
+pub fn passkey_check() -> f64 {
+    let origin = "http://localhost:1";
+    let library = WebauthnBuilder::new("localhost", &Url::parse(origin).expect("an origin")).and_then(|b| b.build());
+    let library = library.expect("its own settings");
+    let mut device = Authenticator::new(origin);
+    let begun = library.start_passkey_registration(Uuid::from_bytes([7; 16]), "u", "u", None);
+    let (options, state) = begun.expect("a registration");
+    let options = serde_json::to_value(options.public_key).expect("JSON");
+    let made = device.create(&options).expect("the browser has no objection");
+    let made: RegisterPublicKeyCredential = serde_json::from_value(made).expect("a credential");
+    let passkey = library.finish_passkey_registration(&made, &state).expect("an honest device");
+    let (options, state) = library.start_discoverable_authentication().expect("a challenge");
+    let options = serde_json::to_value(options.public_key).expect("JSON");
+    let answer = device.get(&options).expect("the browser has no objection");
+    let answer: PublicKeyCredential = serde_json::from_value(answer).expect("an assertion");
+    let process = std::process::id();
+    let (start, before) = (std::time::Instant::now(), watch::cpu(process));
+    let mut done = 0;
+    while start.elapsed() < Duration::from_secs(2) {
+        let key = DiscoverableKey::from(&passkey);
+        library.finish_discoverable_authentication_v2(&answer, state.clone(), key).expect("it is right each time");
+        done += 1;
+    }
+    (watch::cpu(process) - before) * 1e6 / f64::from(done)
 }
 
 /// One guarded update a transaction by pgbench, with as many clients as the engine has connections.

@@ -5,8 +5,8 @@
 //!
 //! Starts the release binary on a fresh database, seeds users by the store's own verbs, and drives it over loopback. Prints
 //! flows per second, latency, CPU and memory, and the ratios to limits taken in the same run: SQLite's one-row and 64-row
-//! commits, pgbench with one guarded update a transaction, and an empty route under the same load. Last, what the writes of a
-//! right code cost by the store alone.
+//! commits, pgbench with one guarded update a transaction, an empty route under the same load, and the library's own check of a
+//! passkey. Last, what the writes of a right code cost by the store alone.
 
 #![allow(
     missing_docs,
@@ -96,11 +96,14 @@ async fn main() {
     let [closed, open] = limits::empty_route(&options, EMPTY_RATE).await;
     say(&mut figures, "empty route", &closed);
     say(&mut figures, &format!("empty route, open loop at {EMPTY_RATE}"), &open);
+    let check = limits::passkey_check();
+    println!("{:<34} {:>9} {:>8} {:>8} {:>10.0}", "a passkey's check by the library", "", "", "", check);
+    figures.push(json!({"what": "a passkey's check by the library", "cost_us": check}));
     if !options.postgres_only {
         let lite = limits::sqlite();
         println!("{:<34} {:>9.0}", "SQLite FULL, 1 row a commit", lite.one_row);
         println!("{:<34} {:>9.0}", "SQLite FULL, 64 rows a commit", lite.group);
-        let right = measure(&options, None, &mut figures).await;
+        let right = measure(&options, check, None, &mut figures).await;
         ratio("a right code, of SQLite's one-row rate", right, lite.one_row);
         ratio("a right code, of SQLite's 64-row rate", right, lite.group);
         writes_alone(&options, None, &mut figures).await;
@@ -109,7 +112,7 @@ async fn main() {
     if let Some(server) = &options.postgres {
         let pgbench = limits::pgbench(server, options.connections, options.seconds);
         println!("{:<34} {:>9.0}", "pgbench, 1 guarded row a commit", pgbench);
-        let right = measure(&options, Some(server), &mut figures).await;
+        let right = measure(&options, check, Some(server), &mut figures).await;
         ratio("a right code, of pgbench's rate", right, pgbench);
         writes_alone(&options, Some(server), &mut figures).await;
         figures.push(json!({"what": "pgbench", "rate": pgbench}));
@@ -152,8 +155,8 @@ fn slope(points: &[(f64, f64)]) -> f64 {
     above / below
 }
 
-/// All rows on one database; gives the rate of right codes.
-async fn measure(options: &Options, postgres: Option<&str>, figures: &mut Vec<Value>) -> f64 {
+/// All rows on one database, beside what the library needs for a passkey; gives the rate of right codes.
+async fn measure(options: &Options, check: f64, postgres: Option<&str>, figures: &mut Vec<Value>) -> f64 {
     let name = if postgres.is_some() { "PostgreSQL" } else { "SQLite" };
     let engine = engine::Engine::start(postgres).await;
     let apps = population::apps(&engine, options.users).await;
@@ -173,6 +176,7 @@ async fn measure(options: &Options, postgres: Option<&str>, figures: &mut Vec<Va
     let passkeys = population::passkeys(&engine, options.passkeys).await;
     let row = load::passkeys(&engine, passkeys, options.connections, span).await;
     say(figures, &format!("{name}: passkeys, three requests"), &row);
+    println!("    cost of a passkey, beyond the library's check: {:.0} µs", row.cost() - check);
     println!("{:<34} idle {idle:.1} MiB, now {:.1} MiB", format!("{name}: memory"), engine.memory());
     ratio("cost of a wrong code, of a right one", rows[1].cost(), rows[0].cost());
     rows[0].rate
