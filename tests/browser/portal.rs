@@ -337,6 +337,12 @@ async fn a_method_is_removed_after_a_proof_and_a_question_and_never_the_last_one
     assert_eq!(refused.status, StatusCode::CONFLICT);
     refused.says("You can't remove your only method").says("Add another first.");
 
+    // An address that names no factor, or does not read, is told so by the page.
+    for mistyped in ["settings/fac_1/remove", "settings/%ff/remove"] {
+        let gone = visitor.go(&list.path.replace("settings", mistyped)).await;
+        assert_eq!(gone.says("This list changed in another window").status, StatusCode::NOT_FOUND);
+    }
+
     // What it was proven with no longer counts.
     visitor.go(&list.path).await.says("Used now");
     world.says("DELETE", "/v1/users/u/sessions", json!(null)).await;

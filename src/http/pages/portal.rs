@@ -1,6 +1,7 @@
 //! The portal: a person looks after the sign-in methods that they have with a relying party.
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -301,8 +302,16 @@ async fn factor_named(visit: &AtPortal, text: &str) -> Result<Factor, Response> 
     found.map_err(|error| if let Error::NotFound = error { gone() } else { visit.fault(error) })
 }
 
-async fn ask_removal(visit: AtPortal, Path((_, factor)): Path<(String, String)>) -> Result<Response, Response> {
-    let factor = factor_named(&visit, &factor).await?;
+/// The visit's id, and a factor's behind it.
+type InPath = Result<Path<(String, String)>, PathRejection>;
+
+/// The factor that an address names; one that does not read names none.
+fn named(path: InPath) -> String {
+    path.map_or_else(|_| String::new(), |Path((_, factor))| factor)
+}
+
+async fn ask_removal(visit: AtPortal, factor: InPath) -> Result<Response, Response> {
+    let factor = factor_named(&visit, &named(factor)).await?;
     let party = visit.party();
     let mut page = Message::new(party, &format!("Remove {}?", factor.name));
     page = page.line(format!("You won't be able to use it to sign in to {party}."));
@@ -320,13 +329,9 @@ async fn ask_removal(visit: AtPortal, Path((_, factor)): Path<(String, String)>)
     Ok(page.respond(StatusCode::OK))
 }
 
-async fn remove(
-    visit: AtPortal,
-    Path((_, factor)): Path<(String, String)>,
-    Posted(fields): Posted,
-) -> Result<Response, Response> {
+async fn remove(visit: AtPortal, factor: InPath, Posted(fields): Posted) -> Result<Response, Response> {
     visit.check(&fields)?;
-    let factor = factor_named(&visit, &factor).await?;
+    let factor = factor_named(&visit, &named(factor)).await?;
     let removed = visit.app.engine.remove_factor(&visit.caller, &visit.subject.user_id, &factor.id).await;
     match removed.map_err(Refused::from) {
         Ok(()) => Ok(see(&visit.path("settings?said=removed"))),
