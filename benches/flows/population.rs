@@ -47,7 +47,7 @@ pub async fn apps(engine: &Engine, users: usize) -> Apps {
     let vault = vault(engine, &store).await;
     let all = enrolled(&store, &engine.rp.id, users, move |at, row, secret| vault.seal(at, row, secret)).await;
     // The seeding's own events are linked first, so that their cost is not counted as that of flows.
-    while !store.unsealed_realms(SystemClock.now()).await.expect("it answers").is_empty() {
+    while !store.unsealed_realms().await.expect("it answers").is_empty() {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
     engine.place.tidy();

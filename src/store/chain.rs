@@ -120,18 +120,16 @@ fn linking(rows: usize, numbered: bool) -> String {
 }
 
 impl Store {
-    /// Whose events have no number yet and are older than this. From one relying party to the next, by the index: to ask for the
-    /// distinct ones reads all that wait, and on PostgreSQL all that waited since the last vacuum.
-    pub async fn unsealed_realms(&self, before: Timestamp) -> Result<Vec<Id>> {
+    /// Whose events have no number yet. From one relying party to the next, by the index: to ask for the distinct ones reads all
+    /// that wait, and on PostgreSQL all that waited since the last vacuum.
+    pub async fn unsealed_realms(&self) -> Result<Vec<Id>> {
         let ids: Vec<String> = read_scalars! { self,
             "with recursive waiting (rp_id) as (
                select (select rp_id from events where sequence is null order by rp_id limit 1)
                union all
                select (select e.rp_id from events e where e.sequence is null and e.rp_id > w.rp_id order by e.rp_id limit 1)
                from waiting w where w.rp_id is not null)
-             select w.rp_id from waiting w where w.rp_id is not null
-             and exists (select 1 from events e where e.sequence is null and e.rp_id = w.rp_id and e.at <= $1)",
-            before.0
+             select rp_id from waiting where rp_id is not null"
         };
         Ok(ids.into_iter().map(Id::stored).collect())
     }
