@@ -291,27 +291,22 @@ async fn rename(visit: AtPortal, Posted(fields): Posted) -> Result<Response, Res
     }
 }
 
-async fn factor_named(visit: &AtPortal, text: &str) -> Result<Factor, Response> {
+/// The visit's id, and a factor's behind it.
+type InPath = Result<Path<(String, String)>, PathRejection>;
+
+async fn factor_named(visit: &AtPortal, path: InPath) -> Result<Factor, Response> {
     visit.in_time()?;
     let gone = || {
         let page = Message::new(visit.party(), "This list changed in another window").stopped();
         page.link("Reload", &visit.path("settings")).respond(StatusCode::NOT_FOUND)
     };
-    let id = Id::parse(Kind::Factor, text).ok_or_else(gone)?;
+    let id = path.ok().and_then(|Path((_, factor))| Id::parse(Kind::Factor, &factor)).ok_or_else(gone)?;
     let found = visit.app.engine.factor(&visit.caller, &visit.subject.user_id, &id).await;
     found.map_err(|error| if let Error::NotFound = error { gone() } else { visit.fault(error) })
 }
 
-/// The visit's id, and a factor's behind it.
-type InPath = Result<Path<(String, String)>, PathRejection>;
-
-/// The factor that an address names; one that does not read names none.
-fn named(path: InPath) -> String {
-    path.map_or_else(|_| String::new(), |Path((_, factor))| factor)
-}
-
 async fn ask_removal(visit: AtPortal, factor: InPath) -> Result<Response, Response> {
-    let factor = factor_named(&visit, &named(factor)).await?;
+    let factor = factor_named(&visit, factor).await?;
     let party = visit.party();
     let mut page = Message::new(party, &format!("Remove {}?", factor.name));
     page = page.line(format!("You won't be able to use it to sign in to {party}."));
@@ -331,7 +326,7 @@ async fn ask_removal(visit: AtPortal, factor: InPath) -> Result<Response, Respon
 
 async fn remove(visit: AtPortal, factor: InPath, Posted(fields): Posted) -> Result<Response, Response> {
     visit.check(&fields)?;
-    let factor = factor_named(&visit, &named(factor)).await?;
+    let factor = factor_named(&visit, factor).await?;
     let removed = visit.app.engine.remove_factor(&visit.caller, &visit.subject.user_id, &factor.id).await;
     match removed.map_err(Refused::from) {
         Ok(()) => Ok(see(&visit.path("settings?said=removed"))),
