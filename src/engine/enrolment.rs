@@ -214,7 +214,7 @@ impl Engine {
             let (reason, error) = known_credential(holder == user_id);
             return Err(self.settle_failed(at, caller, settlement, reason, error).await);
         }
-        let (throttle, earlier) = (Some(lane.enrolled(factor.kind)), right_of.map(SessionChange::Add));
+        let (throttle, earlier) = (Some(lane.enrolled(factor.kind, at.now)), right_of.map(SessionChange::Add));
         self.settle_activation(at, caller, factor, enrolled, Settlement { throttle, earlier, ..settlement }).await
     }
 

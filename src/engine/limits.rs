@@ -198,7 +198,7 @@ impl Lane {
     /// What a wrong proof is charged with, on the condition that nobody else wrote the lane.
     pub fn wrong(&self, kind: MethodKind, now: Timestamp) -> Option<ThrottleLane> {
         let next = throttle::applies(kind).then(|| self.state.after_wrong(kind, self.cost, now))?;
-        Some(self.written(&next, self.row.seen_at))
+        Some(self.written(&next, self.row.seen_at, now))
     }
 
     /// What a right proof of the owner writes. Of a method whose codes are guessed always something, so that it cannot slip past
@@ -206,15 +206,15 @@ impl Lane {
     pub fn right(&self, kind: MethodKind, now: Timestamp) -> Option<ThrottleLane> {
         let stale = self.row.seen_at.is_some_and(|seen| now >= seen.plus_seconds(NOTED));
         let writes = throttle::applies(kind) || self.counting || stale;
-        writes.then(|| self.written(&self.state.after_right(kind, now), self.row.seen_at.map(|_| now)))
+        writes.then(|| self.written(&self.state.after_right(kind, now), self.row.seen_at.map(|_| now), now))
     }
 
     /// What the first proof of a pending factor writes: always something, so that of two that are judged at once by the same
     /// factors one is judged anew, beside the other (`may_manage`).
-    pub fn enrolled(&self, kind: MethodKind) -> ThrottleLane {
+    pub fn enrolled(&self, kind: MethodKind, now: Timestamp) -> ThrottleLane {
         match throttle::applies(kind) {
-            true => self.written(&self.state.after_enrolled(kind), None),
-            false if self.row.version == 0 => self.written(&Throttle::default(), None),
+            true => self.written(&self.state.after_enrolled(kind), None, now),
+            false if self.row.version == 0 => self.written(&Throttle::default(), None, now),
             false => self.row.clone(),
         }
     }
@@ -229,8 +229,8 @@ impl Lane {
         self.device.clone()
     }
 
-    fn written(&self, next: &Throttle, seen_at: Option<Timestamp>) -> ThrottleLane {
+    fn written(&self, next: &Throttle, seen_at: Option<Timestamp>, now: Timestamp) -> ThrottleLane {
         let state = serde_json::to_string(next).expect("a state is JSON");
-        ThrottleLane { state, seen_at, paused_until: next.stopped_until(self.cost), ..self.row.clone() }
+        ThrottleLane { state, seen_at, paused_until: next.stopped_until(self.cost, now), ..self.row.clone() }
     }
 }

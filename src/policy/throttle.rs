@@ -106,12 +106,13 @@ impl Throttle {
         pause.max(self.token_at(cost)).filter(|until| now < *until).map(Stop::Until)
     }
 
-    /// Until when some method gets no verdict; of a hold, for ever.
-    pub fn stopped_until(&self, cost: i64) -> Option<Timestamp> {
+    /// Until when some method gets no verdict, where that is so now; of a hold, for ever.
+    pub fn stopped_until(&self, cost: i64, now: Timestamp) -> Option<Timestamp> {
         if self.held_at.is_some() {
             return Some(Timestamp(i64::MAX));
         }
-        self.pauses.values().filter_map(|pause| pause.until).max().max(self.token_at(cost))
+        let pause = self.pauses.values().filter_map(|pause| pause.until).max();
+        pause.max(self.token_at(cost)).filter(|until| now < *until)
     }
 
     /// When the bucket holds what a wrong verdict costs.
@@ -345,16 +346,19 @@ mod tests {
     /// What `paused_until` of a lane says: the last pause of any method, or the bucket's next token, or for ever.
     #[test]
     fn a_lane_is_stopped_until_its_last_pause_or_next_token() {
-        assert_eq!(Throttle::default().stopped_until(1), None);
-        assert!(after(9).stopped_until(1) <= Some(NOW), "nine are free");
+        assert_eq!(Throttle::default().stopped_until(1, NOW), None);
+        assert_eq!(after(9).stopped_until(1, NOW), None, "nine are free");
         let later = NOW.plus_seconds(7);
         let both = (0..10).fold(after(10), |t, _| t.after_wrong(Sms, 1, later));
-        assert_eq!(both.stopped_until(1), Some(later.plus_seconds(FIRST_PAUSE)));
+        let end = later.plus_seconds(FIRST_PAUSE);
+        assert_eq!(both.stopped_until(1, later), Some(end));
+        assert_eq!(both.stopped_until(1, Timestamp(end.0 - 1)), Some(end));
+        assert_eq!(both.stopped_until(1, end), None, "a pause that is over is none");
         let spent = (0..15).fold(after(10), |t, _| t.after_wrong(Sms, 1, NOW));
-        assert_eq!(spent.stopped_until(1), Some(Timestamp(NOW.0 + TOKEN)));
-        assert_eq!(spent.stopped_until(5), Some(Timestamp(NOW.0 + 5 * TOKEN)));
+        assert_eq!(spent.stopped_until(1, NOW), Some(Timestamp(NOW.0 + TOKEN)));
+        assert_eq!(spent.stopped_until(5, NOW), Some(Timestamp(NOW.0 + 5 * TOKEN)));
         let held = (0..HOLD).fold(Throttle::default(), |t, _| t.after_wrong(Totp, 1, NOW));
-        assert_eq!(held.stopped_until(1), Some(Timestamp(i64::MAX)));
+        assert_eq!(held.stopped_until(1, NOW), Some(Timestamp(i64::MAX)));
     }
 
     #[test]
