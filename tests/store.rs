@@ -442,6 +442,8 @@ async fn a_settlement_stands_as_a_whole_or_not_at_all() {
             ),
             (Contest::Factor, Settlement { factor: Some(FactorChange::Held(gone.clone())), ..ann.nothing() }),
             (Contest::Factor, Settlement { factor: Some(FactorChange::Held(pending.id.clone())), ..ann.nothing() }),
+            (Contest::Factor, Settlement { factor: Some(FactorChange::Pending(gone.clone())), ..ann.nothing() }),
+            (Contest::Factor, Settlement { factor: Some(FactorChange::Pending(factor.id.clone())), ..ann.nothing() }),
             (
                 Contest::Token,
                 Settlement { challenge: ChallengeChange::Exchange(challenge.id.clone(), vec![9]), ..ann.nothing() },
@@ -454,12 +456,12 @@ async fn a_settlement_stands_as_a_whole_or_not_at_all() {
             (Contest::Session, Settlement { earlier: Some(SessionChange::Stand(over.clone())), ..ann.nothing() }),
             (Contest::Session, Settlement { earlier: Some(SessionChange::End(over.clone())), ..ann.nothing() }),
         ];
-        let late = Settlement {
-            factor: Some(FactorChange::Activate(activation(None))),
-            at: ann.now.plus_seconds(900),
-            ..ann.nothing()
-        };
-        self::lost(ann.store.settle(late).await, Contest::Factor);
+        for change in [FactorChange::Activate(activation(None)), FactorChange::Pending(pending.id.clone())] {
+            let late = Settlement { factor: Some(change), at: ann.now.plus_seconds(900), ..ann.nothing() };
+            self::lost(ann.store.settle(late).await, Contest::Factor);
+        }
+        let tried = Settlement { factor: Some(FactorChange::Pending(pending.id.clone())), ..ann.nothing() };
+        ann.store.settle(tried).await.expect("it waits for its first proof");
         let before = ann.state(&challenge, &prompt).await;
         for (contest, fault) in lost {
             let new = ann.session(&factor);

@@ -194,6 +194,7 @@ impl Engine {
         let settlement = Settlement {
             challenge: inline::way(caller).map_or(ChallengeChange::None, ChallengeChange::Await),
             prompt: prompt.map(|p| (p.owner_id, p.method, p.id)),
+            factor: Some(FactorChange::Pending(id.clone())),
             ..Settlement::telling(self.factor_event(at, caller, "factor.added", &factor))
         };
         let enrolled = match method.finish_enrolment(&exam) {

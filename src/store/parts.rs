@@ -82,6 +82,9 @@ parts! {
     HELD: Factor,
     "update factors set version = version
      where rp_id = $1 and user_id = $2 and id = $20 and activated_at is not null";
+    PENDING: Factor,
+    "update factors set version = version
+     where rp_id = $1 and user_id = $2 and id = $20 and activated_at is null and expires_at > $3";
     ADD: Session,
     "update sessions set added_at = $3
      where rp_id = $1 and user_id = $2 and id = $26 and added_at is null and ended_at is null and expires_at > $3";
@@ -134,6 +137,7 @@ impl Settlement {
             FactorChange::RecoveryCode(..) => RECOVERY_CODE,
             FactorChange::Activate(_) => ACTIVATE,
             FactorChange::Held(_) => HELD,
+            FactorChange::Pending(_) => PENDING,
         }));
         parts.extend(self.earlier.as_ref().map(|change| match change {
             SessionChange::Add(_) => ADD,
@@ -182,13 +186,14 @@ impl Settlement {
             Some(FactorChange::Credential { id, version, sealed, details }) => {
                 (Some(id), None, Some(*version), Some(sealed.as_slice()), Some(text(details)), None)
             }
-            Some(FactorChange::Used(id)) => (Some(id), None, None, None, None, None),
+            Some(FactorChange::Used(id) | FactorChange::Held(id) | FactorChange::Pending(id)) => {
+                (Some(id), None, None, None, None, None)
+            }
             Some(FactorChange::RecoveryCode(set, hash)) => (Some(set), None, None, Some(hash.as_slice()), None, None),
             Some(FactorChange::Activate(a)) => {
                 let details = Some(text(&a.details));
                 (Some(&a.id), Some(a.last_step), None, a.sealed.as_deref(), details, a.credential_id.as_deref())
             }
-            Some(FactorChange::Held(id)) => (Some(id), None, None, None, None, None),
         };
         let earlier = self.earlier.as_ref().map(|change| match change {
             SessionChange::Add(id) | SessionChange::Stand(id) | SessionChange::End(id) => id,

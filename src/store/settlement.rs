@@ -57,6 +57,8 @@ pub enum FactorChange {
     Activate(Activation),
     /// It must still be there: what was proven by one that was removed meanwhile earns nothing.
     Held(Id),
+    /// It must still be there and wait for its first proof: what was tried with one that is gone is told of nobody (V-05).
+    Pending(Id),
 }
 
 /// What happens to a session that was there before.
