@@ -79,6 +79,7 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
         sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
         trusted_proxies: Vec::new(),
         factor_cool_off: 0,
+        drain: crate::config::DRAIN,
         metrics_listen: None,
         webhook_private: true,
         development: true,

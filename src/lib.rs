@@ -48,9 +48,6 @@ const LISTEN: &str = "COUNTERSIGN_LISTEN";
 const OPEN_FILES: u64 = 2 * http::CONNECTIONS as u64;
 /// The longest wait between two tries to reach the database.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// Between "not ready" and the end of accepting, so that a balancer sees it.
-const DRAIN: Duration = Duration::from_millis(500);
-
 /// How long a statement of an operator's may take that reads a whole table.
 const LONGEST_READ: Duration = Duration::from_secs(3600);
 /// How long all of the ending may take.
@@ -99,6 +96,7 @@ pub struct Running {
     pub metrics: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     draining: Arc<AtomicBool>,
+    drain: Duration,
     working: watch::Sender<()>,
     server: AbortOnDrop,
     _metrics: Option<AbortOnDrop>,
@@ -110,7 +108,7 @@ impl Running {
     pub async fn stop(mut self) {
         let ending = async {
             self.draining.store(true, Ordering::Relaxed);
-            tokio::time::sleep(DRAIN).await;
+            tokio::time::sleep(self.drain).await;
             let _ = self.stop.send(true);
             let _ = (&mut self.server.0).await;
             // Also what goes on without its caller, as a text that is on its way.
@@ -187,7 +185,8 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
         AbortOnDrop(tokio::spawn(http::serve(listener, router, std::future::pending())))
     });
     upkeep::begin(&engine, &stopped);
-    Ok(Running { address, engine, metrics, stop, draining, working, server, _metrics: of_metrics, _lock: lock })
+    let drain = config.drain;
+    Ok(Running { address, engine, metrics, stop, draining, drain, working, server, _metrics: of_metrics, _lock: lock })
 }
 
 /// Listens on what this setting or option names.

@@ -148,6 +148,8 @@ pub struct Config {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// How long a new factor does not count as phishing-resistant, in seconds.
     pub factor_cool_off: i64,
+    /// How long connections are still taken by a node that is to end and is not ready any more.
+    pub drain: Duration,
     /// A listener of their own for metrics.
     pub metrics_listen: Option<SocketAddr>,
     /// Webhooks may go to http and to addresses that are not public.
@@ -155,6 +157,9 @@ pub struct Config {
     /// Trial aids are on.
     pub development: bool,
 }
+
+/// Between "not ready" and the end of accepting, so that a balancer sees it, where no setting says otherwise.
+pub const DRAIN: Duration = Duration::from_millis(500);
 
 impl Config {
     /// The public URL's origin, as browsers write it.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -94,11 +95,8 @@ impl Settings {
         for (name, wait) in
             [("acquire_timeout", &mut storage.acquire_timeout), ("statement_timeout", &mut storage.statement_timeout)]
         {
-            let Some(text) = self.optional(name) else { continue };
-            let read = humantime::parse_duration(text).ok();
-            *wait = read
-                .filter(|d| (Duration::from_millis(100)..=Duration::from_secs(60)).contains(d))
-                .ok_or_else(|| error(env_of(name), "expected from 100ms to 60s, as 5s"))?;
+            let bounds = Duration::from_millis(100)..=Duration::from_secs(60);
+            *wait = self.span(name, bounds, "expected from 100ms to 60s, as 5s")?.unwrap_or(*wait);
         }
         storage.clock_file = self.optional("clock_file").map(PathBuf::from);
         if storage.clock_file.is_some() && !self.development()? {
@@ -147,6 +145,7 @@ impl Settings {
             sms: self.sms(development)?,
             trusted_proxies: self.trusted_proxies()?,
             factor_cool_off: self.cool_off()?,
+            drain: self.drain()?,
             metrics_listen: self.address("metrics_listen")?,
             webhook_private: self.truth("webhook.private")?,
             development,
@@ -183,10 +182,26 @@ impl Settings {
     }
 
     fn cool_off(&self) -> Result<i64, ConfigError> {
-        let Some(text) = self.optional("factor_cool_off") else { return Ok(0) };
-        let read = humantime::parse_duration(text).ok().and_then(|d| i64::try_from(d.as_secs()).ok());
-        let expected = || error(env_of("factor_cool_off"), "expected from 0s to 30days, as 24h");
-        read.filter(|seconds| *seconds <= 30 * 86_400).ok_or_else(expected)
+        let bounds = Duration::ZERO..=Duration::from_secs(30 * 86_400);
+        let span = self.span("factor_cool_off", bounds, "expected from 0s to 30days, as 24h")?;
+        Ok(span.map_or(0, |span| span.as_secs() as i64))
+    }
+
+    fn drain(&self) -> Result<Duration, ConfigError> {
+        let bounds = Duration::ZERO..=Duration::from_secs(20);
+        Ok(self.span("drain", bounds, "expected from 0s to 20s, as 5s")?.unwrap_or(super::DRAIN))
+    }
+
+    /// A span of time, where it is set; it has to lie within these bounds.
+    fn span(
+        &self,
+        name: &str,
+        bounds: RangeInclusive<Duration>,
+        expected: &str,
+    ) -> Result<Option<Duration>, ConfigError> {
+        let Some(text) = self.optional(name) else { return Ok(None) };
+        let read = humantime::parse_duration(text).ok().filter(|span| bounds.contains(span));
+        read.map(Some).ok_or_else(|| error(env_of(name), expected))
     }
 
     fn development(&self) -> Result<bool, ConfigError> {
@@ -301,6 +316,9 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.storage.database, Database::Sqlite("data.db".into()));
         assert_eq!(config.issuer(), "https://mfa.example.com");
+        let drains =
+            ["0s", "20s"].map(|span| with(&[("COUNTERSIGN_DRAIN", span)]).expect("complete").drain.as_millis());
+        assert_eq!((config.drain.as_millis(), drains), (500, [0, 20_000]));
     }
 
     #[test]
@@ -331,6 +349,8 @@ mod tests {
             ("COUNTERSIGN_TRUSTED_PROXIES", "10.0.0.0/8, everybody"),
             ("COUNTERSIGN_FACTOR_COOL_OFF", "24"),
             ("COUNTERSIGN_FACTOR_COOL_OFF", "1year"),
+            ("COUNTERSIGN_DRAIN", "5"),
+            ("COUNTERSIGN_DRAIN", "21s"),
             ("COUNTERSIGN_SMS_PROVIDER", "inbox"),
             ("COUNTERSIGN_SMS_HTTP_URL", "ftp://x"),
             ("COUNTERSIGN_SMS_TWILIO_URL", "ftp://x"),

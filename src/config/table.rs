@@ -41,6 +41,7 @@ settings! {
     open "pool" "COUNTERSIGN_POOL" "database connections of this node; 16 if unset";
     open "acquire_timeout" "COUNTERSIGN_ACQUIRE_TIMEOUT" "longest wait for a database connection, as 5s; 5s if unset";
     open "statement_timeout" "COUNTERSIGN_STATEMENT_TIMEOUT" "longest that a statement of PostgreSQL may take, as 5s; 5s if unset";
+    open "drain" "COUNTERSIGN_DRAIN" "how long a node that is told to end still takes connections while it is not ready, as 5s; 500ms if unset";
     open "trusted_proxies" "COUNTERSIGN_TRUSTED_PROXIES" "proxies whose X-Forwarded-For counts, as 10.0.0.0/8,192.0.2.1; none if unset";
     open "factor_cool_off" "COUNTERSIGN_FACTOR_COOL_OFF" "how long a new factor does not count as phishing-resistant, as 24h; 0s if unset";
     open "development" "COUNTERSIGN_DEVELOPMENT" "true: aids of development (test inbox, console provider, movable clock); loopback only";

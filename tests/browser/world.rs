@@ -9,7 +9,7 @@ use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::clock::{Clock, ManualClock, SystemClock, SystemRng};
-use countersign::config::{Config, Database, LocalProvider, Secret, Sms, Storage};
+use countersign::config::{Config, DRAIN, Database, LocalProvider, Secret, Sms, Storage};
 use countersign::methods::totp;
 use countersign::model::Timestamp;
 use countersign::{NewParty, Parts, Running};
@@ -64,6 +64,7 @@ impl World {
             sms: Sms { local: Some(LocalProvider::Inbox), ..Sms::default() },
             trusted_proxies: Vec::new(),
             factor_cool_off: 0,
+            drain: DRAIN,
             metrics_listen: None,
             webhook_private: true,
             development: true,

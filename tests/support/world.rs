@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use countersign::clock::{Clock, FileClock, ManualClock, SystemClock, SystemRng};
-use countersign::config::{Config, Database, Secret, Sms};
+use countersign::config::{Config, DRAIN, Database, Secret, Sms};
 use countersign::model::{RelyingParty, Scope, Timestamp};
 use countersign::store::Store;
 use countersign::vault::MasterKey;
@@ -100,6 +100,7 @@ impl World {
             sms: Sms { http_url: Some(gateway.url.clone()), ..Sms::default() },
             trusted_proxies: Vec::new(),
             factor_cool_off: 0,
+            drain: DRAIN,
             metrics_listen: None,
             webhook_private: true,
             development: false,
@@ -135,6 +136,7 @@ impl World {
             sms: Sms { http_url: Some(gateway.url.clone()), ..Sms::default() },
             trusted_proxies: Vec::new(),
             factor_cool_off: 0,
+            drain: DRAIN,
             metrics_listen: None,
             webhook_private: true,
             development: true,
