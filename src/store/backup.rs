@@ -1,6 +1,7 @@
 //! A SQLite file copied while it is written, and a copy put in its place without bringing back what was used up since.
 
 use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -116,7 +117,7 @@ impl Store {
         let Db::Sqlite(lite) = &self.db else {
             return Err(Error::Unavailable("PostgreSQL is backed up by its own tools".to_owned()));
         };
-        let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", file.display()));
+        let failed = |e: io::Error| Error::Unavailable(format!("{}: {e}", file.display()));
         let part = file.with_added_extension("part");
         // Not in the place of one that is there: another may write it.
         let made = File::options().write(true).create_new(true).mode(0o600).open(&part);
@@ -127,12 +128,14 @@ impl Store {
             conn.ended(&copied);
             copied?;
             File::open(&part).and_then(|copy| copy.sync_all()).map_err(failed)?;
-            // Unlike a renaming, a link never takes the place of a file that is there.
-            std::fs::hard_link(&part, file).map_err(failed)
+            name(&part, file, std::fs::hard_link(&part, file)).map_err(failed)
         };
         let copied: Result<()> = copied.await;
         // A copy that nobody asked to be here holds everything too.
-        let cleared = std::fs::remove_file(&part).map_err(failed);
+        let cleared = match std::fs::remove_file(&part) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        };
         copied.and(cleared)?;
         journal::sync_folder(file)
     }
@@ -161,7 +164,7 @@ impl Store {
         let database = &real(database);
         let _lock = Lock::take(database)?;
         let copy = database.with_added_extension("restoring");
-        let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", copy.display()));
+        let failed = |e: io::Error| Error::Unavailable(format!("{}: {e}", copy.display()));
         // What a restoration that was cut off left behind would be taken for this one's.
         clear(&copy).map_err(failed)?;
         let done = async {
@@ -207,8 +210,20 @@ async fn connect(file: &Path) -> Result<SqliteConnection> {
     Ok(SqliteConnection::connect_with(&options).await?)
 }
 
+/// Gives a file its name, where there is none of that name, by what came of linking it there: unlike a renaming, a link never takes the
+/// place of a file. Where there are no links, as on FAT and some shares, an empty file holds the place until the other takes it.
+fn name(file: &Path, place: &Path, linked: io::Result<()>) -> io::Result<()> {
+    match linked {
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
+            File::options().write(true).create_new(true).mode(0o600).open(place)?;
+            std::fs::rename(file, place).inspect_err(|_| drop(std::fs::remove_file(place)))
+        }
+        linked => linked,
+    }
+}
+
 async fn put_in_place(database: &Path, copy: &Path, now: Timestamp) -> Result<Option<PathBuf>> {
-    let failed = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", database.display()));
+    let failed = |e: io::Error| Error::Unavailable(format!("{}: {e}", database.display()));
     let place = database.with_added_extension(format!("replaced-{}", now.0));
     let is_there = database.exists();
     if is_there {
@@ -224,7 +239,7 @@ async fn put_in_place(database: &Path, copy: &Path, now: Timestamp) -> Result<Op
         // At no time is there no file: an engine that starts would make an empty one.
         let aside = std::fs::hard_link(database, &place).or_else(|error| match error.kind() {
             // It may be another name of the same file, which a copy would empty.
-            std::io::ErrorKind::AlreadyExists => Err(error),
+            ErrorKind::AlreadyExists => Err(error),
             _ => std::fs::copy(database, &place).map(drop),
         });
         aside.map_err(failed)?;
@@ -251,7 +266,7 @@ const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
 fn clear(file: &Path) -> std::io::Result<()> {
     for left in LOGS.map(|log| beside(file, log)).into_iter().chain([file.to_owned()]) {
         match std::fs::remove_file(left) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
@@ -262,4 +277,26 @@ fn beside(file: &Path, ending: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Also where there are no links, and never in the place of another.
+    #[test]
+    fn a_file_is_named_where_none_has_the_name() {
+        let folder = std::env::temp_dir().join(format!("countersign-name-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let [part, place] = ["part", "place"].map(|name| folder.join(name));
+        let without = || Err(ErrorKind::PermissionDenied.into());
+        std::fs::write(&part, "new").expect("a file");
+        name(&part, &place, without()).expect("it is named");
+        std::fs::write(&part, "newer").expect("a file");
+        let outcomes = [without(), std::fs::hard_link(&part, &place)];
+        let kinds = outcomes.map(|linked| name(&part, &place, linked)).map(|named| named.expect_err("there is one").kind());
+        assert_eq!(kinds, [ErrorKind::AlreadyExists; 2]);
+        assert_eq!(std::fs::read_to_string(&place).expect("it is there"), "new");
+        std::fs::remove_dir_all(&folder).expect("it is ours");
+    }
 }
