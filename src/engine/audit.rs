@@ -157,7 +157,7 @@ impl Engine {
         &self,
         caller: &Caller,
         user_id: &str,
-        kinds: &[&str; 10],
+        kinds: &[&str; 11],
         limit: i64,
     ) -> Result<Vec<Recorded>, Error> {
         Ok(self.store.latest_events(&caller.rp.id, user_id, kinds, limit).await?)

@@ -233,14 +233,14 @@ impl Store {
     }
 
     /// A user's latest events in the chain that are of these kinds, the newest first.
-    pub async fn latest_events(&self, rp: &Id, user_id: &str, kinds: &[&str; 10], limit: i64) -> Result<Vec<Recorded>> {
-        let [a, b, c, d, e, f, g, h, i, j] = kinds;
+    pub async fn latest_events(&self, rp: &Id, user_id: &str, kinds: &[&str; 11], limit: i64) -> Result<Vec<Recorded>> {
+        let [a, b, c, d, e, f, g, h, i, j, k] = kinds;
         let rows: Vec<EventRow> = read_rows! { self,
             "select rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client,
              request_id, sequence, salt, person, hash
              from events where rp_id = $1 and user_id = $2 and sequence is not null
-             and kind in ($4, $5, $6, $7, $8, $9, $10, $11, $12, $13) order by sequence desc limit $3",
-            rp.as_str(), user_id, limit, a, b, c, d, e, f, g, h, i, j
+             and kind in ($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) order by sequence desc limit $3",
+            rp.as_str(), user_id, limit, a, b, c, d, e, f, g, h, i, j, k
         };
         Ok(rows.into_iter().map(EventRow::model).collect())
     }

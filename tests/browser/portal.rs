@@ -633,6 +633,7 @@ async fn a_person_sees_what_happened_of_late() {
     world.clock.advance(60);
     assert_eq!(challenge("u", &world.code(&secret)).await["status"], "approved");
     world.clock.advance(5);
+    world.says("POST", "/v1/users/u/recovery-codes", json!({})).await;
     // Whoever has the password alone can make much that nobody is told of: it pushes nothing out of the list.
     for _ in 0..120 {
         world.says("POST", "/v1/challenges", json!({"user_id": "u", "action": "pay"})).await;
@@ -646,6 +647,7 @@ async fn a_person_sees_what_happened_of_late() {
     let told: Vec<_> =
         page.html.split("class=\"factor-name\">").skip(1).filter_map(|s| s.split("</p>").next()).collect();
     let expected = [
+        "New recovery codes made",
         "Confirmed with a code from an authenticator app",
         "Tried with a code from an authenticator app <span class=\"badge\">Refused</span>",
         "Authenticator app added",

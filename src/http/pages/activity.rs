@@ -15,13 +15,14 @@ use crate::model::{MethodKind, Outcome, Recorded, Source, Timestamp};
 /// So many are shown.
 const SHOWN: i64 = 20;
 /// What a person is told of: not every event is of the person's concern.
-const TOLD: [&str; 10] = [
+const TOLD: [&str; 11] = [
     "verification.succeeded",
     "verification.failed",
     "factor.added",
     "factor.removed",
     "factor.renamed",
     "message.sent",
+    "recovery_codes.created",
     "recovery_codes.confirmed",
     "session.all_revoked",
     "user.unlocked",
@@ -99,6 +100,7 @@ fn what(event: &Recorded, app: &str) -> Option<String> {
         "factor.removed" => format!("{name} removed"),
         "factor.renamed" => format!("{name} renamed"),
         "message.sent" => "Code sent by text message".to_owned(),
+        "recovery_codes.created" => "New recovery codes made".to_owned(),
         "recovery_codes.confirmed" => "New recovery codes saved".to_owned(),
         "session.all_revoked" => "All confirmations ended".to_owned(),
         "user.unlocked" => format!("A pause was ended by {app}"),
