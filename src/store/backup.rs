@@ -294,7 +294,8 @@ mod tests {
         name(&part, &place, without()).expect("it is named");
         std::fs::write(&part, "newer").expect("a file");
         let outcomes = [without(), std::fs::hard_link(&part, &place)];
-        let kinds = outcomes.map(|linked| name(&part, &place, linked)).map(|named| named.expect_err("there is one").kind());
+        let kinds =
+            outcomes.map(|linked| name(&part, &place, linked)).map(|named| named.expect_err("there is one").kind());
         assert_eq!(kinds, [ErrorKind::AlreadyExists; 2]);
         assert_eq!(std::fs::read_to_string(&place).expect("it is there"), "new");
         std::fs::remove_dir_all(&folder).expect("it is ours");
