@@ -102,7 +102,10 @@ async fn settle(
             None => Ok(response),
         };
     }
-    if status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED) {
+    // The type of the body is no part of what a repetition is compared by: the right one may come under the same key.
+    let is_of_the_moment =
+        matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED | StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    if status.is_server_error() || is_of_the_moment {
         if let Err(error) = app.engine.free(once).await {
             tracing::warn!(?error, "a key stays taken until its request is given up");
         }

@@ -268,6 +268,7 @@ async fn relying_parties_and_keys_are_made_and_listed() {
         &["rp", "create", "--name", "a\u{202e}b", "--rp-id", "a.example", "--origin", "https://a.example"],
         &["rp", "create", "--name", text(&rp["id"]).as_str(), "--rp-id", "a.example", "--origin", "https://a.example"],
         &["rp", "create", "--name", "X", "--rp-id", "a.example", "--origin", "http://a.example"],
+        &["rp", "create", "--name", "X", "--rp-id", "a.example", "--origin", "https://*.a.example"],
         &["rp", "create", "--name", "X", "--rp-id", "a.example", "--origin", "https://a.example/path"],
         &["rp", "create", "--name", "X", "--rp-id", "a.example"],
         &["rp", "update", "--rp", "Bank"],

@@ -161,6 +161,11 @@ async fn a_body_that_is_too_large_or_of_another_type_is_refused() {
     let packed = bank.with("content-encoding", "gzip");
     let body = b"{\"user_id\":\"ann\"}".to_vec();
     packed.raw(Method::POST, "/v1/challenges", JSON, body).await.refused(415, "media_type_unsupported");
+    let repeated = bank.with("idempotency-key", "a-type-was-forgotten");
+    for (media, status) in [(None, 415), (JSON, 200)] {
+        let body = b"{\"user_id\":\"ann\"}".to_vec();
+        assert_eq!(repeated.raw(Method::POST, "/v1/challenges", media, body).await.status, status, "its key is free");
+    }
     for media in ["application/json; charset=utf-8", "Application/JSON"] {
         bank.raw(Method::POST, "/v1/challenges", Some(media), b"{\"user_id\":\"ann\"}".to_vec()).await.is(200);
     }

@@ -76,6 +76,9 @@ pub struct IntrospectionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = "date-time")]
     expires_at: Option<String>,
+    /// It is for one use: whoever acts on it asks with `consume`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    single_use: Option<bool>,
     /// The services that it is for; whoever asks should be one of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     audience: Option<Vec<String>>,
@@ -106,6 +109,7 @@ impl From<&Introspection> for IntrospectionView {
             amr: Some(grant.amr.clone()),
             auth_time: Some(grant.auth_time.rfc3339()),
             expires_at: Some(session.expires_at.rfc3339()),
+            single_use: Some(grant.single_use),
             audience: Some(audience(session)),
             ctx: grant.context.clone(),
             binding: grant.binding.clone(),
