@@ -28,8 +28,8 @@ use countersign::policy::chain;
 use countersign::policy::throttle::{Stop, Throttle};
 use countersign::store::{
     Activation, Attempted, BudgetChange, ChallengeChange, Contest, DeviceChange, EndpointChange, Error, EventQuery,
-    FactorChange, Keep, Limits, NewFactor, NewSession, PromptChange, Purge, Removal, Reservation, RingChange, RingKey,
-    SEALED, SealedRow, SessionChange, Settlement, Standing, Store, ThrottleLane,
+    FactorChange, Keep, Leave, Limits, NewFactor, NewSession, PromptChange, Purge, Removal, Reservation, RingChange,
+    RingKey, SEALED, SealedRow, SessionChange, Settlement, Standing, Store, ThrottleLane,
 };
 use countersign::vault::{MasterKey, Vault};
 use database::Scratch;
@@ -982,19 +982,20 @@ async fn the_last_factor_stays_where_one_must() {
     .await;
 }
 
-/// A recovery session's one right to remove is spent once, and ends with the session.
+/// A recovery session's one right to remove is spent once, and ends with the session; what another session allows is done as often as it
+/// is asked for, and not after its end (S-16).
 #[tokio::test]
 async fn the_right_to_remove_a_factor_is_spent_once_and_ends_with_its_session() {
     for_each(|ann| async move {
-        let (kept, removed, other) =
-            (ann.factor("Kept", None).await, ann.factor("Removed", None).await, ann.factor("Other", None).await);
+        let (kept, removed) = (ann.factor("Kept", None).await, ann.factor("Removed", None).await);
+        let (other, more) = (ann.factor("Other", None).await, ann.factor("More", None).await);
         let (spent, ended) = (ann.session(&kept), ann.session(&kept));
         for new in [&spent, &ended] {
             ann.store.settle(Settlement { session: Some(new.clone()), ..ann.nothing() }).await.expect("a session");
         }
         ann.store.end_session(&ended.session, &ann.event("x")).await.expect("it ends");
-        let remove = |factor: &Factor, by: &NewSession| {
-            let (ann, factor, right) = (ann.clone(), factor.id.clone(), by.session.id.clone());
+        let remove = |factor: &Factor, leave: Leave| {
+            let (ann, factor) = (ann.clone(), factor.id.clone());
             async move {
                 ann.store
                     .remove_factor(
@@ -1002,16 +1003,20 @@ async fn the_right_to_remove_a_factor_is_spent_once_and_ends_with_its_session() 
                         "ann",
                         &factor,
                         Removal::ButTheLast,
-                        Some(&right),
+                        Some(&leave),
                         &ann.event("factor.removed"),
                     )
                     .await
             }
         };
-        remove(&removed, &spent).await.expect("its right");
-        for session in [&spent, &ended] {
-            lost(remove(&other, session).await, Contest::Session);
+        let [right, over] = [&spent, &ended].map(|new| Leave::Right(new.session.id.clone()));
+        remove(&removed, right.clone()).await.expect("its right");
+        for leave in [right, over, Leave::Session(ended.session.id.clone())] {
+            lost(remove(&other, leave).await, Contest::Session);
             assert!(ann.store.factor(&ann.rp, "ann", &other.id).await.expect("it answers").is_some());
+        }
+        for factor in [&other, &more] {
+            remove(factor, Leave::Session(spent.session.id.clone())).await.expect("it stands");
         }
     })
     .await;
@@ -1092,12 +1097,25 @@ async fn recovery_codes_do_not_outlive_what_they_stand_for() {
                 ann.store.create_recovery_set(&ann.rp, "ann", &standing, &set, confirmed, &event).await
             }
         };
-        ann.factor("App", None).await;
+        let app = ann.factor("App", None).await;
         make(&ann, None, false).await.expect("a set that waits");
         // Another visit of the same person is not the one that went on.
         let visit = ann.visit().await;
-        lost(make(&ann, Some(Id::new(Kind::Portal, &ann.at())), true).await, Contest::Session);
+        lost(make(&ann, Some(Id::new(Kind::Portal, &ann.at())), true).await, Contest::Visit);
         make(&ann, Some(visit), false).await.expect("a set that waits");
+        // S-16: what a session allows is not done after its end.
+        let session = ann.session(&app);
+        ann.store.settle(Settlement { session: Some(session.clone()), ..ann.nothing() }).await.expect("a session");
+        let standing = Standing { session: Some(session.session.id.clone()), ..Standing::default() };
+        let by_session = async || {
+            let (set, event) = (ann.new_set(), ann.event("x"));
+            ann.store.create_recovery_set(&ann.rp, "ann", &standing, &set, false, &event).await?;
+            ann.store.confirm_recovery_set(&ann.rp, "ann", Some(&set.id), &standing, &ann.event("x")).await
+        };
+        by_session().await.expect("it stands");
+        ann.store.end_session(&session.session, &ann.event("x")).await.expect("it ends");
+        lost(by_session().await, Contest::Session);
+        lost(ann.store.confirm_recovery_set(&ann.rp, "ann", None, &standing, &ann.event("x")).await, Contest::Session);
         let all = at_once(16, |n| {
             let (ann, made) = (ann.clone(), make(&ann, None, true));
             async move {
@@ -1792,6 +1810,23 @@ async fn whose_events_wait_is_found() {
         let mut expected: Vec<_> = before.into_iter().chain((1..=3).map(realm)).collect();
         expected.sort();
         assert_eq!(now, expected);
+    })
+    .await;
+}
+
+/// What was told by a clock that was far ahead does not wait for that time; what is from a moment ago does, and a little ahead.
+#[tokio::test]
+async fn events_do_not_wait_for_a_time_far_ahead() {
+    for_each(|ann| async move {
+        let rp = Id::stored("rp_ahead".to_owned());
+        for after in [-2, 0, 30, 86_400] {
+            let event = Event { rp_id: rp.clone(), at: ann.now.plus_seconds(after), ..ann.event("x") };
+            ann.store.record(&event).await.expect("recorded");
+        }
+        let before = ann.now.plus_seconds(-1);
+        let found = ann.store.unsealed_events(&rp, Timestamp(i64::MIN), before, 9).await.expect("it answers");
+        let times: Vec<_> = found.iter().map(|event| event.at).collect();
+        assert_eq!(times, [-2, 86_400].map(|after| ann.now.plus_seconds(after)));
     })
     .await;
 }

@@ -11,7 +11,7 @@ use crate::methods::sms::number_of;
 use crate::methods::{Answer, Enrolled, Exam, Fault, Refusal, Shown, Wish, totp, webauthn};
 use crate::model::{Event, Factor, Id, Kind, MethodKind, Moment, Number, Prompt, User};
 use crate::policy::requirement;
-use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, SessionChange, Settlement};
+use crate::store::{self, Activation, ChallengeChange, Contest, FactorChange, Leave, SessionChange, Settlement};
 
 /// How often a proof is judged anew because somebody else moved the throttle on.
 const ROUNDS: usize = 64;
@@ -154,7 +154,7 @@ impl Engine {
         let rp = &caller.rp.id;
         // Before it is asked what the caller may do: whatever is added from now on moves the lane.
         let dossier = self.store.dossier(rp, user_id, at.now).await?;
-        let right_of = self.may_manage(at, caller, user_id, Manage::Add).await?;
+        let leave = self.may_manage(at, caller, user_id, Manage::Add).await?;
         let factor = self.pending(at, caller, user_id, id).await?;
         let method = self.methods.of(factor.kind);
         match (factor.kind, answer) {
@@ -215,7 +215,11 @@ impl Engine {
             let (reason, error) = known_credential(holder == user_id);
             return Err(self.settle_failed(at, caller, settlement, reason, error).await);
         }
-        let (throttle, earlier) = (Some(lane.enrolled(factor.kind, at.now)), right_of.map(SessionChange::Add));
+        let earlier = leave.map(|leave| match leave {
+            Leave::Right(session) => SessionChange::Add(session),
+            Leave::Session(session) => SessionChange::Stand(session),
+        });
+        let throttle = Some(lane.enrolled(factor.kind, at.now));
         self.settle_activation(at, caller, factor, enrolled, Settlement { throttle, earlier, ..settlement }).await
     }
 

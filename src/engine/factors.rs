@@ -66,15 +66,17 @@ impl Engine {
     pub async fn remove_factor(&self, caller: &Caller, user_id: &str, id: &Id) -> Result<(), Error> {
         loop {
             let at = self.moment();
-            let right_of = self.may_manage(&at, caller, user_id, Manage::Remove).await?;
-            let factor = self.factor(caller, user_id, id).await?;
+            // Before it is asked what the caller may do: one that becomes active meanwhile is judged anew.
+            let factor = self.factor(caller, user_id, id).await;
+            let leave = self.may_manage(&at, caller, user_id, Manage::Remove).await?;
+            let factor = factor?;
             let event = self.factor_event(&at, caller, "factor.removed", &factor);
             let removal = match (factor.is_active(), caller.portal.is_some()) {
                 (false, _) => Removal::WhilePending,
                 (true, true) => Removal::ButTheLast,
                 (true, false) => Removal::Any,
             };
-            match self.store.remove_factor(&caller.rp.id, user_id, id, removal, right_of.as_ref(), &event).await {
+            match self.store.remove_factor(&caller.rp.id, user_id, id, removal, leave.as_ref(), &event).await {
                 Ok(()) => return Ok(()),
                 // It became active, which is judged otherwise, or it is gone, which is found now.
                 Err(store::Error::Conflict(Contest::Factor)) => {}

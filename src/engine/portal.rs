@@ -14,7 +14,7 @@ use crate::model::{
     Session, Terms, Timestamp,
 };
 use crate::policy::{assurance, requirement};
-use crate::store;
+use crate::store::{self, Leave};
 use crate::token::ClientToken;
 use crate::vault::{same, token_hash};
 
@@ -255,7 +255,7 @@ impl Engine {
         caller: &Caller,
         user_id: &str,
         what: Manage,
-    ) -> Result<Option<Id>, Error> {
+    ) -> Result<Option<Leave>, Error> {
         let session_id = match (&caller.portal, &caller.enrols) {
             (Some(portal), _) if portal.user_id == user_id && at.now < portal.expires_at => {
                 if what == Manage::Add {
@@ -277,14 +277,15 @@ impl Engine {
         };
         let session = self.step_up(at, caller, user_id, session_id).await?.ok_or(Error::StepUpRequired)?;
         if !session.is_recovery() {
-            return if session.grant.acr >= highest { Ok(None) } else { Err(Error::StepUpRequired) };
+            let suffices = session.grant.acr >= highest;
+            return suffices.then_some(Some(Leave::Session(session.id))).ok_or(Error::StepUpRequired);
         }
         let unspent = match what {
             Manage::Add => session.added_at.is_none(),
             Manage::Remove => session.removed_at.is_none(),
             Manage::Rename | Manage::RecoveryCodes => false,
         };
-        if unspent { Ok(Some(session.id)) } else { Err(Error::StepUpRequired) }
+        if unspent { Ok(Some(Leave::Right(session.id))) } else { Err(Error::StepUpRequired) }
     }
 
     /// Whether the person proved who they are to this portal session, and the proof counts still.

@@ -9,7 +9,7 @@ use super::portal::Manage;
 use super::{Caller, Ending, Engine, Error};
 use crate::methods::recovery_code;
 use crate::model::{Id, Keyed, Kind, Moment, RecoverySet, RecoveryStatus, RecoverySummary};
-use crate::store::{self, Contest, Standing};
+use crate::store::{self, Contest, Leave, Standing};
 
 /// How often a set is written anew because a parallel maker was first.
 const ROUNDS: usize = 32;
@@ -62,7 +62,8 @@ impl Engine {
                     standing = self.may_make_codes(&at, caller, user_id).await?;
                 }
                 Err(store::Error::Conflict(Contest::User | Contest::Factor)) => return Err(NEEDS_FACTOR),
-                Err(store::Error::Conflict(Contest::Session)) => return Err(Error::NotFound),
+                Err(store::Error::Conflict(Contest::Session)) => return Err(Error::StepUpRequired),
+                Err(store::Error::Conflict(Contest::Visit)) => return Err(Error::NotFound),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -90,6 +91,7 @@ impl Engine {
                 Err(store::Error::Conflict(Contest::Throttle)) => {}
                 // Confirmed twice is confirmed.
                 Err(store::Error::Conflict(Contest::Row)) => return self.confirmed_before(caller, user_id, set).await,
+                Err(store::Error::Conflict(Contest::Session)) => return Err(Error::StepUpRequired),
                 Err(store::Error::Conflict(_)) => return Err(Error::NotFound),
                 Err(error) => return Err(error.into()),
             }
@@ -117,9 +119,13 @@ impl Engine {
         if let Some(portal) = &caller.portal {
             let lanes = self.store.throttles(&caller.rp.id, user_id).await?;
             let judged = Some(enrolment_lane(&lanes)?.version());
-            standing = Standing { visit: Some(portal.id.clone()), judged };
+            standing = Standing { visit: Some(portal.id.clone()), judged, ..standing };
         }
-        self.may_manage(at, caller, user_id, Manage::RecoveryCodes).await?;
+        if let Some(Leave::Session(session) | Leave::Right(session)) =
+            self.may_manage(at, caller, user_id, Manage::RecoveryCodes).await?
+        {
+            standing.session = Some(session);
+        }
         Ok(standing)
     }
 

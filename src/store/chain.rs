@@ -57,6 +57,9 @@ impl EventRow {
     }
 }
 
+/// What is farther ahead than this, in seconds, was told by a clock that was.
+const AHEAD: i64 = 60;
+
 /// The highest number of a relying party's events.
 pub(super) const HIGHEST: &str =
     "select coalesce(max(sequence), 0) from events where rp_id = $1 and sequence is not null";
@@ -134,7 +137,8 @@ impl Store {
         Ok(ids.into_iter().map(Id::stored).collect())
     }
 
-    /// Events of a relying party from this time on that have no number yet and are older than that, in the order of their times.
+    /// Events of a relying party from this time on that have no number yet and are older than that, in the order of their times; and
+    /// those that are from far behind it, by a clock that was ahead: nobody waits for that time.
     pub async fn unsealed_events(
         &self,
         rp: &Id,
@@ -145,8 +149,9 @@ impl Store {
         let rows: Vec<EventRow> = read_rows! { self,
             "select rp_id, id, at, kind, actor, user_id, method, factor_id, challenge_id, session_id, outcome, reason, client,
              request_id, sequence, salt, person, hash
-             from events where sequence is null and rp_id = $1 and at >= $2 and at <= $3 order by at, id limit $4",
-            rp.as_str(), from.0, before.0, limit
+             from events where sequence is null and rp_id = $1 and at >= $2 and (at <= $3 or at > $5)
+             order by at, id limit $4",
+            rp.as_str(), from.0, before.0, limit, before.plus_seconds(AHEAD).0
         };
         Ok(rows.into_iter().map(EventRow::model).collect())
     }

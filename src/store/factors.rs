@@ -5,7 +5,7 @@ use sqlx::FromRow;
 use super::events::append;
 use super::journal::{Note, Noting};
 use super::recovery::dying_sets;
-use super::sessions::until_none;
+use super::sessions::{stands, until_none};
 use super::users::take_user;
 use super::{Contest, Error, Result, Store, json, text, won};
 use crate::model::{Details, Event, Factor, Id, MethodKind, Prompt, Timestamp};
@@ -85,6 +85,15 @@ where rp_id = $1 and user_id = $2 and activated_at is null and expires_at <= $3 
             $rp, $user, $now
         }
     };
+}
+
+/// The session on which a permission rests: whatever is allowed by it is done only while it stands.
+#[derive(Clone, Debug)]
+pub enum Leave {
+    /// A recovery-code session, whose one right it spends.
+    Right(Id),
+    /// Any other, which stays.
+    Session(Id),
 }
 
 /// On what condition a factor is removed.
@@ -245,20 +254,22 @@ impl Store {
         user_id: &str,
         id: &Id,
         removal: Removal,
-        right_of: Option<&Id>,
+        leave: Option<&Leave>,
         event: &Event,
     ) -> Result<()> {
-        let right_of = right_of.cloned();
-        write!(self, (rp, user_id, id, right_of, event) conn => {
+        let leave = leave.cloned();
+        write!(self, (rp, user_id, id, leave, event) conn => {
             let now = event.at.0;
-            if let Some(session) = &right_of {
-                let spent = sql! { conn,
+            let granted = match &leave {
+                None => 1,
+                Some(Leave::Right(session)) => sql! { conn,
                     "update sessions set removed_at = $1
                      where rp_id = $2 and user_id = $3 and id = $4 and removed_at is null and ended_at is null",
                     now, rp.as_str(), &user_id, session.as_str()
-                };
-                won(spent, Contest::Session)?;
-            }
+                },
+                Some(Leave::Session(session)) => stands!(conn, rp.as_str(), &user_id, session.as_str(), now),
+            };
+            won(granted, Contest::Session)?;
             // So two of them cannot each leave the other as the last.
             take_user!(conn, rp.as_str(), &user_id);
             let gone = sql! { conn,

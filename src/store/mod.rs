@@ -47,7 +47,7 @@ pub use backup::{Restoration, Restored};
 pub use chain::EventQuery;
 pub use deliveries::{Attempted, Due};
 pub use dossier::Dossier;
-pub use factors::{Activation, NewFactor, Removal};
+pub use factors::{Activation, Leave, NewFactor, Removal};
 pub use housekeeping::Purge;
 pub use kept::{Keep, Kept};
 pub use keys::{RingChange, RingKey, SigningKey};

@@ -4,6 +4,7 @@ use sqlx::FromRow;
 
 use super::events::append;
 use super::journal::{Note, Noting};
+use super::sessions::stands;
 use super::users::take_user;
 use super::{Contest, Error, Result, Store, won};
 use crate::model::{Event, Id, RecoverySet, RecoveryStatus, RecoverySummary, Timestamp};
@@ -34,15 +35,20 @@ pub(super) use dying_sets;
 pub struct Standing {
     /// The portal session in which they are asked for.
     pub visit: Option<Id>,
+    /// The step-up session by which it is allowed.
+    pub session: Option<Id>,
     /// The state of the enrolments' lane before it was asked by which factors the person proved themselves.
     pub judged: Option<i64>,
 }
 
-/// Takes the user's row and sees that there is a factor that recovery codes can stand for, that the visit goes on in which they are
-/// made, and that no factor was added since it was judged: what was allowed before a reset, an erasure, the removal of the last
+/// Takes the user's row and sees that there is a factor that recovery codes can stand for, that the visit and the session go on by
+/// which they are made, and that no factor was added since it was judged: what was allowed before a reset, an erasure, the removal of the last
 /// factor or the first enrolment is not done after it.
 macro_rules! still_standing {
-    ($conn:expr, $rp:expr, $user:expr, $standing:expr) => {{
+    ($conn:expr, $rp:expr, $user:expr, $standing:expr, $now:expr) => {{
+        if let Some(session) = &$standing.session {
+            won(stands!($conn, $rp, $user, session.as_str(), $now), Contest::Session)?;
+        }
         won(take_user!($conn, $rp, $user), Contest::User)?;
         let active: i64 = scalar! { $conn,
             "select count(*) from factors where rp_id = $1 and user_id = $2 and activated_at is not null",
@@ -54,7 +60,7 @@ macro_rules! still_standing {
                 "select count(*) from portal_sessions where rp_id = $1 and user_id = $2 and id = $3",
                 $rp, $user, visit.as_str()
             };
-            won(open as u64, Contest::Session)?;
+            won(open as u64, Contest::Visit)?;
         }
         // After the factors were counted: whatever made one of them active has moved the lane before.
         if let Some(judged) = $standing.judged {
@@ -124,7 +130,7 @@ impl Store {
         event: &Event,
     ) -> Result<()> {
         write!(self, (rp, user_id, standing, set, event) conn => {
-            still_standing!(conn, rp.as_str(), &user_id, standing);
+            still_standing!(conn, rp.as_str(), &user_id, standing, event.at.0);
             let replaced: [&'static str; 2] = match confirmed {
                 true => [
                     "delete from recovery_codes where rp_id = $1 and user_id = $2",
@@ -172,7 +178,7 @@ impl Store {
     ) -> Result<()> {
         let set = set.cloned();
         write!(self, (rp, user_id, set, standing, event) conn => {
-            still_standing!(conn, rp.as_str(), &user_id, standing);
+            still_standing!(conn, rp.as_str(), &user_id, standing, event.at.0);
             let waiting: Option<String> = scalar_if! { conn,
                 "select id from recovery_sets where rp_id = $1 and user_id = $2 and activated_at is null",
                 rp.as_str(), &user_id

@@ -54,6 +54,19 @@ pub struct NewSession {
     pub challenge: Option<Arc<Challenge>>,
 }
 
+/// Whether a session stands, on the connection of a writing body: 1 where it does. A write, so that an end which commits at the same time
+/// is seen.
+macro_rules! stands {
+    ($conn:expr, $rp:expr, $user:expr, $id:expr, $now:expr) => {
+        sql! { $conn,
+            "update sessions set expires_at = expires_at
+where rp_id = $1 and user_id = $2 and id = $3 and ended_at is null and expires_at > $4",
+            $rp, $user, $id, $now
+        }
+    };
+}
+pub(super) use stands;
+
 /// Runs a statement that ends or deletes sessions until it finds none, on the connection of a writing body; tells how many. One that
 /// inherits from a session at this moment holds that session's row: the statement waits for the row and does not see what came
 /// of it, and the next does.

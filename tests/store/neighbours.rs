@@ -12,8 +12,8 @@ use countersign::model::{
 };
 use countersign::store::{
     Activation, Attempted, BudgetChange, ChallengeChange, Contest, DeviceChange, EndpointChange, FactorChange, Keep,
-    Names, NewSession, PromptChange, Removal, Reservation, Restoration, Result, SessionChange, Settlement, Standing,
-    Store, ThrottleLane, Which,
+    Leave, Names, NewSession, PromptChange, Removal, Reservation, Restoration, Result, SessionChange, Settlement,
+    Standing, Store, ThrottleLane, Which,
 };
 
 use super::database::Scratch;
@@ -313,11 +313,11 @@ async fn factors(world: &World) {
         .reaches("an enrolment given up", &[&[id.as_str()]], store.drop_pending_factor(rp, user, id, None, &event))
         .await;
     // The second sent the texts and earned the second session; the right to remove it is the first session's.
-    let right = &sessions[0].session.id;
-    let own: &[&[&str]] = &[&[second.id.as_str()], &[right.as_str()]];
+    let right = Leave::Right(sessions[0].session.id.clone());
+    let own: &[&[&str]] = &[&[second.id.as_str()], &[sessions[0].session.id.as_str()]];
     assert_eq!(open[0].1[0].factor_id.as_ref(), Some(&second.id));
     let event = person.event("x");
-    let removal = store.remove_factor(rp, user, &second.id, Removal::ButTheLast, Some(right), &event);
+    let removal = store.remove_factor(rp, user, &second.id, Removal::ButTheLast, Some(&right), &event);
     world.reaches("a removal", own, removal).await;
 }
 
@@ -331,7 +331,7 @@ async fn recovery_and_visits(world: &World) {
     assert_eq!((left.total, left.remaining), (2, 1));
     let next = RecoverySet { unused: vec![vec![0xc1; 4]], ..person.new_set() };
     let own: &[&[&str]] = &[&[unconfirmed.id.as_str()], &[next.id.as_str()]];
-    let (event, stands) = (person.event("x"), Standing { visit: Some(visits[0].id.clone()), judged: None });
+    let (event, stands) = (person.event("x"), Standing { visit: Some(visits[0].id.clone()), ..Standing::default() });
     world.reaches("other codes", own, store.create_recovery_set(rp, user, &stands, &next, false, &event)).await;
     let own: &[&[&str]] = &[&[recovery.id.as_str()], &[next.id.as_str()]];
     let event = person.event("x");
