@@ -1086,7 +1086,8 @@ async fn there_is_one_active_set_of_recovery_codes_and_one_that_waits() {
     .await;
 }
 
-/// codes that were asked for before a reset, an erasure or the removal of the last factor are not made after it.
+/// A-07, S-16: codes that were asked for before a reset, an erasure, the removal of the last factor or the end of the session that allowed
+/// them are not made after it.
 #[tokio::test]
 async fn recovery_codes_do_not_outlive_what_they_stand_for() {
     for_each(|ann| async move {
@@ -1103,7 +1104,6 @@ async fn recovery_codes_do_not_outlive_what_they_stand_for() {
         let visit = ann.visit().await;
         lost(make(&ann, Some(Id::new(Kind::Portal, &ann.at())), true).await, Contest::Visit);
         make(&ann, Some(visit), false).await.expect("a set that waits");
-        // S-16: what a session allows is not done after its end.
         let session = ann.session(&app);
         ann.store.settle(Settlement { session: Some(session.clone()), ..ann.nothing() }).await.expect("a session");
         let standing = Standing { session: Some(session.session.id.clone()), ..Standing::default() };

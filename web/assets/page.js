@@ -2,7 +2,7 @@
 
 document.documentElement.classList.add('js');
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'short' });
 const dayAndClock = new Intl.DateTimeFormat('en-GB', { dateStyle: 'long', timeStyle: 'short' });
 for (const time of document.querySelectorAll('time[datetime]')) {
   const at = new Date(time.dateTime);

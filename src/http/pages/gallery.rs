@@ -21,7 +21,7 @@ use crate::model::{ChallengeStatus, Detail, MethodKind, Timestamp};
 const BANK: &str = "Harbour Bank";
 /// 24 November 2026, 14:22 UTC.
 const NOW: Timestamp = Timestamp::from_seconds(1_795_530_120);
-const QR: &str = r##"<svg viewBox="0 0 29 29" role="img" aria-label="QR code that holds the setup key"><path fill="#fff" d="M0 0h29v29H0z"/><path fill="#000" d="M4 4h7v7H4zM18 4h7v7h-7zM4 18h7v7H4zM13 13h3v3h-3zM18 18h2v2h-2zM22 22h3v3h-3z"/><path fill="#fff" d="M5 5h5v5H5zM19 5h5v5h-5zM5 19h5v5H5z"/><path fill="#000" d="M6 6h3v3H6zM20 6h3v3h-3zM6 20h3v3H6z"/></svg>"##;
+const QR: &str = r##"<svg viewBox="0 0 29 29" role="img" aria-label="QR code that holds the setup key below"><path fill="#fff" d="M0 0h29v29H0z"/><path fill="#000" d="M4 4h7v7H4zM18 4h7v7h-7zM4 18h7v7H4zM13 13h3v3h-3zM18 18h2v2h-2zM22 22h3v3h-3z"/><path fill="#fff" d="M5 5h5v5H5zM19 5h5v5h-5zM5 19h5v5H5z"/><path fill="#000" d="M6 6h3v3H6zM20 6h3v3h-3zM6 20h3v3H6z"/></svg>"##;
 
 /// Routes below `/dev/gallery`.
 pub fn router() -> Router<App> {

@@ -310,7 +310,7 @@ async fn ask_removal(visit: AtPortal, factor: InPath) -> Result<Response, Respon
     let party = visit.party();
     let mut page = Message::new(party, &format!("Remove {}?", factor.name));
     page = page.line(format!("You won't be able to use it to sign in to {party}."));
-    if factor.kind == MethodKind::Webauthn {
+    if matches!(&factor.details, Details::Webauthn(details) if !details.is_security_key()) {
         page = page.line("It may stay in your password manager; you can delete it there.");
     }
     if just_used(&visit).await?.as_ref() == Some(&factor.id) {
