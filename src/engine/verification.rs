@@ -170,7 +170,11 @@ impl Engine {
         factors.retain(|f| f.kind == kind && self.suffices(f, terms, at.now));
         let has_codes =
             kind == MethodKind::RecoveryCode && recovery.is_some_and(|r| r.status == RecoveryStatus::Active);
-        if (factors.is_empty() && !has_codes) || !requirement::admits(&terms.action, &terms.require, kind) {
+        // A passkey that was removed since its ceremony began is judged, as one that nobody knows: a browser can be told so.
+        let is_asked =
+            kind == MethodKind::Webauthn && prompts.iter().any(|p| p.method == kind && at.now < p.expires_at);
+        if (factors.is_empty() && !has_codes && !is_asked) || !requirement::admits(&terms.action, &terms.require, kind)
+        {
             return Err(Error::MethodNotAllowed);
         }
         if let Some(wanted) = &given.factor_id {

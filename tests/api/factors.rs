@@ -341,7 +341,7 @@ async fn an_open_challenge_does_not_take_a_factor_that_was_removed_meanwhile() {
     challenge.text().await.is(200);
     ann.remove(&passkey.id).await.is(204);
     ann.remove(&phone.id).await.is(204);
-    challenge.verify(answer).await.refused(422, "method_not_allowed");
+    challenge.verify(answer).await.refused(422, "credential_unknown");
     challenge.verify(phone.answer()).await.refused(422, "method_not_allowed");
 }
 

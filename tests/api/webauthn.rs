@@ -249,6 +249,22 @@ async fn a_credential_that_the_user_does_not_hold_is_unknown() {
     prove(&bob.challenge(json!({})).await, &mut of_bob).await.is(200);
 }
 
+/// Also where it was the only one, and was held when its ceremony began: the browser is told to forget it.
+#[tokio::test]
+async fn a_passkey_that_is_removed_while_it_is_used_is_unknown() {
+    let ann = ann().await;
+    ann.enrol_totp().await;
+    let mut passkey = ann.enrol_passkey().await;
+    let challenge = ann.challenge(json!({})).await;
+    let options = challenge.request_options().await;
+    let credential = passkey.device.get(&options).expect("no objection");
+    ann.bank.delete(&ann.path(&format!("/factors/{}", passkey.id))).await.is(204);
+    let answer = json!({"type": "webauthn", "credential": credential});
+    let refused = challenge.verify(answer.clone()).await;
+    assert_eq!(refused.refused(422, "credential_unknown")["attempts_left"], 4);
+    challenge.verify(answer).await.refused(422, "method_not_allowed");
+}
+
 /// WR-03, WA-11: any finish burns the ceremony.
 #[tokio::test]
 async fn a_ceremony_is_finished_once() {
