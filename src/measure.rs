@@ -3,9 +3,12 @@
 //!
 //! One recorder serves the process: engines that share a process share their counts.
 
-use std::sync::OnceLock;
+use std::collections::HashMap;
+use std::sync::{LazyLock, OnceLock, PoisonError, RwLock};
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 pub use crate::clock::Stopwatch;
@@ -79,9 +82,26 @@ pub fn fold() {
 
 /// A request was answered; `route` is a template.
 pub fn request(method: &'static str, route: &str, status: u16, seconds: f64) {
-    counter!(REQUESTS, "method" => method, "route" => route.to_owned(), "status" => status.to_string()).increment(1);
-    histogram!(REQUEST_SECONDS, "method" => method, "route" => route.to_owned()).record(seconds);
+    let counts = |(counter, histogram): &(Counter, Histogram)| {
+        counter.increment(1);
+        histogram.record(seconds);
+    };
+    let known = |routes: &Routes| routes.get(route).and_then(|of| of.get(&(method, status))).map(counts).is_some();
+    if known(&REQUESTED.read().unwrap_or_else(PoisonError::into_inner)) {
+        return;
+    }
+    let both = (
+        counter!(REQUESTS, "method" => method, "route" => route.to_owned(), "status" => status.to_string()),
+        histogram!(REQUEST_SECONDS, "method" => method, "route" => route.to_owned()),
+    );
+    counts(&both);
+    let mut routes = REQUESTED.write().unwrap_or_else(PoisonError::into_inner);
+    routes.entry(route.to_owned()).or_default().insert((method, status), both);
 }
+
+/// What counts requests, by route, method and status: to look for it among all that is counted costs more than to count.
+static REQUESTED: LazyLock<RwLock<Routes>> = LazyLock::new(RwLock::default);
+type Routes = HashMap<String, HashMap<(&'static str, u16), (Counter, Histogram)>>;
 
 /// An answer to a challenge was judged, or refused before that.
 pub fn verification(method: MethodKind, outcome: &'static str) {

@@ -1314,7 +1314,10 @@ async fn a_challenge_that_is_answered_in_the_call_that_makes_it_lies_with_its_se
         lost(store.settle(Settlement { challenge: approve, ..ann.nothing() }).await, Contest::Challenge);
         lost(store.cancel_challenge(&made, &ann.event("x")).await, Contest::Challenge);
         lost(store.set_exchange_code(&made, b"code", ann.now.plus_seconds(60)).await, Contest::Token);
-        let twice = Settlement { session: Some(NewSession { token_hash: vec![9], ..new.clone() }), ..ann.nothing() };
+        let twice = Settlement {
+            session: Some(Arc::new(NewSession { token_hash: vec![9], ..NewSession::clone(&new) })),
+            ..ann.nothing()
+        };
         lost(store.settle(twice).await, Contest::Row);
 
         store.end_session(&new.session, &ann.event("x")).await.expect("it ends");
@@ -2248,7 +2251,7 @@ impl Fixture {
         }
     }
 
-    fn session(&self, factor: &Factor) -> NewSession {
+    fn session(&self, factor: &Factor) -> Arc<NewSession> {
         let session = Session {
             id: Id::new(Kind::Session, &self.at()),
             rp_id: self.rp.clone(),
@@ -2272,17 +2275,19 @@ impl Fixture {
             added_at: None,
             removed_at: None,
         };
-        NewSession { session, token_hash: self.at().random::<32>().to_vec(), challenge: None }
+        Arc::new(NewSession { session, token_hash: self.at().random::<32>().to_vec(), challenge: None })
     }
 
     /// A session and its challenge, of one call.
-    fn answered_at_once(&self, factor: &Factor) -> NewSession {
+    fn answered_at_once(&self, factor: &Factor) -> Arc<NewSession> {
         let proof = Some(self.proof(factor));
         let challenge = Challenge { status: ChallengeStatus::Approved, proof, ..self.new_challenge() };
         let mut new = self.session(factor);
-        new.session.id = challenge.id.sibling(Kind::Session);
-        new.session.grant.challenge_id = challenge.id.clone();
-        NewSession { challenge: Some(Arc::new(challenge)), ..new }
+        let own = Arc::make_mut(&mut new);
+        own.session.id = challenge.id.sibling(Kind::Session);
+        own.session.grant.challenge_id = challenge.id.clone();
+        own.challenge = Some(Arc::new(challenge));
+        new
     }
 
     /// Everything that a settlement may have touched, as text.

@@ -134,7 +134,7 @@ fn with_challenge(state: &[u8], challenge: &str, verification: Verification) -> 
 fn exam(vector: &Value, held: Vec<Held>, state: Zeroizing<Vec<u8>>, credential: Value) -> Exam {
     Exam {
         now: NOW,
-        parties: parties(vector),
+        parties: parties(vector).into(),
         owner: Id::from_bytes(Kind::Challenge, [3; 16]),
         held,
         state: Some(state),

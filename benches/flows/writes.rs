@@ -124,11 +124,11 @@ fn of_right_code(rp: &Id, app: &App, turn: i64) -> Settlement {
     Settlement {
         throttle: Some(lane),
         factor: Some(FactorChange::Step(app.factor.clone(), turn + 1)),
-        session: Some(NewSession {
+        session: Some(Arc::new(NewSession {
             session,
             token_hash: at.random::<32>().to_vec(),
             challenge: Some(Arc::new(challenge)),
-        }),
+        })),
         ..Settlement::telling(event)
     }
 }

@@ -1,5 +1,7 @@
 //! Opening a challenge, preparing a response to it, calling it off.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use super::limits::judged;
@@ -57,7 +59,7 @@ pub enum Created {
     /// It was answered at once.
     Approved {
         /// The challenge.
-        challenge: Box<Challenge>,
+        challenge: Arc<Challenge>,
         /// The session.
         issued: Box<Issued>,
         /// `fresh_session` or `answer`.
@@ -84,7 +86,8 @@ impl Engine {
         let challenge = Challenge::new(&at, &caller.rp.id, &user_id, terms, ATTEMPTS, end);
         // An answer is judged whatever else would do: a wrong one is never let through.
         if let (Some(token), None) = (&session_token, &answer)
-            && let Some(created) = self.let_through(&at, caller, &challenge, token).await?
+            // On the heap, as what opens one below: who answers at once would carry their room.
+            && let Some(created) = Box::pin(self.let_through(&at, caller, &challenge, token)).await?
         {
             return Ok(created);
         }
@@ -102,14 +105,10 @@ impl Engine {
             return Ok(Created::EnrolmentRequired { missing, open: Some(Box::new(open)) });
         }
         if let Some(given) = answer {
-            let verdict = self.verify_at_once(&at, caller, &challenge, dossier, &given).await;
+            let verdict = self.verify_at_once(&at, caller, &Arc::new(challenge), dossier, &given).await;
             let verdict = judged(given.kind, verdict)?;
             let issued = verdict.issued.expect("a server's verification issues a session");
-            return Ok(Created::Approved {
-                challenge: Box::new(verdict.challenge),
-                issued: Box::new(issued),
-                reason: BY_ANSWER,
-            });
+            return Ok(Created::Approved { challenge: verdict.challenge, issued: Box::new(issued), reason: BY_ANSWER });
         }
         let open = open(&at, challenge, offers);
         self.save_open(&at, caller, &open, Ending::Opened(&open)).await?;
@@ -152,6 +151,7 @@ impl Engine {
         }
         let mut approved = challenge.clone();
         approved.status = ChallengeStatus::Approved;
+        let approved = Arc::new(approved);
         let mut issued = self.inherited_session(at, &approved, &session);
         self.sign(at, &mut issued)?;
         let mut event = self.event(at, caller, "session.inherited", Some(&challenge.user_id));
@@ -162,7 +162,7 @@ impl Engine {
         if !store::stood(store.inherit_session(&session.id, &issued.new, &event).await)? {
             return Ok(None);
         }
-        Ok(Some(Created::Approved { challenge: Box::new(approved), issued: Box::new(issued), reason: BY_SESSION }))
+        Ok(Some(Created::Approved { challenge: approved, issued: Box::new(issued), reason: BY_SESSION }))
     }
 
     /// A challenge of this relying party, and how it may be answered.

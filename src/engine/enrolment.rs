@@ -1,5 +1,7 @@
 //! From a wish to an active factor: pending first, active only once a first proof stands.
 
+use std::sync::Arc;
+
 use super::error::reason;
 use super::inline;
 use super::limits::enrolment_lane;
@@ -183,7 +185,7 @@ impl Engine {
         let state = self.open_prompt(at, caller, user_id, prompt.as_ref()).await?;
         let exam = Exam {
             now: at.now,
-            parties: self.parties(&caller.rp, user, String::new()),
+            parties: Arc::new(self.parties(&caller.rp, user, String::new())),
             owner: id.clone(),
             held: vec![held],
             state,

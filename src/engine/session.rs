@@ -21,7 +21,7 @@ pub(super) const OPAQUE: &str = "st_";
 /// A session on its way out: its token is seen once.
 pub struct Issued {
     /// What is kept.
-    pub new: NewSession,
+    pub new: Arc<NewSession>,
     /// The opaque token.
     pub token: Zeroizing<String>,
     /// The JWT; `None` for single-use sessions, and until it is signed.
@@ -57,7 +57,13 @@ pub enum Introspection {
 
 impl Engine {
     /// A session that this proof earns, `at_once` where the challenge is approved in the call that makes it; nothing is written yet.
-    pub(super) fn new_session(&self, at: &Moment<'_>, challenge: &Challenge, proof: &Proof, at_once: bool) -> Issued {
+    pub(super) fn new_session(
+        &self,
+        at: &Moment<'_>,
+        challenge: &Arc<Challenge>,
+        proof: &Proof,
+        at_once: bool,
+    ) -> Issued {
         let terms = &challenge.terms;
         let grant = Grant {
             action: terms.action.clone(),
@@ -76,7 +82,7 @@ impl Engine {
     }
 
     /// A session that inherits an earlier proof; it ends no later than the proof's age allows.
-    pub(super) fn inherited_session(&self, at: &Moment<'_>, challenge: &Challenge, from: &Session) -> Issued {
+    pub(super) fn inherited_session(&self, at: &Moment<'_>, challenge: &Arc<Challenge>, from: &Session) -> Issued {
         let terms = &challenge.terms;
         let grant = Grant {
             action: terms.action.clone(),
@@ -95,7 +101,7 @@ impl Engine {
     fn unsaved(
         &self,
         at: &Moment<'_>,
-        challenge: &Challenge,
+        challenge: &Arc<Challenge>,
         grant: Grant,
         factor_id: Option<Id>,
         end: Timestamp,
@@ -114,8 +120,9 @@ impl Engine {
             added_at: None,
             removed_at: None,
         };
-        let challenge = at_once.then(|| Arc::new(challenge.clone()));
-        Issued { new: NewSession { session, token_hash: token_hash(&token), challenge }, token, jwt: None }
+        let challenge = at_once.then(|| Arc::clone(challenge));
+        let new = Arc::new(NewSession { session, token_hash: token_hash(&token), challenge });
+        Issued { new, token, jwt: None }
     }
 
     /// Signs a session that is about to stand.
@@ -150,6 +157,7 @@ impl Engine {
     ) -> Result<Issued, Error> {
         let at = self.moment();
         let (challenge, _) = self.case(&at, caller, id, true).await?.ok_or(Error::NotFound)?;
+        let challenge = Arc::new(challenge);
         let proof = match (challenge.status_at(at.now), &challenge.proof) {
             (ChallengeStatus::Approved, Some(proof)) => proof,
             (ChallengeStatus::Expired, _) => return Err(Error::Gone(Gone::Challenge)),

@@ -49,7 +49,7 @@ pub enum Delivery {
 /// A right answer.
 pub struct Verdict {
     /// The challenge as it stands now.
-    pub challenge: Challenge,
+    pub challenge: Arc<Challenge>,
     /// For [`Delivery::Session`] and [`Delivery::Visit`].
     pub issued: Option<Issued>,
     /// For [`Delivery::Code`].
@@ -58,10 +58,10 @@ pub struct Verdict {
 
 /// What one verdict depends on, as read.
 pub(super) struct Case {
-    pub challenge: Challenge,
+    pub challenge: Arc<Challenge>,
     /// The challenge is only written with this verdict, if it is right.
     pub fresh: bool,
-    pub parties: Parties,
+    pub parties: Arc<Parties>,
     pub factors: Vec<Factor>,
     /// An active factor of whatever kind: who is erased has none.
     pub holds: Option<Id>,
@@ -97,7 +97,7 @@ impl Engine {
             let (challenge, dossier) = found.ok_or(Error::NotFound)?;
             attempts_left = Some(challenge.attempts_left);
             let round = async {
-                let case = self.read_case(&at, caller, challenge, dossier, given).await?;
+                let case = self.read_case(&at, caller, Arc::new(challenge), dossier, given).await?;
                 self.decide(&at, caller, case, given, delivery).await
             };
             match round.await {
@@ -132,13 +132,13 @@ impl Engine {
         &self,
         at: &Moment<'_>,
         caller: &Caller,
-        challenge: &Challenge,
+        challenge: &Arc<Challenge>,
         mut dossier: Dossier,
         given: &Given,
     ) -> Result<Verdict, Answered> {
         for _ in 0..ROUNDS {
             let round = async {
-                let mut case = self.read_case(at, caller, challenge.clone(), dossier, given).await?;
+                let mut case = self.read_case(at, caller, Arc::clone(challenge), dossier, given).await?;
                 case.fresh = true;
                 self.decide(at, caller, case, given, Delivery::Session).await
             };
@@ -158,10 +158,10 @@ impl Engine {
         &self,
         at: &Moment<'_>,
         caller: &Caller,
-        challenge: Challenge,
+        challenge: Arc<Challenge>,
         dossier: Dossier,
         given: &Given,
-    ) -> Result<Case, Error> {
+    ) -> Result<Box<Case>, Error> {
         let (terms, kind) = (&challenge.terms, given.kind);
         is_open(&challenge, at.now)?;
         let lane = lane_of(&dossier.throttles, &dossier.factors, device_of(caller, &challenge), at.now)?;
@@ -195,8 +195,8 @@ impl Engine {
         };
         self.know_pepper(recovery.as_ref()).await?;
         let user = user.unwrap_or_else(|| unnamed(at, &challenge.user_id));
-        let parties = self.parties(&caller.rp, user, String::new());
-        Ok(Case { challenge, fresh: false, parties, factors, holds, lane, prompt, recovery })
+        let parties = Arc::new(self.parties(&caller.rp, user, String::new()));
+        Ok(Box::new(Case { challenge, fresh: false, parties, factors, holds, lane, prompt, recovery }))
     }
 
     /// Judges, settles, and lets the verdict leave.
@@ -204,7 +204,7 @@ impl Engine {
         &self,
         at: &Moment<'_>,
         caller: &Caller,
-        case: Case,
+        case: Box<Case>,
         given: &Given,
         delivery: Delivery,
     ) -> Result<Verdict, Answered> {
@@ -235,7 +235,7 @@ impl Engine {
     ) -> Result<Result<Proven, Refusal>, Error> {
         let exam = Exam {
             now: at.now,
-            parties: case.parties.clone(),
+            parties: Arc::clone(&case.parties),
             owner: case.challenge.id.clone(),
             held,
             state,
@@ -271,9 +271,10 @@ impl Engine {
             at: at.now,
             by_client_token: delivery == Delivery::Code,
         };
-        let mut approved = challenge.clone();
+        let mut approved = Challenge::clone(challenge);
         approved.status = ChallengeStatus::Approved;
         approved.proof = Some(proof.clone());
+        let approved = Arc::new(approved);
 
         let mut issued = match delivery {
             Delivery::Session | Delivery::Visit => Some(self.new_session(at, &approved, &proof, case.fresh)),
@@ -301,7 +302,7 @@ impl Engine {
             },
             prompt: case.prompt.as_ref().map(|p| (challenge.id.clone(), p.method, p.id.clone())),
             factor: Some(self.spend(at, &caller.rp.id, &challenge.user_id, proven.spent)),
-            session: issued.as_ref().map(|i| i.new.clone()),
+            session: issued.as_ref().map(|i| Arc::clone(&i.new)),
             visit: challenge.terms.portal.as_ref().filter(|_| delivery == Delivery::Visit).map(|p| p.id.clone()),
             ..Settlement::telling(event)
         };

@@ -1,11 +1,12 @@
 //! Who calls: a relying party's server by its API key, or a browser by its client token.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, ORIGIN, USER_AGENT};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 
 use super::body::OfId;
 use super::problem::{self, Refused};
@@ -112,13 +113,46 @@ impl Bearer {
 /// A caller whose token has been seen but not looked up: a handler that names a user, a challenge or a session looks both up at once.
 pub struct Pass {
     token: String,
-    parts: Parts,
+    origin: Option<HeaderValue>,
+    address: Option<IpAddr>,
+    user_agent: Option<HeaderValue>,
+    request_id: String,
+    once: Option<Arc<Once>>,
 }
 
 impl Pass {
     /// Looks up the token, and with a server's key what the call names.
     pub async fn enter(&self, app: &App, named: Named<'_>) -> Result<Bearer, Refused> {
-        bearer(&self.token, &self.parts, app, named).await
+        let request_id = self.request_id.clone();
+        if self.token.starts_with("ct_") {
+            // What names an origin was counted before that was looked up.
+            if self.origin.is_none() {
+                app.flood.visit(self.address)?;
+            }
+            let found = app.engine.by_client_token(&self.token).await?;
+            let (opened, known) = found.ok_or(Refused::from(problem::CLIENT_TOKEN_INVALID))?;
+            self.check_origin(&app.engine.origins(opened.rp()))?;
+            let client = client_of(self.address, self.user_agent.as_ref());
+            let caller = browser(Arc::clone(opened.rp()), &opened, request_id, client);
+            let caller = Caller { once: self.once.clone(), known, ..caller };
+            return Ok(Bearer::Browser(caller, opened));
+        }
+        if !self.token.starts_with(API_KEY) {
+            return Err(denied(self.address, app));
+        }
+        let found = app.engine.by_api_key(&self.token, named).await?;
+        let (key, rp, known) = found.ok_or_else(|| denied(self.address, app))?;
+        let (rp, actor, key_id, once) = (Arc::new(rp), Actor::Server, Some(key.id), self.once.clone());
+        let caller = Caller { rp, actor, portal: None, enrols: None, request_id, client: None, key_id, known, once };
+        Ok(Bearer::Server(Server { caller, scopes: key.scopes }))
+    }
+
+    /// A browser says where a call comes from; what says nothing is no page of another site.
+    fn check_origin(&self, allowed: &[String]) -> Result<(), Refused> {
+        match self.origin.as_ref().map(|v| v.to_str().unwrap_or_default()) {
+            Some(origin) if !allowed.iter().any(|a| a == origin) => Err(problem::ORIGIN_NOT_ALLOWED.into()),
+            _ => Ok(()),
+        }
     }
 
     /// The caller that may do something with the one challenge of the path, and whether it is a browser. That a text is no id is
@@ -147,8 +181,17 @@ impl FromRequestParts<App> for Pass {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Pass, Refused> {
-        let token = token(&parts.headers).ok_or_else(|| denied(parts, app))?.to_owned();
-        Ok(Pass { token, parts: parts.clone() })
+        let address = app.client_address(parts);
+        let token = token(&parts.headers).ok_or_else(|| denied(address, app))?.to_owned();
+        let header = |name| parts.headers.get(name).cloned();
+        Ok(Pass {
+            token,
+            origin: header(ORIGIN),
+            address,
+            user_agent: header(USER_AGENT),
+            request_id: request_id(parts),
+            once: once(parts),
+        })
     }
 }
 
@@ -164,34 +207,8 @@ impl FromRequestParts<App> for Bearer {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Bearer, Refused> {
-        let token = token(&parts.headers).ok_or_else(|| denied(parts, app))?.to_owned();
-        bearer(&token, parts, app, Named::Nothing).await
+        Pass::from_request_parts(parts, app).await?.enter(app, Named::Nothing).await
     }
-}
-
-async fn bearer(token: &str, parts: &Parts, app: &App, named: Named<'_>) -> Result<Bearer, Refused> {
-    let request_id = request_id(parts);
-    if token.starts_with("ct_") {
-        // What names an origin was counted before that was looked up.
-        if !parts.headers.contains_key(ORIGIN) {
-            app.flood.visit(app.client_address(parts))?;
-        }
-        let found = app.engine.by_client_token(token).await?;
-        let (opened, known) = found.ok_or(Refused::from(problem::CLIENT_TOKEN_INVALID))?;
-        check_origin(&parts.headers, &app.engine.origins(opened.rp()))?;
-        let caller = browser(Arc::clone(opened.rp()), &opened, request_id, client(parts, app));
-        let caller = Caller { once: once(parts), known, ..caller };
-        return Ok(Bearer::Browser(caller, opened));
-    }
-    if !token.starts_with(API_KEY) {
-        return Err(denied(parts, app));
-    }
-    let found = app.engine.by_api_key(token, named).await?;
-    let (key, rp, known) = found.ok_or_else(|| denied(parts, app))?;
-    let once = once(parts);
-    let (rp, actor, key_id) = (Arc::new(rp), Actor::Server, Some(key.id));
-    let caller = Caller { rp, actor, portal: None, enrols: None, request_id, client: None, key_id, known, once };
-    Ok(Bearer::Server(Server { caller, scopes: key.scopes }))
 }
 
 /// Whether an API key is shown, or what looks like one.
@@ -200,8 +217,8 @@ pub fn shows_key(headers: &HeaderMap) -> bool {
 }
 
 /// No key of ours; an address that shows such too often is told to wait.
-fn denied(parts: &Parts, app: &App) -> Refused {
-    app.flood.denied(app.client_address(parts), problem::API_KEY_INVALID)
+fn denied(address: Option<IpAddr>, app: &App) -> Refused {
+    app.flood.denied(address, problem::API_KEY_INVALID)
 }
 
 /// A person behind a browser.
@@ -226,19 +243,15 @@ pub fn request_id(parts: &Parts) -> String {
 
 /// What is known of a browser that calls directly.
 pub fn client(parts: &Parts, app: &App) -> Client {
-    let user_agent = parts.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
-    Client {
-        ip: app.client_address(parts).map(|ip| ip.to_string()),
-        user_agent: user_agent.map(|text| text.chars().filter(|c| !c.is_control()).take(256).collect()),
-        device: None,
-    }
+    client_of(app.client_address(parts), parts.headers.get(USER_AGENT))
 }
 
-/// A browser says where a call comes from; what says nothing is no page of another site.
-fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refused> {
-    match headers.get(ORIGIN).map(|v| v.to_str().unwrap_or_default()) {
-        Some(origin) if !allowed.iter().any(|a| a == origin) => Err(problem::ORIGIN_NOT_ALLOWED.into()),
-        _ => Ok(()),
+fn client_of(address: Option<IpAddr>, user_agent: Option<&HeaderValue>) -> Client {
+    let user_agent = user_agent.and_then(|v| v.to_str().ok());
+    Client {
+        ip: address.map(|ip| ip.to_string()),
+        user_agent: user_agent.map(|text| text.chars().filter(|c| !c.is_control()).take(256).collect()),
+        device: None,
     }
 }
 

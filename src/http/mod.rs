@@ -18,6 +18,7 @@ pub use scrape::router as metrics_router;
 pub use server::{CONNECTIONS, Gate, serve};
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -40,13 +41,24 @@ use problem::Refused;
 /// A request takes no longer than this; gateways have ten seconds of it.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// What handlers share.
+/// What handlers share; every layer of a request has it.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Shared>);
+
+/// What there is once.
+pub struct Shared {
     /// The engine.
     pub engine: Arc<Engine>,
-    settings: Arc<Settings>,
-    flood: Arc<Flood>,
+    settings: Settings,
+    flood: Flood,
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
 }
 
 /// What HTTP itself is told.
@@ -75,8 +87,8 @@ impl App {
     /// Around an engine.
     pub fn new(engine: Arc<Engine>, settings: Settings) -> App {
         let clock = Arc::clone(&engine);
-        let flood = Arc::new(Flood::new(move || clock.moment().now));
-        App { engine, settings: Arc::new(settings), flood }
+        let flood = Flood::new(move || clock.moment().now);
+        App(Arc::new(Shared { engine, settings, flood }))
     }
 
     /// Whether new work should come here.

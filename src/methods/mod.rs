@@ -140,7 +140,7 @@ pub struct Exam {
     /// When.
     pub now: Timestamp,
     /// For whom and of whom.
-    pub parties: Parties,
+    pub parties: Arc<Parties>,
     /// The challenge or pending factor that was asked for.
     pub owner: Id,
     /// The user's factors of this kind that may answer; the pending one alone in an enrolment.

@@ -67,7 +67,7 @@ pub fn held(number: u8, kind: MethodKind, details: Details, secret: &[u8]) -> He
 pub fn exam(held: Vec<Held>, state: Option<Zeroizing<Vec<u8>>>, answer: Answer) -> Exam {
     Exam {
         now: NOW,
-        parties: parties(),
+        parties: Arc::new(parties()),
         owner: owner(),
         held,
         state,

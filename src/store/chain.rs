@@ -1,6 +1,8 @@
 //! Audit events after they were written: numbered and chained by a sealer where SQLite's writer did not do it at once (`verdicts`),
 //! read back by number. How they are chained is not known here.
 
+use std::sync::{Arc, OnceLock};
+
 use sqlx::{AssertSqlSafe, FromRow};
 
 use super::{Contest, Db, Error, Result, Store, won};
@@ -108,8 +110,17 @@ const LINK: usize = 11;
 /// The statement that links so many events of a relying party, each still as it was read. Their rows are there, so that each is
 /// found by its key, one by one: no planner can think of walking the table instead.
 ///
-/// Numbered places, which PostgreSQL needs, are looked up by their names in SQLite's driver, each among all.
-fn linking(rows: usize, numbered: bool) -> String {
+/// Numbered places, which PostgreSQL needs, are looked up by their names in SQLite's driver, each among all. Put together once where
+/// it is for as many as there may be, which most are.
+fn linking(rows: usize, numbered: bool) -> Arc<str> {
+    static WHOLE: [OnceLock<Arc<str>>; 2] = [OnceLock::new(), OnceLock::new()];
+    match rows {
+        ROWS => Arc::clone(WHOLE[usize::from(numbered)].get_or_init(|| linking_some(rows, numbered))),
+        fewer => linking_some(fewer, numbered),
+    }
+}
+
+fn linking_some(rows: usize, numbered: bool) -> Arc<str> {
     let place = |n: usize| if numbered { format!("${n}") } else { "?".to_owned() };
     let row = |n: usize| (1..=LINK).map(|value| place(value + LINK * n)).collect::<Vec<_>>().join(", ");
     let rows: Vec<String> = (0..rows).map(|n| format!("({})", row(n))).collect();
@@ -120,6 +131,7 @@ fn linking(rows: usize, numbered: bool) -> String {
          where events.sequence is null and coalesce(events.user_id, '') = coalesce(excluded.user_id, '')",
         rows.join(", ")
     )
+    .into()
 }
 
 impl Store {
@@ -194,17 +206,17 @@ impl Store {
                 for event in some {
                     let link = event.link.as_ref().ok_or(Error::Corrupt("events"))?;
                     query = query
-                        .bind(new.rp_id.as_str().to_owned())
-                        .bind(event.id.as_str().to_owned())
+                        .bind(new.rp_id.as_str())
+                        .bind(event.id.as_str())
                         .bind(event.at.0)
-                        .bind(event.kind.clone())
-                        .bind(event.actor.clone())
-                        .bind(event.outcome.clone())
-                        .bind(event.user_id.clone())
+                        .bind(&event.kind)
+                        .bind(&event.actor)
+                        .bind(&event.outcome)
+                        .bind(event.user_id.as_deref())
                         .bind(link.sequence)
-                        .bind(link.salt.clone())
-                        .bind(link.person.clone())
-                        .bind(link.hash.clone());
+                        .bind(link.salt.as_deref())
+                        .bind(&link.person)
+                        .bind(&link.hash);
                 }
                 let done = query.execute(&mut *conn).await?.rows_affected();
                 if done != some.len() as u64 {

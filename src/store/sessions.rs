@@ -128,12 +128,12 @@ impl Store {
     pub fn inherit_session(
         &self,
         from: &Id,
-        new: &NewSession,
+        new: &Arc<NewSession>,
         event: &Event,
     ) -> impl Future<Output = Result<()>> + Send {
         self.settle(Settlement {
             earlier: Some(SessionChange::Stand(from.clone())),
-            session: Some(new.clone()),
+            session: Some(Arc::clone(new)),
             ..Settlement::telling(event.clone())
         })
     }
@@ -144,13 +144,13 @@ impl Store {
         &self,
         challenge: &Challenge,
         code_hash: &[u8],
-        new: &NewSession,
+        new: &Arc<NewSession>,
         event: &Event,
     ) -> impl Future<Output = Result<()>> + Send {
         self.settle(Settlement {
             challenge: ChallengeChange::Exchange(challenge.id.clone(), code_hash.to_vec()),
             factor: new.session.factor_id.clone().map(FactorChange::Held),
-            session: Some(new.clone()),
+            session: Some(Arc::clone(new)),
             ..Settlement::telling(event.clone())
         })
     }

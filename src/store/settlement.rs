@@ -6,6 +6,8 @@
 //! PostgreSQL they are one statement: one round trip and one commit. A part that touches no row was lost to somebody faster, and then
 //! nothing of the whole stands.
 
+use std::sync::Arc;
+
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgArguments;
 
@@ -96,7 +98,7 @@ pub struct Settlement {
     /// The session that was there before.
     pub earlier: Option<SessionChange>,
     /// The session that it earns at once.
-    pub session: Option<NewSession>,
+    pub session: Option<Arc<NewSession>>,
     /// The visit in whose browser the session was earned.
     pub visit: Option<Id>,
     /// What is written down.

@@ -374,7 +374,7 @@ impl Lived {
                 let challenge =
                     countersign::model::Challenge { id: self.challenge(*challenge), ..user.new_challenge() };
                 let mut new = user.session(&user.new_factor("none"));
-                new.session.factor_id = None;
+                Arc::make_mut(&mut new).session.factor_id = None;
                 let code: &[u8] = if *code { CODE } else { b"other" };
                 store.exchange(&challenge, code, &new, &user.event("session.created")).await
             }

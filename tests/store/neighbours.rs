@@ -28,7 +28,7 @@ struct Home {
     open: [(Challenge, [Prompt; 2]); 2],
     approved: [Challenge; 2],
     /// The second with its challenge.
-    sessions: [NewSession; 2],
+    sessions: [Arc<NewSession>; 2],
     recovery: RecoverySet,
     unconfirmed: RecoverySet,
     visits: [PortalSession; 2],
@@ -72,7 +72,7 @@ impl Home {
             }
             (linked, prompts)
         };
-        let earn = async |new: NewSession| {
+        let earn = async |new: Arc<NewSession>| {
             store.settle(Settlement { session: Some(new.clone()), ..person.nothing() }).await.expect("a session");
             new
         };

@@ -682,7 +682,7 @@ mod tests {
         let exam = exam(held, asked.state, Answer::Credential(key.assertion(&said)));
         assert_eq!(word(Webauthn.verify(&exam)), "origin");
         let parties = from(&["https://www.bank.example", "https://pay.bank.example"]);
-        assert_eq!(word(Webauthn.verify(&Exam { parties, ..exam })), "accepted");
+        assert_eq!(word(Webauthn.verify(&Exam { parties: parties.into(), ..exam })), "accepted");
     }
 
     #[test]
