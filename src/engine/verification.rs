@@ -271,10 +271,8 @@ impl Engine {
             at: at.now,
             by_client_token: delivery == Delivery::Code,
         };
-        let mut approved = Challenge::clone(challenge);
-        approved.status = ChallengeStatus::Approved;
-        approved.proof = Some(proof.clone());
-        let approved = Arc::new(approved);
+        let (status, proven_by) = (ChallengeStatus::Approved, Some(proof.clone()));
+        let approved = Arc::new(Challenge { status, proof: proven_by, ..Challenge::clone(challenge) });
 
         let mut issued = match delivery {
             Delivery::Session | Delivery::Visit => Some(self.new_session(at, &approved, &proof, case.fresh)),

@@ -3,12 +3,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use sqlx::{AssertSqlSafe, FromRow};
+use sqlx::{AssertSqlSafe, ColumnIndex, Decode, FromRow, Row, Type};
 
 use super::{Contest, Db, Error, Result, Store, won};
 use crate::model::{ChainHead, Id, Link, Recorded, Timestamp};
 
-#[derive(FromRow)]
 struct EventRow {
     rp_id: String,
     id: String,
@@ -28,6 +27,38 @@ struct EventRow {
     salt: Option<Vec<u8>>,
     person: Option<Vec<u8>>,
     hash: Option<Vec<u8>>,
+}
+
+/// By place, as every statement here selects them: very many are read, and a name would be looked up for each column.
+impl<'r, R: Row> FromRow<'r, R> for EventRow
+where
+    usize: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<EventRow> {
+        Ok(EventRow {
+            rp_id: row.try_get(0)?,
+            id: row.try_get(1)?,
+            at: row.try_get(2)?,
+            kind: row.try_get(3)?,
+            actor: row.try_get(4)?,
+            user_id: row.try_get(5)?,
+            method: row.try_get(6)?,
+            factor_id: row.try_get(7)?,
+            challenge_id: row.try_get(8)?,
+            session_id: row.try_get(9)?,
+            outcome: row.try_get(10)?,
+            reason: row.try_get(11)?,
+            client: row.try_get(12)?,
+            request_id: row.try_get(13)?,
+            sequence: row.try_get(14)?,
+            salt: row.try_get(15)?,
+            person: row.try_get(16)?,
+            hash: row.try_get(17)?,
+        })
+    }
 }
 
 impl EventRow {
