@@ -63,7 +63,27 @@ impl Settings {
         for (file, (name, source, text)) in set {
             values.insert(file, value(&name, source, text)?);
         }
-        Ok(Settings(values))
+        let settings = Settings(values);
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Whether all that is set reads, also what a command does not need: it would be met at the next start of the engine. How to log
+    /// is what every command reads.
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.0.contains_key("database_url") {
+            self.storage()?;
+        }
+        if self.0.contains_key("public_url") {
+            self.public_url()?;
+        }
+        self.address("listen")?;
+        self.address("metrics_listen")?;
+        self.trusted_proxies()?;
+        self.cool_off()?;
+        self.drain()?;
+        self.truth("webhook.private")?;
+        self.sms(self.development()?).map(drop)
     }
 
     /// How to log, for the demo, which sets everything else itself; a name that is no setting is refused there too.
