@@ -157,11 +157,10 @@ pub async fn run(config: &Config, parts: Parts) -> Result<Running, StartError> {
         None => None,
     };
     let (stop, stopped) = watch::channel(false);
-    let gate = http::Gate::default();
     let (clock, rng) = (Arc::clone(&parts.clock), Arc::clone(&parts.rng));
     let request_id = move || model::Id::new(model::Kind::Request, &Moment::new(clock.now(), &*rng)).to_string();
-    let front = gate.clone().router(config.issuer(), request_id);
-    let server = AbortOnDrop(tokio::spawn(http::serve(listener, front, ended(stopped.clone()))));
+    let gate = http::Gate::closed(config.issuer(), request_id);
+    let server = AbortOnDrop(tokio::spawn(http::serve(listener, gate.clone(), ended(stopped.clone()))));
 
     let engine = Arc::new(reach(config, &parts.clock, &parts.rng, parts.migrate).await?);
     let draining = Arc::new(AtomicBool::new(false));

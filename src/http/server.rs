@@ -1,5 +1,6 @@
 //! Connections: HTTP/1.1 with a time limit for headers, and an orderly end.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -7,16 +8,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tower::ServiceExt;
+use tower::Service;
 
 use super::outage::Reader;
 use super::problem;
@@ -28,18 +32,19 @@ const FINISH: Duration = Duration::from_secs(20);
 /// Connections at once; more wait to be accepted.
 pub const CONNECTIONS: usize = 8192;
 
-/// Lets nothing through to the engine's routes until they are there: the socket listens, the process lives, and it is not ready.
-#[derive(Clone, Default)]
-pub struct Gate(Arc<OnceLock<Router>>);
+/// Lets nothing through to the routes until they are there: the socket listens, the process lives, and it is not ready. No router
+/// of its own: every request comes through here, and a router copies what it holds for each.
+#[derive(Clone)]
+pub struct Gate(Arc<Doors>);
+
+struct Doors {
+    routes: OnceLock<Router>,
+    early: Box<dyn Fn(&Request) -> Response + Send + Sync>,
+}
 
 impl Gate {
-    /// The routes are there.
-    pub fn open(&self, router: Router) {
-        let _ = self.0.set(router);
-    }
-
-    /// What stands in front; `request_id` names a request that comes too early and does not name itself.
-    pub fn router(self, issuer: String, request_id: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
+    /// One that is closed; `request_id` names a request that comes too early and does not name itself.
+    pub fn closed(issuer: String, request_id: impl Fn() -> String + Send + Sync + 'static) -> Gate {
         let secure = issuer.starts_with("https:");
         let early = move |request: &Request| {
             let id = super::own_id(request.headers()).unwrap_or_else(&request_id);
@@ -49,17 +54,33 @@ impl Gate {
             };
             super::framed(answer, &id, secure)
         };
-        Router::new().fallback(move |request: Request| async move {
-            match self.0.get() {
-                Some(router) => router.clone().oneshot(request).await.into_response(),
-                None => early(&request),
-            }
-        })
+        Gate(Arc::new(Doors { routes: OnceLock::new(), early: Box::new(early) }))
+    }
+
+    /// The routes are there.
+    pub fn open(&self, router: Router) {
+        let _ = self.0.routes.set(router);
+    }
+
+    async fn answer(&self, request: Request) -> Response {
+        match self.0.routes.get() {
+            Some(router) => router.clone().call(request).await.into_response(),
+            None => (self.0.early)(&request),
+        }
+    }
+}
+
+/// One that is open from the start.
+impl From<Router> for Gate {
+    fn from(router: Router) -> Gate {
+        let early = |_: &Request| StatusCode::SERVICE_UNAVAILABLE.into_response();
+        Gate(Arc::new(Doors { routes: router.into(), early: Box::new(early) }))
     }
 }
 
 /// Serves until `stop`, then finishes what is in flight.
-pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, gate: impl Into<Gate>, stop: impl Future<Output = ()>) {
+    let gate = gate.into();
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut builder = http1::Builder::new();
@@ -83,7 +104,12 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
             () = &mut stop => break,
         };
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone().layer(axum::Extension(ConnectInfo(peer))));
+        let gate = gate.clone();
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let (gate, mut request) = (gate.clone(), request.map(Body::new));
+            request.extensions_mut().insert(ConnectInfo(peer));
+            async move { Ok::<_, Infallible>(gate.answer(request).await) }
+        });
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -100,16 +126,14 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
-
     use super::*;
 
     #[tokio::test]
     async fn a_person_who_comes_too_early_gets_a_page() {
-        let router = Gate::default().router("http://localhost".to_owned(), || "req_1".to_owned());
+        let gate = Gate::closed("http://localhost".to_owned(), || "req_1".to_owned());
         let kind = async |path: &str| {
             let request = Request::builder().uri(path).body(Body::empty()).expect("a request");
-            let Ok(response) = router.clone().oneshot(request).await;
+            let response = gate.answer(request).await;
             let kind = response.headers()[CONTENT_TYPE].to_str().expect("text").to_owned();
             (response.status().as_u16(), kind, response.headers().contains_key("content-security-policy"))
         };
