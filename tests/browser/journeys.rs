@@ -198,6 +198,37 @@ async fn a_form_that_was_sent_offline_goes_out_when_the_network_is_back() {
     assert_eq!(world.exchange(&id, &query).await["amr"], json!(["otp"]));
 }
 
+/// ux, S1, S2, S7: what only a script knows is said as it is, and once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_page_says_what_the_browser_can_do_and_nothing_twice() {
+    let Some(browser) = Browser::start().await else { return };
+    let world = World::start().await;
+    let seen = "return [...document.querySelectorAll('QUERY')].filter((e) => e.checkVisibility()).length";
+    let count = async |query: &str| browser.run(&seen.replace("QUERY", query)).await;
+
+    browser.go(&format!("{}/dev/gallery/create-unsaved", world.base)).await;
+    browser.sees("We've asked your password manager to remove it.").await;
+    assert_eq!(count("[data-asks=no]").await, 0);
+
+    browser.go(&format!("{}/dev/gallery/passkey-ready", world.base)).await;
+    assert_eq!(count("noscript .choices").await, 0);
+    browser.run("document.querySelector('#chooser summary').click()").await;
+    assert_ne!(count("#chooser .choice").await, 0);
+    browser.run("document.documentElement.classList.remove('js')").await;
+    assert_eq!(count("#chooser .choice").await, 0, "without scripts they stand in the passkey's place");
+    browser.run("document.documentElement.classList.add('js')").await;
+    browser.online(false).await;
+    browser.sees("You're offline.").await;
+    browser.press("[data-start]").await;
+    browser.comes_to("return document.querySelector('[data-ceremony]').dataset.state", json!("offline")).await;
+    assert_eq!((count(".offline").await, count("[data-when=offline]").await), (json!(0), json!(1)));
+    browser.online(true).await;
+
+    // On a machine with a mouse the code is there at once.
+    browser.go(&format!("{}/dev/gallery/add-app", world.base)).await;
+    assert_eq!((count(".qr svg").await, count(".qr-fold > summary").await), (json!(1), json!(0)));
+}
+
 /// ux, 7: double submit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_form_that_is_submitted_twice_at_once_is_sent_once() {

@@ -1,4 +1,4 @@
-// Copies a text of the page and says so; prints.
+// Copies a text of the page and says so; prints; folds a QR code on a phone.
 
 for (const button of document.querySelectorAll('[data-copy]')) {
   const words = button.textContent;
@@ -16,5 +16,8 @@ for (const button of document.querySelectorAll('[data-copy]')) {
     }
   });
 }
+
+// The code is for another device's camera: on a phone the app is a press away.
+if (matchMedia('(pointer: coarse)').matches) document.querySelector('.qr-fold')?.removeAttribute('open');
 
 document.querySelector('[data-print]')?.addEventListener('click', () => print());

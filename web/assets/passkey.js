@@ -10,6 +10,8 @@ let began = 0;
 let cancelled = 0;
 let kept = null;
 let last = 'any';
+const checking = root.querySelector('.waiting [data-when=saving] span:last-child');
+const atFirst = checking?.textContent;
 
 const heading = document.title.replace(/^Error: /, '');
 
@@ -22,12 +24,16 @@ function show(state) {
 }
 
 async function call(path, body, signal) {
+  // The server answers within thirty seconds or not at all.
+  const patience = AbortSignal.timeout?.(35_000);
+  const slow = setTimeout(() => checking?.replaceChildren('Still checking…'), 4000);
   const answer = await fetch(`${base}/${path}`, {
     method: 'POST',
-    signal,
+    signal: signal && patience && AbortSignal.any ? AbortSignal.any([signal, patience]) : signal ?? patience,
     headers: { 'content-type': 'application/json', 'form-guard': guard },
     body: JSON.stringify(body),
-  });
+  }).catch((error) => { throw error.name === 'TimeoutError' ? new TypeError('no answer') : error; })
+    .finally(() => clearTimeout(slow));
   const content = await answer.json().catch(() => null);
   signal?.throwIfAborted();
   // A good answer that was cut off is as good as none.
@@ -50,6 +56,7 @@ async function start(choice) {
   running?.abort();
   running = new AbortController();
   began = performance.now();
+  checking?.replaceChildren(atFirst);
   const { signal } = running;
   let credential;
   try {
@@ -142,6 +149,10 @@ function forget(credential) {
   PublicKeyCredential.signalUnknownCredential?.({ rpId: host, credentialId: credential.id }).catch(() => {});
 }
 
+// What the browser cannot ask is not claimed.
+const asks = Boolean(window.PublicKeyCredential?.signalUnknownCredential);
+for (const words of root.querySelectorAll('[data-asks]')) words.hidden = (words.dataset.asks === 'yes') !== asks;
+
 for (const button of root.querySelectorAll('[data-start]')) {
   // "Try again" asks for what was asked for last.
   button.addEventListener('click', () => start('again' in button.dataset ? last : button.dataset.start || 'any'));
@@ -160,4 +171,8 @@ for (const link of root.querySelectorAll('[data-choose]')) {
     chooser.querySelector('summary').focus();
   });
 }
-if (!window.PublicKeyCredential) show('unsupported');
+if (!window.PublicKeyCredential) {
+  show('unsupported');
+  const chooser = document.getElementById('chooser');
+  if (chooser) chooser.open = true;
+}
