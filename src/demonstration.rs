@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use axum::Router;
 use axum::extract::Request;
 use axum::http::header::HOST;
 use axum::middleware::{self, Next};
@@ -15,7 +16,8 @@ use zeroize::Zeroizing;
 use crate::clock::{Clock as _, SystemClock, SystemRng};
 use crate::config::{Config, Database, LocalProvider, Secret, Sms, Storage};
 use crate::engine::{NewParty, OperatorError, StartError};
-use crate::model::Rng as _;
+use crate::http::{identified, own_id};
+use crate::model::{Id, Kind, Moment, Rng as _};
 use crate::store::Store;
 use crate::{Around, Parts, Running, bind, demo, new_master_key, operator, run};
 
@@ -112,11 +114,8 @@ pub async fn run_demo(options: DemoOptions) -> Result<Running, DemoError> {
         })
     };
     let here = application(&origin);
-    let around: Around = Box::new(move |engine| {
-        here.fallback_service(engine)
-            .layer(middleware::from_fn(move |request, next| by_name(origin.clone(), request, next)))
-    });
-    let other = second.map(|listener| (listener, application(&origins[1])));
+    let around: Around = Box::new(move |engine| named(here.fallback_service(engine), origin));
+    let other = second.map(|listener| (listener, named(application(&origins[1]), origins[1].clone())));
     let parts = Parts { around: Some(around), listener: Some(listener), lock: Some(lock), ..Parts::new(&config) };
     let running = run(&config, parts).await?;
     if let Some((listener, router)) = other {
@@ -134,14 +133,24 @@ fn reached_at(port: u16) -> url::Url {
     url::Url::parse(&format!("http://localhost:{port}")).expect("a constant form with a port number")
 }
 
+/// Reached by this origin alone; every answer has the id of its request.
+fn named(router: Router, origin: String) -> Router {
+    router.layer(middleware::from_fn(move |request, next| by_name(origin.clone(), request, next)))
+}
+
 /// Passkeys know `localhost` and no address: whoever comes by another name is sent there. Some name the usual port, too.
 async fn by_name(origin: String, request: Request, next: Next) -> Response {
+    let at = Moment::new(SystemClock.now(), &SystemRng);
+    let id = own_id(request.headers()).unwrap_or_else(|| Id::new(Kind::Request, &at).to_string());
     let host = request.headers().get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    if origin.strip_prefix("http://") == Some(host.strip_suffix(":80").unwrap_or(host)) {
-        return next.run(request).await;
-    }
-    let rest = request.uri().path_and_query().map_or("/", |p| p.as_str());
-    Redirect::temporary(&format!("{origin}{rest}")).into_response()
+    let response = match origin.strip_prefix("http://") == Some(host.strip_suffix(":80").unwrap_or(host)) {
+        true => next.run(request).await,
+        false => {
+            let rest = request.uri().path_and_query().map_or("/", |p| p.as_str());
+            Redirect::temporary(&format!("{origin}{rest}")).into_response()
+        }
+    };
+    identified(response, &id)
 }
 
 /// The master key in the data folder, made on first use; only its owner may read it.

@@ -185,6 +185,12 @@ fn framed(mut response: Response, id: &str, secure: bool) -> Response {
     if secure {
         set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains");
     }
+    identified(response, id)
+}
+
+/// With the id of its request, unless it has one.
+pub fn identified(mut response: Response, id: &str) -> Response {
+    let headers = response.headers_mut();
     if let (false, Ok(value)) = (headers.contains_key(REQUEST_ID), HeaderValue::from_str(id)) {
         headers.insert(REQUEST_ID, value);
     }
@@ -199,7 +205,7 @@ async fn apart(answer: impl Future<Output = Response> + Send + 'static) -> Optio
 }
 
 /// The id that the caller gave the request, if it is sane.
-fn own_id(headers: &HeaderMap) -> Option<String> {
+pub fn own_id(headers: &HeaderMap) -> Option<String> {
     let given = headers.get(REQUEST_ID)?.to_str().ok()?;
     is_sane(given).then(|| given.to_owned())
 }

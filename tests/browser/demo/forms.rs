@@ -287,8 +287,10 @@ async fn every_page_has_its_headers_and_other_names_lead_home() {
         assert_eq!(page.header("x-content-type-options"), "nosniff");
         assert_eq!(page.header("referrer-policy"), "same-origin");
         let numbered = origin.replace("localhost", "127.0.0.1");
+        assert!(page.header("request-id").starts_with("req_"));
         let page = bank.guest(&numbered).get("/demo?x=1").await;
         assert_eq!(page.location(), format!("{origin}/demo?x=1"));
+        assert!(page.header("request-id").starts_with("req_"));
         assert_eq!(bank.guest(origin).get("/").await.location(), "/demo");
     }
 }
