@@ -132,10 +132,7 @@ impl Store {
         };
         let copied: Result<()> = copied.await;
         // A copy that nobody asked to be here holds everything too.
-        let cleared = match std::fs::remove_file(&part) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(error)),
-            _ => Ok(()),
-        };
+        let cleared = clear(&part).map_err(failed);
         copied.and(cleared)?;
         journal::sync_folder(file)
     }
